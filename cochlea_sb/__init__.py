@@ -1,0 +1,21 @@
+"""cochlea_sb: search unlabelled sound by example. Its public names load on first use, so importing is quick."""
+
+import importlib
+
+__version__ = "0.1.0"
+_HOMES = {
+    "AudioEncoder": "cochlea_sb.inference",
+    "AudioError": "cochlea_sb.audio",
+    "RandomProjectionIndex": "cochlea_sb.index.random_projection",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name):
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'cochlea_sb' has no attribute '{name}'")
+
+
+def __dir__():
+    return [*globals(), *__all__]

@@ -1,0 +1,111 @@
+"""A corpus ready for use: frames of every readable sound, split into what is trained on and what is held out."""
+
+import csv
+import zlib
+from typing import NamedTuple
+
+import datasets
+
+from cochlea_sb.data.frames import compute_frames, split_readable
+from cochlea_sb.data.sounds import load_sounds
+from cochlea_sb.data.synthetic import synthetic_library
+
+
+class Corpus(NamedTuple):
+    """What `load_corpus` gives.
+
+    frames : datasets.Dataset, rows with ``path``, ``frames``, ``n_frames`` and the corpus' own columns
+    problems : list of (str, str), path and reason of each sound that could not be read
+    """
+
+    frames: datasets.Dataset
+    problems: list
+
+
+def load_corpus(
+    front_end,
+    data_folder=None,
+    dataset=None,
+    *,
+    config=None,
+    split="train",
+    folder_labels=False,
+    num_proc=None,
+    sounds_per_class=40,
+):
+    """Load a corpus and compute its frames, or fetch them from the cache.
+
+    Arguments
+    ---------
+    front_end : LogMel
+    data_folder, dataset, config, split, folder_labels :
+        As in `load_sounds`; with neither folder nor dataset, the synthetic library is generated.
+    num_proc : int, optional
+        Number of processes; all cores by default.
+    sounds_per_class : int
+        Size of the synthetic library.
+
+    Returns
+    -------
+    Corpus
+    """
+    if data_folder is None and dataset is None:
+        sounds = synthetic_library(sounds_per_class, num_proc=num_proc)
+    else:
+        sounds = load_sounds(data_folder, dataset, config=config, split=split, folder_labels=folder_labels)
+    return Corpus(*split_readable(compute_frames(sounds, front_end, num_proc=num_proc)))
+
+
+def hold_out(frames, folds=(), share=0.1):
+    """Split a corpus into training rows and held-out rows.
+
+    Where the corpus has a column ``fold`` that knows one of ``folds``, those folds are held out. Elsewhere a share of
+    the sources is (of the sounds, where there is no column ``source``), chosen by a hash of their names: the choice
+    stays when the corpus is loaded again.
+
+    Arguments
+    ---------
+    frames : datasets.Dataset
+        From `load_corpus`.
+    folds : list of int
+    share : float in [0, 1)
+
+    Returns
+    -------
+    train, held_out : list of int
+        Rows. ``held_out`` is empty where fewer than two sources would be in it.
+    """
+    if folds and "fold" in frames.column_names:
+        chosen = [fold is not None and int(fold) in folds for fold in frames["fold"]]
+        if any(chosen):
+            return rows_where(chosen, False), rows_where(chosen, True)
+    names = frames["source"] if "source" in frames.column_names else frames["path"]
+    names = [path if name is None else name for name, path in zip(names, frames["path"], strict=True)]
+    shuffled = sorted(set(names), key=lambda name: (zlib.crc32(name.encode("utf-8", "surrogateescape")), name))
+    out = set(shuffled[: int(len(shuffled) * share)])
+    chosen = [len(out) > 1 and name in out for name in names]
+    return rows_where(chosen, False), rows_where(chosen, True)
+
+
+def rows_where(chosen, wanted):
+    """Numbers of the rows whose flag is ``wanted``."""
+    return [row for row, flag in enumerate(chosen) if flag == wanted]
+
+
+def write_problems(problems, path):
+    """Write which sounds could not be read and why, as CSV; nothing where all could.
+
+    Arguments
+    ---------
+    problems : list of (str, str)
+    path : str or Path
+    """
+    if problems:
+        with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            csv.writer(file).writerows([("path", "problem"), *problems])
+
+
+def column(frames, name):
+    """A column as a list; None where the corpus has no such column or nothing in it."""
+    values = list(frames[name]) if name in frames.column_names else []
+    return values if any(value is not None for value in values) else None

@@ -1,0 +1,108 @@
+"""From undecoded sounds to cached log-mel frames, once for each corpus and front end."""
+
+import os
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from datasets.fingerprint import Hasher
+
+from cochlea_sb.audio import AudioError, read_audio
+from cochlea_sb.features import LogMel
+
+FRAMES_VERSION = 1  # part of the cache key: raise it when the arithmetic of decoding or of the front end changes
+
+
+def compute_frames(sounds, front_end, *, num_proc=None, cache_folder=None):
+    """Decode every sound and keep its log-mel frames: in parallel, with a progress bar, cached, memory-mapped.
+
+    Arguments
+    ---------
+    sounds : datasets.Dataset
+        From `cochlea_sb.data.sounds.load_sounds`.
+    front_end : LogMel
+    num_proc : int, optional
+        Number of processes; all cores by default.
+    cache_folder : str or Path, optional
+        Where the frames are kept: the cache of `datasets` by default. The cache key holds the corpus' fingerprint
+        and the front end's settings.
+
+    Returns
+    -------
+    datasets.Dataset
+        The rows of ``sounds`` without ``audio``, plus ``path``, ``frames`` (float16, frames x mels values),
+        ``n_frames`` and ``problem``: None, or why the sound could not be read (it then has 0 frames).
+    """
+    settings = front_end.settings()
+    fingerprint = Hasher.hash([sounds._fingerprint, sorted(settings.items()), FRAMES_VERSION])
+    folder = Path(cache_folder or Path(datasets.config.HF_DATASETS_CACHE) / "cochlea_sb")
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = datasets.Features({name: feature for name, feature in sounds.features.items() if name != "audio"})
+    features = datasets.Features(
+        {
+            **kept,
+            "path": datasets.Value("string"),
+            "frames": datasets.List(datasets.Value("float16")),
+            "n_frames": datasets.Value("int64"),
+            "problem": datasets.Value("string"),
+        }
+    )
+    return sounds.map(
+        frames_of_batch,
+        batched=True,
+        batch_size=16,
+        writer_batch_size=16,  # bounds memory when the sounds are hours long
+        fn_kwargs={"settings": settings},
+        remove_columns=["audio"],
+        features=features,
+        num_proc=min(num_proc or os.cpu_count() or 1, len(sounds)),
+        cache_file_name=str(folder / f"frames-{fingerprint}.arrow"),
+        new_fingerprint=fingerprint,
+        desc="Computing frames",
+    )
+
+
+def frames_of_batch(batch, settings):
+    """The function that `compute_frames` maps over batches of rows."""
+    torch.set_num_threads(1)  # parallelism is by process here
+    front_end = LogMel(**settings)
+    columns = {"path": [], "frames": [], "n_frames": [], "problem": []}
+    for audio in batch["audio"]:
+        frames, problem = np.zeros((0, front_end.n_mels), np.float16), None
+        try:
+            wav = read_audio(audio, front_end.sample_rate)
+            frames = front_end(torch.from_numpy(wav)[None])[0].numpy().astype(np.float16)
+        except AudioError as error:
+            problem = str(error)
+        columns["path"].append(audio["path"] or "<bytes>")
+        columns["frames"].append(frames.reshape(-1))
+        columns["n_frames"].append(len(frames))
+        columns["problem"].append(problem)
+    return columns
+
+
+def split_readable(frames):
+    """Set aside what could not be read.
+
+    Arguments
+    ---------
+    frames : datasets.Dataset
+        From `compute_frames`.
+
+    Returns
+    -------
+    readable : datasets.Dataset
+    problems : list of (str, str)
+        Path and reason.
+
+    Raises
+    ------
+    ValueError
+        If nothing could be read.
+    """
+    counts = np.asarray(frames["n_frames"])
+    problems = [(path, problem) for path, problem in zip(frames["path"], frames["problem"], strict=True) if problem]
+    if not counts.any():
+        raise ValueError(f"None of the {len(counts)} sounds could be read; the first: {problems[0][1]}")
+    return (frames if counts.all() else frames.select(np.flatnonzero(counts))), problems

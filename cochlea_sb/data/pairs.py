@@ -1,0 +1,173 @@
+"""Batches of (anchor, neighbour) crops: temporal proximity as index arithmetic on the device.
+
+Jansen et al. 2017, section 3.5: what sounds within a few seconds of each other is likely to be alike.
+
+Axes: N sounds, W windows of the corpus, B batch, T frames of a crop, M mel bands.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from cochlea_sb.data.frame_bank import FrameBank
+
+QUIET_NEPERS = 9.2  # 40 dB in the natural logarithm of energies
+
+
+class Pairs(NamedTuple):
+    """One batch.
+
+    anchors, neighbours : torch.Tensor [batch, frames, mels], float16
+    sounds : torch.Tensor [batch], int64, the sound that both crops of a pair come from
+    seed : int, for the draws that the deformations make
+    """
+
+    anchors: torch.Tensor
+    neighbours: torch.Tensor
+    sounds: torch.Tensor
+    seed: int
+
+
+class PairBatches(torch.utils.data.Dataset):
+    """An epoch of batches; item ``step`` depends on nothing but the seed, the epoch and the step.
+
+    So a run that was interrupted goes on with the very batches it would have seen. Meant for a ``DataLoader`` with
+    ``batch_size=None`` and no workers: a batch is a gather on the device, not work for another process.
+
+    Windows are drawn in proportion to the duration of their sounds, capped so that one long recording cannot drown
+    the rest, and seldom where they are nearly silent. The neighbour is another window of the same sound, drawn
+    likewise. Both are then moved by up to half a hop, so that every frame can be the first of a crop.
+
+    Arguments
+    ---------
+    bank : FrameBank
+    batch_size : int
+        Pairs in a batch: at most as many as there are sounds.
+    steps : int
+        Batches in an epoch.
+    seed : int
+    crop_frames : int
+        Length of the crops.
+    window_frames : int
+        How many frames of a crop are certain to lie within the sound, where it is long enough.
+    neighbour_seconds : float
+        Largest distance of an anchor and its neighbour; at 0 they are the same crop.
+    max_seconds : float
+        Duration at which a sound stops gaining weight.
+    quiet_weight : float in [0, 1]
+        Weight of a window that is 40 dB quieter than the loudest of its sound.
+    hop_seconds : float
+        Of the front end.
+    device : str, optional
+        Where the batches should lie; by default where the bank's frames do.
+    rank : int
+        Of the process in distributed training: each draws batches of its own.
+    """
+
+    def __init__(
+        self,
+        bank: FrameBank,
+        batch_size,
+        steps,
+        seed=0,
+        *,
+        crop_frames=144,
+        window_frames=96,
+        neighbour_seconds=10.0,
+        max_seconds=60.0,
+        quiet_weight=0.02,
+        hop_seconds=0.01,
+        device=None,
+        rank=0,
+    ):
+        if len(bank) < 2:
+            raise ValueError(
+                "The corpus holds one sound: triplets need negatives from other sounds; add at least one more file."
+            )
+        if not 1 <= batch_size <= len(bank):
+            raise ValueError(
+                f"batch_size is {batch_size} and the corpus has {len(bank)} sounds to train on: expected 1 to "
+                f"{len(bank)}, so that a batch has negatives; use --batch_size {len(bank)} or less, or more sounds."
+            )
+        self.bank, self.batch_size, self.steps, self.seed, self.rank = bank, batch_size, steps, seed, rank
+        self.crop_frames, self.window_frames = crop_frames, window_frames
+        self.device = torch.device(device) if device else bank.device
+        self.hop = window_frames // 2
+        self.reach = round(neighbour_seconds / hop_seconds / self.hop)  # in windows
+        self.same_crop = neighbour_seconds == 0
+        self.epoch = 0
+        self.window_sounds, self.window_starts = bank.windows(window_frames, self.hop)
+        counts = torch.bincount(self.window_sounds, minlength=len(bank))
+        last = counts.cumsum(0)[self.window_sounds]  # one past the last window of the window's sound
+        here = torch.arange(len(self.window_sounds), device=bank.device)
+        self.lowest = torch.maximum(here - self.reach, last - counts[self.window_sounds])
+        self.highest = torch.minimum(here + self.reach, last - 1)
+        seconds = (bank.lengths.clamp(min=window_frames) * hop_seconds).clamp(max=max_seconds)
+        weights = (seconds / counts).double()[self.window_sounds] * self.loudness_weights(quiet_weight)
+        self.cumulative = torch.cat([weights.new_zeros(1), weights.cumsum(0)])  # [W + 1]
+
+    def __len__(self):
+        return self.steps
+
+    def set_epoch(self, epoch):
+        """Called by the Brain at the start of an epoch."""
+        self.epoch = epoch
+
+    def __getitem__(self, step):
+        """Draw batch ``step`` of the current epoch; see `Pairs`."""
+        if not 0 <= step < self.steps:
+            raise IndexError(f"step is {step}: expected 0 to {self.steps - 1}.")
+        entropy = [self.seed, self.rank, self.epoch, step]
+        draw_seed, deform_seed = np.random.SeedSequence(entropy).generate_state(2).tolist()
+        generator = torch.Generator(self.bank.device).manual_seed(draw_seed)
+        anchors, neighbours = self.draw_windows(generator)
+        sounds = self.window_sounds[anchors]
+        anchor_starts = self.jitter(anchors, generator)
+        neighbour_starts = anchor_starts if self.same_crop else self.jitter(neighbours, generator)
+        anchor_crops = self.bank.crops(sounds, anchor_starts, self.crop_frames)
+        neighbour_crops = self.bank.crops(sounds, neighbour_starts, self.crop_frames)
+        batch = (tensor.to(self.device, non_blocking=True) for tensor in (anchor_crops, neighbour_crops, sounds))
+        return Pairs(*batch, deform_seed)
+
+    def draw_windows(self, generator):
+        """Two windows of one sound for each pair, by inverting the cumulative weights; see `PairBatches`.
+
+        Returns
+        -------
+        anchors, neighbours : torch.Tensor [batch], int64
+            Rows of the window table.
+        """
+        share = torch.rand(2, self.batch_size, generator=generator, device=self.bank.device, dtype=torch.float64)
+        anchors = self.pick(share[0] * self.cumulative[-1])
+        low, high = self.cumulative[self.lowest[anchors]], self.cumulative[self.highest[anchors] + 1]
+        neighbours = self.pick(low + share[1] * (high - low))
+        return anchors, torch.clamp(neighbours, self.lowest[anchors], self.highest[anchors])
+
+    def pick(self, mass):
+        """The window in whose stretch of the cumulative weights ``mass`` falls."""
+        return torch.searchsorted(self.cumulative, mass, right=True).sub_(1).clamp_(0, len(self.window_sounds) - 1)
+
+    def jitter(self, windows, generator):
+        """First frames of crops: the windows' own, moved by up to half a hop, inside the sound."""
+        moved = torch.randint(
+            -(self.hop // 2), self.hop // 2 + 1, windows.shape, generator=generator, device=self.bank.device
+        )
+        latest = (self.bank.lengths[self.window_sounds[windows]] - self.window_frames).clamp(min=0)
+        return torch.minimum((self.window_starts[windows] + moved).clamp(min=0), latest)
+
+    def loudness_weights(self, quiet_weight):
+        """1 for a window that can be heard beside the rest of its sound, ``quiet_weight`` otherwise, [W] float64."""
+        level = torch.cat([block.float().logsumexp(1) for block in self.bank.frames.split(1 << 16)])
+        offsets = (self.bank.ends - self.bank.lengths)[self.window_sounds] + self.window_starts
+        last = self.bank.ends[self.window_sounds] - 1
+        steps = torch.arange(self.window_frames, device=self.bank.device)
+        peaks = [
+            level[torch.minimum(first[:, None] + steps, end[:, None])].amax(1)
+            for first, end in zip(offsets.split(1 << 14), last.split(1 << 14), strict=True)
+        ]
+        peaks = torch.cat(peaks)
+        loudest = torch.full((len(self.bank),), -torch.inf, device=peaks.device)
+        loudest = loudest.scatter_reduce(0, self.window_sounds, peaks, "amax")
+        quiet = peaks < loudest[self.window_sounds] - QUIET_NEPERS
+        return torch.where(quiet, quiet_weight, 1.0).double()

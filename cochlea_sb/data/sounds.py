@@ -1,0 +1,192 @@
+"""Where sounds come from: any corpus as one `datasets.Dataset` whose audio stays undecoded.
+
+The result has a column ``audio`` of ``{"bytes", "path"}`` and whatever the corpus knows besides; the columns
+``label``, ``source`` (takes of one recording share it) and ``fold`` mean something to training and evaluation.
+
+Folders are laid out as the ``audiofolder`` loader of `datasets` wants them, but listed here: that loader needs
+torchcodec and FFmpeg even where nothing is decoded, and hides files whose path looks like the name of a split.
+"""
+
+import os
+from pathlib import Path
+
+import datasets
+import pandas
+import pyarrow as pa
+from datasets.fingerprint import Hasher
+
+from cochlea_sb.audio import AUDIO_EXTENSIONS
+
+METADATA_READERS = {
+    "metadata.csv": pandas.read_csv,
+    "metadata.jsonl": lambda path: pandas.read_json(path, lines=True),
+    "metadata.parquet": pandas.read_parquet,
+}
+UNDECODED = datasets.Audio(decode=False)
+
+
+def load_sounds(data_folder=None, dataset=None, *, config=None, split="train", folder_labels=False):
+    """Load a corpus without decoding it.
+
+    Arguments
+    ---------
+    data_folder : str or Path, optional
+        A folder of audio files (with or without ``metadata.csv``, ``.jsonl`` or ``.parquet`` files that have a column
+        ``file_name``), of Parquet shards, or one that `datasets.Dataset.save_to_disk` wrote.
+    dataset : str, optional
+        Id of a dataset on the Hugging Face Hub.
+    config : str, optional
+        Which configuration of the Hub dataset.
+    split : str
+        Which split of a dataset that has several. A folder of audio files is all of one split.
+    folder_labels : bool
+        Take the name of the folder that a file lies in as its label, where no metadata gives one.
+
+    Returns
+    -------
+    datasets.Dataset
+        With ``audio`` (undecoded); ``label``, where there is one, is a string.
+
+    Raises
+    ------
+    ValueError
+        If nothing is there, or no audio is in it.
+
+    Example
+    -------
+    >>> load_sounds("no/such/folder")
+    Traceback (most recent call last):
+    ValueError: data_folder is 'no/such/folder', which is not a folder; give the folder that holds the sounds.
+    """
+    if (data_folder is None) == (dataset is None):
+        raise ValueError("Give either data_folder (a folder of sounds) or dataset (an id on the Hub), one of the two.")
+    if dataset is not None:
+        return as_sounds(load_from_hub(dataset, config, split), dataset, split)
+    folder = Path(data_folder).expanduser()
+    if not folder.is_dir():
+        raise ValueError(
+            f"data_folder is '{data_folder}', which is not a folder; give the folder that holds the sounds."
+        )
+    if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+        return as_sounds(datasets.load_from_disk(str(folder)), folder, split)
+    shards = sorted(path for path in folder.rglob("*.parquet") if path.name != "metadata.parquet")
+    if shards:
+        files = {split: [str(path) for path in shards]}
+        return as_sounds(datasets.load_dataset("parquet", data_files=files), folder, split)
+    return list_folder(folder, folder_labels)
+
+
+def load_from_hub(dataset, config, split):
+    """`datasets.load_dataset`, with its many ways of failing told in one sentence."""
+    try:
+        return datasets.load_dataset(dataset, config, split=split)
+    except Exception as error:  # datasets raises from a dozen libraries: network, parsing, missing extras
+        cause = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        detail = " ".join(str(cause).split())
+        raise ValueError(f"The dataset '{dataset}' (split '{split}') could not be loaded: {detail}") from error
+
+
+def as_sounds(loaded, name, split):
+    """Pick the split, leave the audio undecoded, spell labels out."""
+    if isinstance(loaded, dict):
+        if split not in loaded:
+            raise ValueError(f"'{name}' has no split '{split}': it has {', '.join(sorted(loaded))}; set split to one.")
+        loaded = loaded[split]
+    audio = [column for column, feature in loaded.features.items() if isinstance(feature, datasets.Audio)]
+    if "audio" not in loaded.features and audio:
+        loaded = loaded.rename_column(audio[0], "audio")
+    feature = loaded.features.get("audio")
+    if not isinstance(feature, datasets.Audio) and not (isinstance(feature, dict) and set(feature) == {"bytes", "path"}):
+        columns = ", ".join(loaded.column_names)
+        raise ValueError(f"'{name}' has no audio column: its columns are {columns}; one must be of type Audio.")
+    loaded = loaded.cast_column("audio", UNDECODED)
+    if isinstance(loaded.features.get("label"), datasets.ClassLabel):
+        names = loaded.features["label"].names
+        labels = [None if label is None or label < 0 else names[label] for label in loaded["label"]]
+        loaded = loaded.remove_columns("label").add_column("label", pa.array(labels, pa.string()))
+    if len(loaded) == 0:
+        raise ValueError(f"'{name}' holds no sounds; choose a dataset or a split that has rows.")
+    return loaded
+
+
+def list_folder(folder, folder_labels=False):
+    """List the audio files below a folder and join what its metadata files say of them.
+
+    A file that metadata lists and that is not there gets a row all the same: reading it will report it.
+
+    Arguments
+    ---------
+    folder : Path
+    folder_labels : bool
+
+    Returns
+    -------
+    datasets.Dataset
+        Its fingerprint follows names, sizes and times of change, so that cached frames are never stale.
+    """
+    paths, metadata = walk(folder)
+    rows = {path: {} for path in paths}
+    for file in metadata:
+        for row in read_metadata(file):
+            rows.setdefault(os.path.normpath(file.parent / str(row.pop("file_name"))), {}).update(row)
+    if not rows:
+        kinds = ", ".join(sorted(AUDIO_EXTENSIONS)[:6])
+        raise ValueError(f"'{folder}' holds no audio files; give a folder that does ({kinds}, ...).")
+    if folder_labels:
+        for path, row in rows.items():
+            row.setdefault("label", os.path.basename(os.path.dirname(path)))
+    paths = sorted(rows)
+    columns = {"audio": pa.array([{"bytes": None, "path": path} for path in paths], UNDECODED.pa_type)}
+    for name in sorted({name for row in rows.values() for name in row} - {"audio"}):
+        values = [rows[path].get(name) for path in paths]
+        columns[name] = pa.array(values if name == "fold" else [None if v is None else str(v) for v in values])
+    features = datasets.Features(
+        {name: UNDECODED if name == "audio" else datasets.Value(str(column.type)) for name, column in columns.items()}
+    )
+    seen = [(path, file_stamp(path)) for path in paths]
+    table = datasets.table.InMemoryTable(pa.table(columns))
+    info = datasets.DatasetInfo(features=features)
+    return datasets.Dataset(table, info=info, fingerprint=Hasher.hash([seen, sorted(rows.items())]))
+
+
+def walk(folder):
+    """Audio files and metadata files below a folder, hidden ones left out.
+
+    Returns
+    -------
+    paths : list of str
+    metadata : list of Path
+    """
+    paths, metadata = [], []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            if name in METADATA_READERS:
+                metadata.append(Path(parent, name))
+            elif not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_EXTENSIONS:
+                paths.append(os.path.normpath(os.path.join(parent, name)))
+    return paths, metadata
+
+
+def read_metadata(file):
+    """Rows of a metadata file as dictionaries without their empty cells."""
+    try:
+        table = METADATA_READERS[file.name](file)
+    except (ValueError, OSError, pa.ArrowInvalid) as error:
+        detail = " ".join(str(error).split())
+        raise ValueError(f"'{file}' could not be read as a table: {detail}") from error
+    if "file_name" not in table.columns:
+        columns = ", ".join(map(str, table.columns))
+        raise ValueError(f"'{file}' has the columns {columns}: expected one called file_name, relative to its folder.")
+    return [{key: value for key, value in row.items() if not pandas.isna(value)} for row in table.to_dict("records")]
+
+
+def file_stamp(path):
+    """Size and time of change of a file; None where it is missing."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns

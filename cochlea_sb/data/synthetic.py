@@ -1,0 +1,244 @@
+"""The embedded corpus: a small, varied library of synthetic sounds, so that every job runs without a download.
+
+A sound is an instrument (`cochlea_sb.data.instruments`) played in some rhythm, heard in a room by a microphone, over
+background noise. It is hard on purpose for a comparison of spectrograms: within a class, pitch, tempo, moment, level,
+room and noise differ. All of it follows from the seed, the class and the number of the take, whatever else is made.
+"""
+
+import csv
+import functools
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import datasets
+import numpy as np
+import soundfile
+from datasets.fingerprint import Hasher
+from scipy import fft, signal
+
+from cochlea_sb.data import instruments
+from cochlea_sb.data.instruments import Voice, clock, decay
+
+GENERATOR_VERSION = 1  # raise it when any sound changes, or users keep the cached ones
+LONGEST_SECONDS = 4.0
+TAKES_PER_SOURCE = 2
+FOLDS = 5
+SAMPLE_RATES = (16000, 48000)
+FEATURES = datasets.Features(
+    audio=datasets.Audio(decode=False),
+    label=datasets.Value("string"),
+    source=datasets.Value("string"),
+    fold=datasets.Value("int64"),
+)
+
+
+def synthetic_library(sounds_per_class=40, *, seed=0, sample_rate=16000, num_proc=None, cache_dir=None):
+    """Make the library, or find it in the cache of `datasets`.
+
+    Arguments
+    ---------
+    sounds_per_class : int, at least 2
+        Takes of each class. Two takes make a source and the sources go round the folds, so that 10 reach all five
+        folds, and multiples of 10 fill them evenly.
+    seed : int, at least 0
+    sample_rate : int, Hz, 16,000 to 48,000
+    num_proc : int, optional
+        Processes; the sounds are the same for any number of them.
+    cache_dir : str or Path, optional
+        Where `datasets` keeps the result; by default, where it keeps everything.
+
+    Returns
+    -------
+    datasets.Dataset
+        ``audio`` (undecoded: ``bytes`` of a 16-bit WAV file and a ``path`` such as "kick/kick_003.wav"), ``label``
+        (string), ``source`` (string: the two takes of one instrument in one room share it), ``fold`` (int, 1 to 5:
+        the same for all takes of a source).
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range.
+    """
+    check_arguments(sounds_per_class, seed, sample_rate)
+    takes = [(name, take) for name in CLASSES for take in range(sounds_per_class)]
+    return datasets.Dataset.from_generator(
+        library_rows,
+        features=FEATURES,
+        cache_dir=None if cache_dir is None else str(cache_dir),
+        gen_kwargs={"takes": takes, "seed": seed, "sample_rate": sample_rate},
+        num_proc=num_proc,
+        fingerprint=Hasher.hash([GENERATOR_VERSION, sounds_per_class, seed, sample_rate]),
+    )
+
+
+def write_library(folder, sounds_per_class=40, *, seed=0, sample_rate=16000):
+    """Write the same sounds as WAV files with a ``metadata.csv``: the layout of the ``audiofolder`` loader.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Made where it is missing; files of the same names are replaced.
+    sounds_per_class, seed, sample_rate :
+        As in `synthetic_library`.
+    """
+    check_arguments(sounds_per_class, seed, sample_rate)
+    takes = [(name, take) for name in CLASSES for take in range(sounds_per_class)]
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with open(Path(folder, "metadata.csv"), "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["file_name", "label", "source", "fold"])
+        for row in library_rows(takes, seed, sample_rate):
+            path = Path(folder, row["audio"]["path"])
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(row["audio"]["bytes"])
+            table.writerow([row["audio"]["path"], row["label"], row["source"], row["fold"]])
+
+
+def check_arguments(sounds_per_class, seed, sample_rate):
+    """One sentence for each argument that cannot be used."""
+    if sounds_per_class < 2:
+        raise ValueError(f"sounds_per_class is {sounds_per_class}; give 2 or more, so that every sound has a relative.")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; give 0 or a positive integer.")
+    low, high = SAMPLE_RATES
+    if not low <= sample_rate <= high:
+        raise ValueError(f"sample_rate is {sample_rate} Hz; give one from {low} to {high} Hz.")
+
+
+def library_rows(takes, seed, sample_rate):
+    """Rows of the library; `datasets` splits the list ``takes`` of (class, number) between its processes."""
+    for name, take in takes:
+        source = take // TAKES_PER_SOURCE
+        yield {
+            "audio": {
+                "bytes": wav_bytes(synthesise(name, take, seed, sample_rate), sample_rate),
+                "path": f"{name}/{name}_{take:03d}.wav",
+            },
+            "label": name,
+            "source": f"{name}_{source:03d}",
+            "fold": source % FOLDS + 1,
+        }
+
+
+def synthesise(name, take, seed=0, sample_rate=16000):
+    """One sound of the library.
+
+    Arguments
+    ---------
+    name : str
+        One of `CLASSES`.
+    take : int, at least 0
+    seed : int, at least 0
+    sample_rate : int, Hz
+
+    Returns
+    -------
+    numpy.ndarray [samples], float64 in [-1, 1]
+        Between 0.1 and 5 seconds of it.
+    """
+    class_index = list(CLASSES).index(name)
+    # The trailing 1 keeps the stream of a source apart from that of the take of the same number.
+    source_rng = np.random.default_rng([seed, class_index, take // TAKES_PER_SOURCE, 1])
+    rng = np.random.default_rng([seed, class_index, take])
+    voice, place = Voice(*source_rng.uniform(0.1, 0.9, 3)), draw_place(source_rng, sample_rate)
+    voice = Voice(*np.clip(np.array(voice) + rng.normal(0.0, 0.05, 3), 0.0, 1.0))
+    return record(CLASSES[name](rng, sample_rate, voice), place, rng, sample_rate)
+
+
+class Place(NamedTuple):
+    """A room, what else sounds in it, and the microphone."""
+
+    echo: np.ndarray  # impulse response, [samples]
+    tilt_db_per_octave: float  # of the microphone
+    noise_db: float  # root mean square of the noise over the peak of the sound
+    noise_db_per_octave: float  # 0 is white, -3 pink
+
+
+def draw_place(rng, sample_rate):
+    """Draw a place: from a dead studio to a hall."""
+    t = clock(rng.uniform(0.1, 0.7), sample_rate)
+    echo = rng.standard_normal(len(t)) * decay(t, t[-1])
+    echo *= 10 ** (rng.uniform(-25.0, -5.0) / 20) / np.linalg.norm(echo)
+    echo[0] = 1.0
+    return Place(echo, rng.uniform(-2.5, 2.5), rng.uniform(-66.0, -46.0), rng.uniform(-6.0, 0.0))
+
+
+def record(dry, place, rng, sample_rate):
+    """Start late, echo, colour, add noise, remove DC and set the level."""
+    # Most recordings of a collection are trimmed and loud, and some are not.
+    late, tail = min(rng.exponential(0.12), 0.4), rng.uniform(0.02, 0.2)
+    level_db = -min(rng.exponential(6.0), 30.0)
+    wave = np.pad(dry, (round(late * sample_rate), round(tail * sample_rate)))
+    wave = signal.fftconvolve(wave, place.echo)[: len(wave)]
+    wave = tilt(wave, place.tilt_db_per_octave, sample_rate)
+    noise = tilt(rng.standard_normal(len(wave)), place.noise_db_per_octave, sample_rate)
+    wave = wave / np.abs(wave).max() + 10 ** (place.noise_db / 20) * noise / np.std(noise)
+    wave = wave * instruments.swell(np.arange(len(wave)) / sample_rate, 0.002, 0.005)
+    wave -= wave.mean()
+    return 10 ** (level_db / 20) * wave / np.abs(wave).max()
+
+
+def tilt(wave, db_per_octave, sample_rate):
+    """Raise or lower the treble against 1 kHz; below 50 Hz and without DC it stays level."""
+    padded = fft.next_fast_len(len(wave) + sample_rate // 20, real=True)  # or the end would leak into the start
+    octaves = np.log2(np.maximum(fft.rfftfreq(padded, 1 / sample_rate), 50.0) / 1000.0)
+    return fft.irfft(fft.rfft(wave, padded) * 10 ** (db_per_octave * octaves / 20), padded)[: len(wave)]
+
+
+def wav_bytes(wave, sample_rate):
+    """A 16-bit WAV file of a waveform [samples], float in [-1, 1]."""
+    file = io.BytesIO()
+    soundfile.write(file, np.round(wave * 32767).astype(np.int16), sample_rate, format="WAV", subtype="PCM_16")
+    return file.getvalue()
+
+
+def repeated(play, fewest, most, slow_seconds, fast_seconds, jitter=0.08):
+    """A synthesiser that plays another one ``fewest`` to ``most`` times, some hits softer, early or late.
+
+    The voice's tempo chooses the time between onsets; ``jitter`` is its relative standard deviation. Hits that would
+    not fit in `LONGEST_SECONDS` are left out.
+    """
+
+    def play_repeatedly(rng, sample_rate, voice):
+        gaps = voice.gap(slow_seconds, fast_seconds) * rng.normal(1.0, jitter, rng.integers(fewest, most + 1) - 1)
+        track, end = np.zeros(round(LONGEST_SECONDS * sample_rate)), 0
+        for onset in np.append(0.0, np.cumsum(np.abs(gaps))):
+            hit = play(rng, sample_rate, voice) * rng.uniform(0.5, 1.0)
+            start = round(onset * sample_rate)
+            if start + len(hit) <= len(track):
+                track[start : start + len(hit)] += hit
+                end = max(end, start + len(hit))
+        return track[:end]
+
+    return play_repeatedly
+
+
+# Name of a class -> synthesiser(rng, sample_rate, voice) -> float [samples]. New ones go to the end: the place of a
+# class in this table is a part of the seed of its sounds.
+CLASSES = {
+    "plucked_string": repeated(instruments.plucked_string, 1, 4, 0.8, 0.2),
+    "bowed_string": instruments.bowed_string,
+    "bell": repeated(instruments.bell, 1, 4, 1.2, 0.35, jitter=0.02),
+    "flute": instruments.flute,
+    "brass": repeated(instruments.brass, 1, 4, 1.1, 0.4),
+    "kick": instruments.kick,
+    "snare": repeated(instruments.snare, 1, 5, 0.4, 0.07),
+    "hat": instruments.hat,
+    "clap": repeated(instruments.clap, 1, 6, 0.7, 0.2),
+    "cowbell": repeated(instruments.cowbell, 1, 5, 0.6, 0.15, jitter=0.03),
+    "wind": instruments.wind,
+    "rain": instruments.rain,
+    "rising_chirp": repeated(functools.partial(instruments.chirp, direction=1), 1, 3, 1.8, 0.45),
+    "falling_chirp": repeated(functools.partial(instruments.chirp, direction=-1), 1, 3, 1.8, 0.45),
+    "vowel_ah": repeated(functools.partial(instruments.vowel, formants_hz=instruments.AH_HZ), 1, 3, 1.3, 0.5),
+    "vowel_ee": repeated(functools.partial(instruments.vowel, formants_hz=instruments.EE_HZ), 1, 3, 1.3, 0.5),
+    "engine": instruments.engine,
+    "bird": repeated(instruments.bird, 3, 12, 0.35, 0.1, jitter=0.15),
+    "cricket": repeated(instruments.cricket, 2, 8, 0.7, 0.3, jitter=0.03),
+    "water_drops": repeated(instruments.water_drops, 2, 9, 0.6, 0.12, jitter=0.5),
+    "footsteps": repeated(instruments.footsteps, 2, 7, 0.9, 0.3, jitter=0.06),
+    "glass_break": instruments.glass_break,
+    "telephone": repeated(instruments.telephone, 1, 2, 2.0, 1.3, jitter=0.02),
+    "crackle": instruments.crackle,
+}

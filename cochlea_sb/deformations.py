@@ -1,0 +1,294 @@
+"""Deformations: changes that keep a sound's class, drawn afresh for every example of a batch, on its device.
+
+Each is an ``nn.Module`` without parameters over mel *energies* (not their logarithm: there, silence is 0, mixing is
+addition, and what slides in from beyond an edge is silence). None changes its input. `energies_from_log_mel` and
+`log_mel_from_energies` lead in and out. Temporal proximity, the deformation of Jansen et al. 2017 that needs no
+arithmetic, is a choice of crops: see `cochlea_sb.data.pairs`.
+
+A yaml chooses how they combine: `Composition` (all, in order), `OneKindPerExample` (joint training of Jansen et al.,
+section 3.4) or `OneKindPerBatch` (the zounds experiments).
+
+Axes: B batch, T frames, M mel bands.
+"""
+
+import torch
+from torch import nn
+
+from cochlea_sb.mel import hz_to_mel, mel_edges
+
+
+def energies_from_log_mel(log_mel, floor=1e-8):
+    """Undo the logarithm and the floor of `cochlea_sb.features.LogMel`.
+
+    Arguments
+    ---------
+    log_mel : torch.Tensor [batch, frames, mels], float16 or float32
+    floor : float
+        Energy that the front end added before the logarithm.
+
+    Returns
+    -------
+    torch.Tensor [batch, frames, mels], float32, at least 0
+    """
+    return log_mel.float().exp().sub_(floor).clamp_(min=0)
+
+
+def log_mel_from_energies(energies, floor=1e-8):
+    """The logarithm of `cochlea_sb.features.LogMel`: ``log(energies + floor)``, of the same shape."""
+    return torch.log(energies + floor)
+
+
+def uniform(low, high, like, generator=None):
+    """One draw from [low, high) for each example.
+
+    Returns
+    -------
+    torch.Tensor [batch, 1], on the device of ``like``
+    """
+    draws = torch.rand(like.shape[0], 1, generator=generator, device=like.device)
+    return low + (high - low) * draws
+
+
+def resample_frames(energies, positions):
+    """Read frames at fractional positions, linearly interpolated; beyond either end there is silence.
+
+    Arguments
+    ---------
+    energies : torch.Tensor [batch, frames, mels]
+    positions : torch.Tensor [batch, new_frames], float, in frames
+
+    Returns
+    -------
+    torch.Tensor [batch, new_frames, mels]
+    """
+    last = energies.shape[1] - 1
+    left = positions.floor()
+    share = positions - left  # of the right-hand frame
+    inside = (positions > -1) & (positions < last + 1)
+    left_share = ((1 - share) * (inside & (left >= 0)))[..., None]
+    right_share = (share * (inside & (left < last)))[..., None]
+    examples = torch.arange(len(energies), device=energies.device)[:, None]
+    left = left.long()
+    return torch.addcmul(
+        energies[examples, left.clamp(0, last)] * left_share,
+        energies[examples, (left + 1).clamp(0, last)],
+        right_share,
+    )
+
+
+def resample_mels(energies, positions):
+    """Read mel bands at fractional positions, linearly interpolated; beyond either end there is silence.
+
+    Interpolation is a product with a matrix of hat functions: with this few bands that is quicker than a gather.
+
+    Arguments
+    ---------
+    energies : torch.Tensor [batch, frames, mels]
+    positions : torch.Tensor [batch, new_mels], float, in bands
+
+    Returns
+    -------
+    torch.Tensor [batch, frames, new_mels]
+    """
+    bands = torch.arange(energies.shape[2], device=energies.device, dtype=positions.dtype)
+    hats = (1 - (positions[:, None, :] - bands[:, None]).abs()).clamp(min=0)  # [B, M, new M]
+    return torch.bmm(energies, hats)
+
+
+class Deformation(nn.Module):
+    """What all deformations share: the call.
+
+    ``deformation(energies, others=None, generator=None)`` takes mel energies [batch, frames, mels] and gives the
+    deformed ones, of the same shape. ``others`` are energies of other sounds, one for each example, for the
+    deformation that needs some (`Mixture`); ``generator`` makes the draws repeatable.
+    """
+
+
+class GaussianNoise(Deformation):
+    """Add white Gaussian noise at a signal-to-noise ratio drawn for each example.
+
+    White noise gives a band energy in proportion to its width in Hz, and fluctuates less the more independent
+    frequency bins the band spans: a gamma variable, drawn here through the Wilson-Hilferty cube of a normal one.
+
+    Arguments
+    ---------
+    snr_low_db, snr_high_db : float
+        Range of the ratio of the example's energy to the noise's.
+    n_mels, low_hz, high_hz :
+        As in `LogMel`.
+    resolution_hz : float
+        Width of one independent frequency bin: about 1.5 / window length for a Hann window (60 Hz for 25 ms).
+    """
+
+    def __init__(
+        self, snr_low_db=0.0, snr_high_db=30.0, n_mels=64, low_hz=60.0, high_hz=7800.0, resolution_hz=60.0
+    ):
+        super().__init__()
+        check_range("snr_low_db", snr_low_db, "snr_high_db", snr_high_db)
+        self.snr_low_db, self.snr_high_db = snr_low_db, snr_high_db
+        edges = mel_edges(n_mels, low_hz, high_hz)
+        width = (edges[2:] - edges[:-2]) / 2
+        self.register_buffer("share", (width / width.sum()).float(), persistent=False)
+        self.register_buffer("shape", (width / resolution_hz).clamp(min=1).float(), persistent=False)
+
+    def forward(self, energies, others=None, generator=None):
+        """Deform mel energies; see `Deformation`."""
+        snr_db = uniform(self.snr_low_db, self.snr_high_db, energies, generator)
+        signal = energies.sum(2).mean(1, keepdim=True)  # [B, 1], energy of a frame
+        level = signal * 10 ** (-snr_db / 10)
+        normal = torch.randn(energies.shape, generator=generator, device=energies.device)
+        spread = 1 / (3 * self.shape.sqrt())
+        gamma = (normal * spread + (1 - spread.square())).clamp_(min=0).pow_(3)  # mean 1, variance 1 / shape
+        return torch.addcmul(energies, gamma, level[:, :, None] * self.share)
+
+
+class Translation(Deformation):
+    """Shift in time, circularly, and in frequency, with silence entering (Jansen et al. 2017, section 3.2).
+
+    Arguments
+    ---------
+    max_frames : int
+        Largest shift in time, either way; the shift is a whole number of frames.
+    max_bands : float
+        Largest shift in mel bands, either way.
+    """
+
+    def __init__(self, max_frames=48, max_bands=4.0):
+        super().__init__()
+        self.max_frames, self.max_bands = max_frames, max_bands
+
+    def forward(self, energies, others=None, generator=None):
+        """Deform mel energies; see `Deformation`."""
+        n_frames, n_mels = energies.shape[1:]
+        later = uniform(-self.max_frames, self.max_frames, energies, generator).round().long()
+        higher = uniform(-self.max_bands, self.max_bands, energies, generator)
+        frames = (torch.arange(n_frames, device=energies.device) - later) % n_frames
+        examples = torch.arange(len(energies), device=energies.device)[:, None]
+        bands = torch.arange(n_mels, device=energies.device) - higher
+        return resample_mels(energies[examples, frames], bands)
+
+
+class TimeStretch(Deformation):
+    """Play faster or slower without change of pitch, the first frame staying where it is.
+
+    At a rate above 1 the end of the crop comes from beyond it, which is silence: hand over longer crops than are
+    needed and cut afterwards, as `cochlea_sb.training` does.
+
+    Arguments
+    ---------
+    max_rate : float, at least 1
+        Rates are drawn log-uniformly from ``[1 / max_rate, max_rate]``; 2 halves or doubles the duration.
+    """
+
+    def __init__(self, max_rate=1.5):
+        super().__init__()
+        if max_rate < 1:
+            raise ValueError(f"max_rate is {max_rate}: expected at least 1, which changes nothing.")
+        self.max_rate = max_rate
+
+    def forward(self, energies, others=None, generator=None):
+        """Deform mel energies; see `Deformation`."""
+        rate = self.max_rate ** uniform(-1, 1, energies, generator)
+        return resample_frames(energies, torch.arange(energies.shape[1], device=energies.device) * rate)
+
+
+class PitchShift(Deformation):
+    """Multiply all frequencies by one ratio, the timing staying as it is.
+
+    Arguments
+    ---------
+    max_semitones : float
+        Shifts are drawn uniformly from ``[-max_semitones, max_semitones]``.
+    n_mels, low_hz, high_hz :
+        As in `LogMel`.
+    """
+
+    def __init__(self, max_semitones=4.0, n_mels=64, low_hz=60.0, high_hz=7800.0):
+        super().__init__()
+        self.max_semitones = max_semitones
+        edges = mel_edges(n_mels, low_hz, high_hz)
+        mels = hz_to_mel(edges)
+        self.first_mel, self.band_mels = float(mels[1]), float(mels[1] - mels[0])
+        self.register_buffer("centres_hz", edges[1:-1].float(), persistent=False)
+
+    def forward(self, energies, others=None, generator=None):
+        """Deform mel energies; see `Deformation`."""
+        ratio = 2 ** (uniform(-self.max_semitones, self.max_semitones, energies, generator) / 12)
+        came_from = (hz_to_mel(self.centres_hz / ratio) - self.first_mel) / self.band_mels  # [B, M]
+        return resample_mels(energies, came_from)
+
+
+class Mixture(Deformation):
+    """Add another sound, at a drawn ratio of their energies (Jansen et al. 2017, section 3.3).
+
+    Arguments
+    ---------
+    max_ratio : float
+        The other sound's energy over the example's own is drawn uniformly from ``[0, max_ratio]``.
+    """
+
+    def __init__(self, max_ratio=0.5):
+        super().__init__()
+        if max_ratio < 0:
+            raise ValueError(f"max_ratio is {max_ratio}: expected at least 0, which changes nothing.")
+        self.max_ratio = max_ratio
+
+    def forward(self, energies, others=None, generator=None):
+        """Deform mel energies; see `Deformation`. Without ``others``, each example gets its neighbour in the batch."""
+        others = energies.roll(1, 0) if others is None else others
+        ratio = uniform(0, self.max_ratio, energies, generator)[:, :, None]
+        own, theirs = energies.sum((1, 2), keepdim=True), others.sum((1, 2), keepdim=True)
+        scale = torch.where(theirs > 0, ratio * own / theirs, 0)
+        return torch.addcmul(energies, others, scale)
+
+
+class Composition(Deformation):
+    """All deformations, one after the other, on every example.
+
+    Arguments
+    ---------
+    deformations : list of Deformation
+    """
+
+    def __init__(self, deformations):
+        super().__init__()
+        self.deformations = nn.ModuleList(deformations)
+
+    def forward(self, energies, others=None, generator=None):
+        """Deform mel energies; see `Deformation`."""
+        for deformation in self.deformations:
+            energies = deformation(energies, others, generator)
+        return energies
+
+
+class OneKindPerBatch(Composition):
+    """One of the deformations, drawn for the whole batch (as the zounds experiments trained)."""
+
+    def forward(self, energies, others=None, generator=None):
+        """Deform mel energies; see `Deformation`."""
+        # Drawn on the CPU: the choice steers Python, and reading it back from a GPU would stall the step.
+        seed = generator.initial_seed() if generator is not None else int(torch.randint(2**31, ()))
+        kind = torch.randint(len(self.deformations), (), generator=torch.Generator().manual_seed(seed))
+        return self.deformations[int(kind)](energies, others, generator)
+
+
+class OneKindPerExample(Composition):
+    """One of the deformations for each example: the joint training of Jansen et al. 2017, section 3.4.
+
+    The batch is dealt out in a random order, so each kind gets an equal share of it, whatever its size.
+    """
+
+    def forward(self, energies, others=None, generator=None):
+        """Deform mel energies; see `Deformation`."""
+        others = energies.roll(1, 0) if others is None else others
+        order = torch.rand(len(energies), generator=generator, device=energies.device).argsort()
+        deformed = torch.empty_like(energies)
+        for deformation, dealt in zip(self.deformations, order.tensor_split(len(self.deformations)), strict=True):
+            deformed[dealt] = deformation(energies[dealt], others[dealt], generator)
+        return deformed
+
+
+def check_range(low_name, low, high_name, high):
+    """Raise ``ValueError`` unless ``low <= high``."""
+    if low > high:
+        raise ValueError(f"{low_name} is {low} and {high_name} is {high}: expected {low_name} <= {high_name}.")

@@ -1,0 +1,128 @@
+"""What every encoder shares: cutting frames into windows, and a sound's embedding from its windows'.
+
+Axes: B sounds, T frames, W windows, M mel bands, D embedding dimensions.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+WINDOW_FRAMES = 96  # 0.96 s, the context of Jansen et al. 2017, section 4.1
+
+
+class WindowEncoder(nn.Module):
+    """Base of encoders that see one window at a time; a sound is the mean of its windows.
+
+    A subclass implements ``embed(windows) -> embeddings``: [n, 96, mels] to [n, D], not necessarily of unit norm.
+
+    Arguments
+    ---------
+    silence : float
+        Log-mel value of digital silence, which pads what is shorter than a window.
+    hop_frames : int
+        Distance between the windows of a long sound.
+    """
+
+    def __init__(self, silence, hop_frames=WINDOW_FRAMES // 2):
+        super().__init__()
+        self.silence, self.hop_frames = silence, hop_frames
+
+    def forward(self, frames, lens=None):
+        """Embed sounds.
+
+        Arguments
+        ---------
+        frames : torch.Tensor [batch, frames, mels]
+            Log-mel frames of any length; at most a window's worth gives one window.
+        lens : torch.Tensor [batch], float in (0, 1], optional
+            Share of the frames that is sound rather than padding (SpeechBrain's relative lengths).
+
+        Returns
+        -------
+        torch.Tensor [batch, 1, D], unit norm
+            The mean of the windows' unit vectors, normalised. A window counts by the share of its last hop that
+            lies within the sound, so that the embedding changes smoothly with a sound's length.
+        """
+        windows = cut_windows(frames, self.hop_frames, self.silence)  # [B, W, 96, M]
+        n_windows = windows.shape[1]
+        embeddings = F.normalize(self.embed(windows.flatten(0, 1)).float(), dim=-1)
+        if n_windows > 1:
+            starts = torch.arange(n_windows, device=frames.device) * self.hop_frames
+            weights = window_weights(real_frames(frames, lens)[:, None], starts, self.hop_frames)  # [B, W]
+            embeddings = torch.einsum("bwd,bw->bd", embeddings.unflatten(0, (-1, n_windows)), weights)
+            embeddings = F.normalize(embeddings, dim=-1)
+        return embeddings[:, None]
+
+    def embed(self, windows):
+        """Embed windows: [n, 96, mels] to [n, D]."""
+        raise NotImplementedError
+
+
+def cut_windows(frames, hop_frames, silence):
+    """Windows that cover all frames, the last one padded with silence.
+
+    Returns
+    -------
+    torch.Tensor [batch, windows, 96, mels]
+    """
+    n_frames = frames.shape[1]
+    n_windows = 1 + max(0, -(-(n_frames - WINDOW_FRAMES) // hop_frames))
+    missing = (n_windows - 1) * hop_frames + WINDOW_FRAMES - n_frames
+    if missing:
+        frames = F.pad(frames, (0, 0, 0, missing), value=silence)
+    return frames.unfold(1, WINDOW_FRAMES, hop_frames).transpose(2, 3)
+
+
+def real_frames(frames, lens):
+    """Number of frames of each sound before its padding, [batch] float.
+
+    Exact when the padded waveform's length was a multiple of the hop; the margin forgives float32's rounding.
+    """
+    if lens is None:
+        return torch.full((len(frames),), float(frames.shape[1]), device=frames.device)
+    return (lens.to(frames.device) * frames.shape[1] - 0.01).ceil().clamp(min=1)
+
+
+def window_weights(n_frames, starts, hop_frames):
+    """Share of a window's last hop that lies within its sound; a first window always counts in full.
+
+    Arguments
+    ---------
+    n_frames, starts : torch.Tensor
+        Length of the sound and first frame of the window, of shapes that broadcast.
+
+    Returns
+    -------
+    torch.Tensor, float in [0, 1], of the broadcast shape
+    """
+    covered = starts + WINDOW_FRAMES - hop_frames
+    weights = ((n_frames - covered) / hop_frames).clamp(0, 1)
+    return torch.where(starts == 0, 1.0, weights)
+
+
+@torch.no_grad()
+def embed_bank(encoder, bank, batch_windows=512):
+    """Embed every sound of a `FrameBank`, in batches of windows whatever the sounds' lengths.
+
+    Arguments
+    ---------
+    encoder : WindowEncoder
+        Left in the mode (training or evaluation) that it is in.
+    bank : FrameBank
+    batch_windows : int
+
+    Returns
+    -------
+    torch.Tensor [sounds, D], float32, unit norm
+        The same vectors that ``encoder(frames)`` gives for each sound.
+    """
+    sounds, starts = bank.windows(WINDOW_FRAMES, encoder.hop_frames)
+    weights = window_weights(bank.lengths[sounds], starts, encoder.hop_frames)
+    embeddings = None
+    for batch in torch.arange(len(sounds), device=bank.device).split(batch_windows):
+        windows = bank.crops(sounds[batch], starts[batch], WINDOW_FRAMES).float()
+        vectors = F.normalize(encoder.embed(windows).float(), dim=-1) * weights[batch, None]
+        if embeddings is None:
+            embeddings = vectors.new_zeros(len(bank), vectors.shape[1])
+        embeddings.index_add_(0, sounds[batch], vectors)
+    return F.normalize(embeddings, dim=-1)

@@ -1,0 +1,171 @@
+"""From a command line and a yaml to objects, and from a trained encoder to a folder that inference loads."""
+
+import io
+import os
+from pathlib import Path
+
+import ruamel.yaml
+import torch
+from hyperpyyaml import load_hyperpyyaml, resolve_references
+from speechbrain.utils.run_opts import RunOptions
+
+# What inference needs of a training yaml, in the order in which it is written.
+MODEL_KEYS = ("sample_rate", "compute_features", "mean_var_norm", "embedding_model")
+# The keys of a yaml that say which corpus: arguments of `cochlea_sb.data.corpus.load_corpus`.
+CORPUS_KEYS = ("data_folder", "dataset", "config", "split", "folder_labels", "num_proc", "sounds_per_class")
+MODEL_HEADER = "# A cochlea_sb encoder: load it with cochlea_sb.AudioEncoder.from_hparams(this folder).\n"
+MODEL_FOOTER = """
+modules:
+  compute_features: !ref <compute_features>
+  mean_var_norm: !ref <mean_var_norm>
+  embedding_model: !ref <embedding_model>
+
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+  loadables:
+    embedding_model: !ref <embedding_model>
+"""
+
+
+def parse_arguments(argv):
+    """SpeechBrain's command line: a yaml, run options, and any key of the yaml as an override.
+
+    `speechbrain.parse_arguments` pastes overrides together as text, which breaks on a path that holds ``=``, ``#`` or
+    a space; here every value is its own piece of yaml, and a path that exists is taken as it is.
+
+    Arguments
+    ---------
+    argv : list of str
+
+    Returns
+    -------
+    hparams_file : str
+    run_opts : speechbrain.utils.run_opts.RunOptions
+    overrides : dict
+    """
+    options = {f"--{name}" for name in RunOptions().as_dict()} | {"-h", "--help"}
+    theirs, overrides, key = [], {}, None
+    for token in argv:
+        if token.startswith("--") and len(token) > 2 or token == "-h":
+            name, equals, value = token.partition("=")
+            key = None if name in options else name[2:]
+            if key is None:
+                theirs.append(token)
+            else:
+                overrides[key] = parse_value(value) if equals else None
+        elif key is not None and overrides[key] is None:
+            overrides[key] = parse_value(token)
+        elif key is not None:
+            raise ValueError(f"'{token}' follows the value of --{key}: expected one value; quote it if it has spaces.")
+        else:
+            theirs.append(token)
+    unset = [key for key, value in overrides.items() if value is None]
+    if unset:
+        raise ValueError(f"--{unset[0]} has no value: give one after it.")
+    hparams_file, run_opts, _ = RunOptions.from_command_line_args(theirs)
+    if not os.path.isfile(hparams_file):
+        raise ValueError(f"'{hparams_file}' is not a file: the first argument names a yaml such as hparams/cnn.yaml.")
+    return hparams_file, run_opts, overrides
+
+
+def parse_value(text):
+    """A yaml value; the text itself where it is the path of something or no yaml."""
+    if os.path.exists(os.path.expanduser(text)):
+        return text
+    try:
+        return ruamel.yaml.YAML(typ="safe").load(text)
+    except ruamel.yaml.YAMLError:
+        return text
+
+
+def load_experiment(hparams_file, overrides):
+    """Build the objects of a training yaml.
+
+    Arguments
+    ---------
+    hparams_file : str
+    overrides : dict
+
+    Returns
+    -------
+    hparams : dict
+    text : str
+        The yaml with overrides and references resolved: what the results folder keeps.
+
+    Raises
+    ------
+    ValueError
+        For a key that the yaml does not have, or a yaml that does not build.
+    """
+    text = Path(hparams_file).read_text(encoding="utf-8")
+    try:
+        known = ruamel.yaml.YAML().load(text)
+        unknown = [key for key in overrides if key not in known]
+        if unknown:
+            keys = ", ".join(key for key, value in known.items() if not isinstance(value, (dict, list)))
+            raise ValueError(f"'{hparams_file}' has no key '{unknown[0]}'; its keys are {keys}.")
+        return load_hyperpyyaml(text, overrides), resolve_references(text, overrides).getvalue()
+    except (ruamel.yaml.YAMLError, ImportError, TypeError, AttributeError) as error:
+        raise ValueError(f"'{hparams_file}' could not be built: {' '.join(str(error).split())}") from error
+
+
+def check_device(device):
+    """Raise ``ValueError`` where a device is asked for that this machine lacks.
+
+    Arguments
+    ---------
+    device : str or None
+        As in ``--device``; None lets SpeechBrain choose.
+    """
+    if device is None:
+        return
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"device is '{device}', which can't be used here ({reason}); try --device cpu, or leave it out."
+        ) from error
+
+
+def model_yaml(text):
+    """The inference part of a training yaml.
+
+    Arguments
+    ---------
+    text : str
+        From `load_experiment`.
+
+    Returns
+    -------
+    str
+        Loads with `cochlea_sb.AudioEncoder` and with SpeechBrain's ``EncoderClassifier``.
+    """
+    yaml = ruamel.yaml.YAML()
+    # Comments of the training yaml would end up beside keys they don't speak of.
+    tree = yaml.load("\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#")))
+    missing = [key for key in MODEL_KEYS if key not in tree]
+    if missing:
+        raise ValueError(f"The training yaml has no key '{missing[0]}', which inference needs.")
+    model = ruamel.yaml.comments.CommentedMap((key, tree[key]) for key in MODEL_KEYS)
+    out = io.StringIO()
+    yaml.dump(model, out)
+    return MODEL_HEADER + out.getvalue() + MODEL_FOOTER
+
+
+def save_model(folder, text, encoder):
+    """Leave a model in a folder; each file is replaced as a whole.
+
+    Arguments
+    ---------
+    folder : str or Path
+    text : str
+        From `load_experiment`.
+    encoder : torch.nn.Module
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().cpu() for name, value in encoder.state_dict().items()}
+    torch.save(weights, folder / ".embedding_model.partial")
+    os.replace(folder / ".embedding_model.partial", folder / "embedding_model.ckpt")
+    (folder / ".hyperparams.partial").write_text(model_yaml(text), encoding="utf-8")
+    os.replace(folder / ".hyperparams.partial", folder / "hyperparams.yaml")

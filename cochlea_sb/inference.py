@@ -1,0 +1,245 @@
+"""A trained encoder, ready to use: sounds in, embeddings out.
+
+Axes: B batch, S samples, T frames, W windows, M mel bands, D embedding dimensions (128 by default).
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from speechbrain.inference.classifiers import EncoderClassifier
+from tqdm import tqdm
+
+from cochlea_sb.audio import AudioError, read_audio
+from cochlea_sb.encoders.windowed import cut_windows
+from cochlea_sb.experiment import check_device
+
+FILES_AT_ONCE = 256  # decoded together and sorted by length, so that batches hold little padding
+BATCH_SECONDS = 240  # sound in one batch, padding included: bounds memory
+
+
+class AudioEncoder(EncoderClassifier):
+    """Embeds sounds; SpeechBrain's `EncoderClassifier` with our decoder and a few more ways in.
+
+    Build it with `from_hparams`. The folder also loads with plain ``EncoderClassifier.from_hparams``, whose
+    ``encode_batch`` gives the same numbers.
+
+    Example
+    -------
+    >>> encoder = AudioEncoder.from_hparams(getfixture("model_folder"))
+    >>> encoder.encode_batch(torch.randn(2, 16000)).shape
+    torch.Size([2, 1, 128])
+    """
+
+    @classmethod
+    def from_hparams(cls, source, savedir=None, run_opts=None, **kwargs):
+        """Load a model.
+
+        Arguments
+        ---------
+        source : str or Path
+            A folder that training left (with ``hyperparams.yaml`` and ``embedding_model.ckpt``), or ``user/name`` on
+            the Hugging Face Hub.
+        savedir : str, optional
+            Where to keep what is downloaded; by default in the Hub's own cache.
+        run_opts : dict, optional
+            SpeechBrain's run options, such as ``{"device": "cuda"}``.
+        **kwargs
+            As in SpeechBrain's ``Pretrained.from_hparams``.
+
+        Returns
+        -------
+        AudioEncoder
+
+        Raises
+        ------
+        ValueError
+            If the folder holds no model, or the device can't be used here.
+        """
+        check_device((run_opts or {}).get("device"))
+        source = os.path.expanduser(source)
+        names_hub_model = source.count("/") == 1 and not source.startswith((".", "/"))
+        if os.path.isdir(source) or not names_hub_model:
+            for name in ("hyperparams.yaml", "embedding_model.ckpt"):
+                if not Path(source, name).is_file():
+                    raise ValueError(
+                        f"'{source}' holds no model ({name} is missing): give the folder that recipes/train.py left, "
+                        "or user/name of a model on the Hub."
+                    )
+        return super().from_hparams(source, savedir=savedir, run_opts=run_opts, **kwargs)
+
+    @property
+    def sample_rate(self):
+        """int: rate in Hz of the waveforms that the encoder takes."""
+        return self.mods.compute_features.sample_rate
+
+    def load_audio(self, path, savedir=None):
+        """Decode a file with `cochlea_sb.audio.read_audio`: any format, channels and rate.
+
+        Returns
+        -------
+        torch.Tensor [samples], float32, on the encoder's device
+        """
+        return torch.from_numpy(read_audio(path, self.sample_rate)).to(self.device)
+
+    @torch.inference_mode()
+    def encode_batch(self, wavs, wav_lens=None, normalize=False):
+        """Embed waveforms.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor [batch, samples] or [samples], float in [-1, 1]
+            At the encoder's sample rate (16 kHz by default), zero-padded at the end to one length.
+        wav_lens : torch.Tensor [batch], float in (0, 1], optional
+            Length of each over the longest (SpeechBrain's relative lengths).
+        normalize : bool
+            Only there for SpeechBrain's signature; embeddings have unit norm anyway.
+
+        Returns
+        -------
+        torch.Tensor [batch, 1, D], float32, unit norm
+        """
+        wavs = torch.as_tensor(wavs)
+        if wavs.ndim not in (1, 2) or not wavs.shape[-1]:
+            raise ValueError(f"wavs has shape {tuple(wavs.shape)}: expected [batch, samples] with at least one sample.")
+        with self.inference_ctx:
+            return super().encode_batch(wavs, wav_lens, normalize=False)
+
+    def encode_file(self, path, start_seconds=0.0, stop_seconds=None):
+        """Embed one file, or a stretch of it, as the mean of its windows.
+
+        Arguments
+        ---------
+        path : str or Path
+            Or anything else that `cochlea_sb.audio.read_audio` takes.
+        start_seconds, stop_seconds : float
+            The stretch; all of it by default.
+
+        Returns
+        -------
+        torch.Tensor [D], float32, unit norm, on the encoder's device
+
+        Raises
+        ------
+        AudioError
+            If the file can't be read.
+        """
+        wav = read_audio(path, self.sample_rate, start_seconds=start_seconds, stop_seconds=stop_seconds)
+        return self.encode_batch(torch.from_numpy(wav))[0, 0]
+
+    @torch.inference_mode()
+    def encode_windows(self, path, hop_seconds=0.48):
+        """Embed each window of a file.
+
+        Arguments
+        ---------
+        path : str or Path
+            Or anything else that `cochlea_sb.audio.read_audio` takes.
+        hop_seconds : float
+            Distance between windows of 0.96 s, a whole number of frames (0.01 s).
+
+        Returns
+        -------
+        embeddings : torch.Tensor [windows, D], float32, unit norm
+        start_seconds : torch.Tensor [windows], float64
+            Where each window starts. The last may reach beyond the end of the sound, into silence.
+
+        Raises
+        ------
+        AudioError
+            If the file can't be read.
+        ValueError
+            If the hop is shorter than a frame.
+        """
+        features, encoder = self.mods.compute_features, self.mods.embedding_model
+        frame_seconds = features.hop / features.sample_rate
+        hop = round(hop_seconds / frame_seconds)
+        if hop < 1:
+            raise ValueError(f"hop_seconds is {hop_seconds}: expected at least one frame, {frame_seconds} s.")
+        with self.inference_ctx:
+            frames = features(self.load_audio(path)[None])
+            windows = cut_windows(frames, hop, encoder.silence)[0]  # [W, T, M], a view of the frames
+            embeddings = torch.cat([encoder(block)[:, 0] for block in windows.split(512)])
+        return embeddings, torch.arange(len(embeddings), dtype=torch.float64) * hop * frame_seconds
+
+    def encode_files(self, paths, progress=True):
+        """Embed many files, in batches by length; what can't be read is reported and skipped.
+
+        Arguments
+        ---------
+        paths : list of str or Path
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        embeddings : torch.Tensor [readable, D], float32, unit norm, on the CPU
+            In the order of ``paths``, without those in ``problems``.
+        problems : dict
+            Reason by path.
+        """
+        paths = list(paths)
+        embeddings, problems = {}, {}
+        with (
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+            tqdm(total=len(paths), disable=not progress, unit="file", desc="Encoding") as bar,
+        ):
+            for first in range(0, len(paths), FILES_AT_ONCE):
+                rows = range(first, min(first + FILES_AT_ONCE, len(paths)))
+                wavs = {}
+                for row, wav in zip(rows, pool.map(self._try_to_read, paths[first : rows.stop]), strict=True):
+                    if isinstance(wav, AudioError):
+                        problems[paths[row]] = str(wav)
+                    else:
+                        wavs[row] = wav
+                for batch in batches_by_length(wavs, BATCH_SECONDS * self.sample_rate):
+                    vectors = self._encode_padded([wavs[row] for row in batch])
+                    embeddings.update(zip(batch, vectors, strict=True))
+                bar.update(len(rows))
+        size = self.mods.embedding_model.embedding_size
+        ordered = [embeddings[row] for row in sorted(embeddings)]
+        return (torch.stack(ordered) if ordered else torch.empty(0, size)), problems
+
+    def _try_to_read(self, path):
+        try:
+            return torch.from_numpy(read_audio(path, self.sample_rate))
+        except AudioError as problem:
+            return problem
+
+    def _encode_padded(self, wavs):
+        """Embed waveforms of different lengths, [n, D] on the CPU."""
+        hop = self.mods.compute_features.hop
+        # A multiple of the hop makes relative lengths exact: padding then changes no embedding.
+        longest = -(-max(map(len, wavs)) // hop) * hop
+        padded = torch.zeros(len(wavs), longest)
+        for row, wav in zip(padded, wavs, strict=True):
+            row[: len(wav)] = wav
+        lens = torch.tensor([len(wav) / longest for wav in wavs])
+        return self.encode_batch(padded, lens)[:, 0].cpu()
+
+
+def batches_by_length(wavs, max_samples):
+    """Group waveforms of similar length.
+
+    Arguments
+    ---------
+    wavs : dict
+        Waveform by row.
+    max_samples : int
+        Samples in a group, padded to its longest; a longer waveform is alone.
+
+    Returns
+    -------
+    list of list
+        Rows.
+    """
+    groups, longest = [], 0
+    for row in sorted(wavs, key=lambda row: len(wavs[row]), reverse=True):
+        if not groups or (len(groups[-1]) + 1) * longest > max_samples:
+            groups.append([])
+            longest = len(wavs[row])
+        groups[-1].append(row)
+    return groups
+
+

@@ -1,0 +1,88 @@
+"""Retrieval figures from embeddings: pure tensors in, numbers out.
+
+Axes: N sounds, Q queries, D embedding dimensions.
+"""
+
+import torch
+from torch.nn import functional as F
+
+
+@torch.no_grad()
+def query_by_example(embeddings, labels, sources=None, ks=(1, 5, 10)):
+    """Every sound is a query; all others are ranked by cosine; those with its label are right.
+
+    Sounds of the query's own source are neither right nor wrong: they are left out of its ranking. Sounds without a
+    label are ranked as wrong and ask nothing. Queries with nothing right to find are left out.
+
+    Arguments
+    ---------
+    embeddings : torch.Tensor [sounds, D]
+    labels : list of str or None, [sounds]
+    sources : list of str or None, [sounds], optional
+    ks : tuple of int
+        Ranks at which precision is taken.
+
+    Returns
+    -------
+    dict
+        ``mAP`` (mean over queries of the average precision) and ``P@k`` for each k, all in [0, 1], and ``queries``,
+        their number.
+
+    Raises
+    ------
+    ValueError
+        If no query has anything to find.
+
+    Example
+    -------
+    >>> embeddings = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+    >>> query_by_example(embeddings, ["dog", "dog", "rain", "rain"], ks=(1,))
+    {'mAP': 1.0, 'P@1': 1.0, 'queries': 4}
+    """
+    device = embeddings.device
+    label_ids, source_ids = ids_of(labels, device), ids_of(sources or [None] * len(labels), device)
+    unit = F.normalize(embeddings.float(), dim=-1)
+    precisions, at_k = [], {k: [] for k in ks}
+    for block in torch.arange(len(unit), device=device).split(1024):
+        scores = unit[block] @ unit.T  # [Q, N]
+        own_source = (source_ids[block, None] == source_ids) & (source_ids[block, None] >= 0)
+        left_out = own_source | (block[:, None] == torch.arange(len(unit), device=device))
+        order = scores.masked_fill(left_out, -torch.inf).argsort(dim=1, descending=True, stable=True)
+        same = (label_ids[block, None] == label_ids) & (label_ids[block, None] >= 0) & ~left_out
+        right = same.gather(1, order).double()  # what is left out stands at the end, never right
+        asks = right.any(1)
+        hits = right[asks].cumsum(1)
+        ranks = torch.arange(1, len(unit) + 1, device=device)
+        precisions.append((hits / ranks * right[asks]).sum(1) / hits[:, -1])
+        for k in ks:
+            at_k[k].append(hits[:, min(k, len(unit)) - 1] / k)
+    precisions = torch.cat(precisions)
+    if not len(precisions):
+        raise ValueError("No sound has another of its label from another source: retrieval can't be measured.")
+    result = {"mAP": float(precisions.mean())}
+    result |= {f"P@{k}": float(torch.cat(values).mean()) for k, values in at_k.items()}
+    return result | {"queries": len(precisions)}
+
+
+@torch.no_grad()
+def neighbour_recall(anchors, neighbours, sounds):
+    """Share of neighbours whose nearest anchor is one of their own sound (recall@1).
+
+    Arguments
+    ---------
+    anchors, neighbours : torch.Tensor [pairs, D], unit norm
+    sounds : torch.Tensor [pairs]
+        The sound that both crops of a pair come from.
+
+    Returns
+    -------
+    float in [0, 1]
+    """
+    nearest = torch.cat([(block @ anchors.T).argmax(1) for block in neighbours.split(1024)])
+    return float((sounds[nearest] == sounds).float().mean())
+
+
+def ids_of(names, device):
+    """Integers that are equal where names are; -1 for None."""
+    table = {name: number for number, name in enumerate(dict.fromkeys(names)) if name is not None}
+    return torch.tensor([table.get(name, -1) for name in names], device=device)

@@ -1,0 +1,336 @@
+"""Training an embedding without labels: SpeechBrain's Brain over batches of crops.
+
+A step is: deform both crops of every pair, embed them, find negatives, pull and push. `recipes/train.py` is the
+script around it. Nothing in a step reads a number back from the device.
+
+Axes: B pairs, T frames, M mel bands, D embedding dimensions, A = 2B embeddings of a batch.
+"""
+
+import ctypes
+import math
+import os
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+import yaml
+from speechbrain.utils.checkpoints import Checkpointer, mark_as_loader, mark_as_saver, register_checkpoint_hooks
+from speechbrain.utils.distributed import is_distributed_initialized, main_process_only, run_on_main
+
+from cochlea_sb import plots
+from cochlea_sb.deformations import energies_from_log_mel, log_mel_from_energies
+from cochlea_sb.encoders.windowed import WINDOW_FRAMES, embed_bank
+from cochlea_sb.metrics import neighbour_recall, query_by_example
+from cochlea_sb.mining import disjoint
+
+READ_BACK_STEPS = 20  # how often the loss travels from the device to the progress bar
+
+
+class EmbeddingBrain(sb.Brain):
+    """Trains ``modules["embedding_model"]`` on `Pairs` batches with triplets.
+
+    The hyperparameters name the parts: ``deformation``, ``distance`` (see `cochlea_sb.mining`), ``miner``, ``loss``,
+    ``lr_schedule`` (a torch scheduler but for its optimizer), ``compute_features``, ``train_logger`` and
+    ``output_folder``. Validation deforms one crop of each held-out pair, looks for it among the other crops
+    (recall@1), and measures mAP where labels exist. Neither chooses a checkpoint: the last one is the result, so
+    held-out labels never touch the model.
+
+    Arguments
+    ---------
+    labels, sources : list of str or None, optional
+        Of the held-out sounds, in the order of the validation bank.
+    export : callable, optional
+        Called after each epoch, on the main process: leaves the model where inference finds it.
+    Others as in `speechbrain.Brain`.
+    """
+
+    def __init__(self, *args, labels=None, sources=None, export=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.labels, self.sources, self.export = labels, sources, export
+        self.unread_losses = []
+        self.history = History()
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("history", self.history)
+        if self.device_type == "cpu":
+            keep_freed_memory()
+        else:
+            torch.backends.cudnn.benchmark = True  # all batches have one shape
+        for part in (self.hparams.deformation, self.hparams.loss):
+            part.to(self.device)
+
+    def init_optimizers(self):
+        """Give the optimizer its schedule, which checkpoints with it."""
+        super().init_optimizers()
+        self.lr_schedule = self.hparams.lr_schedule(self.optimizer)
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("lr_schedule", self.lr_schedule)
+
+    def on_fit_start(self):
+        """Recover the last checkpoint, if there is one and it fits."""
+        try:
+            super().on_fit_start()
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"The checkpoint in '{self.checkpointer.checkpoints_dir}' does not fit this experiment "
+                f"({str(error).splitlines()[0]}): choose another --output_folder, or delete that folder to start over."
+            ) from error
+
+    def compute_forward(self, batch, stage):
+        """Embed both crops of each pair, deformed.
+
+        Arguments
+        ---------
+        batch : Pairs
+
+        Returns
+        -------
+        embeddings : torch.Tensor [2 B, D], anchors first, unit norm
+        parents : torch.Tensor [2 B, 2], the sounds that each may hold: its own and the one mixed in
+        """
+        frames, parents = self.deform(batch, stage)
+        embeddings = self.modules.embedding_model(frames[:, :WINDOW_FRAMES])
+        return embeddings[:, 0].float(), parents
+
+    @torch.no_grad()
+    def deform(self, batch, stage):
+        """Deform the crops: both in training; in validation the anchors stay clean.
+
+        Returns
+        -------
+        log_mel : torch.Tensor [2 B, T, M], float32
+        parents : torch.Tensor [2 B, 2]
+        """
+        generator = torch.Generator(batch.anchors.device).manual_seed(batch.seed)
+        floor = self.hparams.compute_features.floor
+        crops = torch.cat([batch.anchors, batch.neighbours])
+        sounds = torch.cat([batch.sounds, batch.sounds])
+        with torch.autocast(self.device_type, enabled=False):
+            energies = energies_from_log_mel(crops, floor)
+            # The order of a batch is random, so a rotation by any amount mixes strangers.
+            mixed_in = int(torch.randint(1, len(sounds), (), generator=torch.Generator().manual_seed(batch.seed)))
+            others = energies.roll(mixed_in, 0)
+            deformed = log_mel_from_energies(self.hparams.deformation(energies, others, generator), floor)
+        if stage != sb.Stage.TRAIN:
+            deformed[: len(batch.anchors)] = batch.anchors
+        return deformed, torch.stack([sounds, sounds.roll(mixed_in, 0)], dim=1)
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Mine negatives among the embeddings of all processes and apply the loss.
+
+        Returns
+        -------
+        torch.Tensor, scalar
+        """
+        embeddings, parents = predictions
+        if stage != sb.Stage.TRAIN:
+            self.seen.append((embeddings, batch.sounds))
+        candidates, candidate_parents, first = gather_candidates(embeddings, parents)
+        n = len(embeddings)
+        # Candidates of this process start at row `first`; an anchor's positive is the other crop of its pair.
+        positives = first + (torch.arange(n, device=embeddings.device) + n // 2) % n
+        distances = self.hparams.distance(embeddings, candidates)
+        allowed = disjoint(parents, candidate_parents)
+        negatives, found = self.hparams.miner(distances.detach(), positives, allowed)
+        picked = distances.gather(1, torch.stack([positives, negatives], dim=1))
+        return self.hparams.loss(picked[:, 0], picked[:, 1], found)
+
+    def fit_batch(self, batch):
+        """`speechbrain.Brain.fit_batch` without its reads from the device; gives the loss where it was computed."""
+        should_step = self.step % self.grad_accumulation_factor == 0
+        self.on_fit_batch_start(batch, should_step)
+        with self.no_sync(not should_step):
+            with self.training_ctx:
+                outputs = self.compute_forward(batch, sb.Stage.TRAIN)
+            loss = self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
+            self.scaler.scale(loss / self.grad_accumulation_factor).backward()
+        if should_step:
+            self.optimizers_step()
+            self.lr_schedule.step()
+        self.on_fit_batch_end(batch, outputs, loss, should_step)
+        return loss.detach()
+
+    def update_average(self, loss, avg_loss):
+        """Running mean of the loss, which training reads back from the device only now and then."""
+        if not self.modules.training:
+            return super().update_average(loss, avg_loss)
+        self.unread_losses.append(loss)
+        return self.read_losses(avg_loss) if self.step % READ_BACK_STEPS == 1 else avg_loss
+
+    def read_losses(self, avg_loss):
+        """Bring the running mean up to date."""
+        if self.unread_losses:
+            losses = torch.stack(self.unread_losses).double()
+            n_new = len(losses)
+            self.unread_losses = []
+            avg_loss += (float(losses.sum()) - n_new * avg_loss) / max(self.step, n_new)
+            if not torch.isfinite(torch.tensor(avg_loss)):
+                raise ValueError(
+                    f"The loss stopped being a number around step {self.step}: lower the learning rate (lr), or, in "
+                    "mixed precision, try --precision fp32."
+                )
+        return avg_loss
+
+    def _save_intra_epoch_ckpt(self):
+        self.avg_train_loss = self.read_losses(self.avg_train_loss)
+        super()._save_intra_epoch_ckpt()
+
+    def on_stage_start(self, stage, epoch=None):
+        """Called by `speechbrain.Brain`."""
+        self.seen = []
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log, checkpoint and export at the end of an epoch."""
+        if stage == sb.Stage.TRAIN:
+            self.train_loss = self.read_losses(stage_loss)
+            if self.validates:
+                return
+            valid = {}
+        else:
+            valid = {"loss": float(stage_loss)} | self.measure()
+        self.history.rows.append(
+            {"epoch": epoch, "train loss": self.train_loss}
+            | {f"valid {name}" if name == "loss" else name: value for name, value in valid.items()}
+        )
+        meta = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
+        self.hparams.train_logger.log_stats(meta, {"loss": self.train_loss}, valid or None)
+        self.checkpointer.save_and_keep_only(meta={"epoch": epoch} | valid, num_to_keep=1)
+        run_on_main(self.leave_results)
+
+    def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
+        """`speechbrain.Brain.fit` for a `PairBatches` loader, with or without one to validate on."""
+        self.validates = valid_set is not None
+        self.valid_bank = valid_set.dataset.bank if self.validates else None
+        self.train_sampler = train_set.dataset  # whose set_epoch the Brain calls
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("train_loader", train_set)
+        super().fit(epoch_counter, train_set, valid_set, **kwargs)
+
+    @torch.no_grad()
+    def measure(self):
+        """Retrieval on the held-out sounds.
+
+        Returns
+        -------
+        dict
+            ``recall@1`` and, where there are labels, ``mAP``; see `cochlea_sb.metrics`.
+        """
+        halves = [(*embeddings.chunk(2), sounds) for embeddings, sounds in self.seen]
+        anchors, neighbours, sounds = (torch.cat(parts) for parts in zip(*halves, strict=True))
+        result = {"recall@1": neighbour_recall(anchors, neighbours, sounds)}
+        with self.evaluation_ctx:
+            self.embeddings = embed_bank(raw_encoder(self.modules.embedding_model), self.valid_bank).cpu()
+        if self.labels is not None:
+            result["mAP"] = query_by_example(self.embeddings, self.labels, self.sources)["mAP"]
+        return result
+
+    def leave_results(self):
+        """Write the model and the pictures; on the main process."""
+        if self.export is not None:
+            self.export(raw_encoder(self.modules.embedding_model))
+        folder = Path(self.hparams.output_folder)
+        try:
+            plots.loss_curve(self.history.rows, folder / "loss.png")
+            if self.validates:
+                plots.embedding_map(self.embeddings, self.labels, folder / "embedding_map.png")
+        except ValueError as no_matplotlib:
+            sb.utils.logger.get_logger(__name__).warning(str(no_matplotlib))
+
+
+@register_checkpoint_hooks
+class History:
+    """Figures of each epoch so far; travels in the checkpoint so that curves survive an interruption."""
+
+    def __init__(self):
+        self.rows = []
+
+    @mark_as_saver
+    @main_process_only
+    def save(self, path):
+        """Checkpoint hook."""
+        Path(path).write_text(yaml.safe_dump(self.rows), encoding="utf-8")
+
+    @mark_as_loader
+    def load(self, path, end_of_epoch):
+        """Checkpoint hook."""
+        self.rows = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+
+
+class AtomicCheckpointer(Checkpointer):
+    """SpeechBrain's checkpointer, but a checkpoint counts only when all of it is on disk.
+
+    The meta file makes a folder a checkpoint. SpeechBrain writes it first, so a kill while the rest is written leaves
+    one that cannot be loaded; here it is written last.
+    """
+
+    def _save_checkpoint_metafile(self, fpath, meta_to_include=None, end_of_epoch=True):
+        self._unwritten_meta = fpath, meta_to_include or {}, end_of_epoch
+        return {"end-of-epoch": end_of_epoch} | (meta_to_include or {})
+
+    def save_checkpoint(self, *args, **kwargs):
+        """As `speechbrain.utils.checkpoints.Checkpointer.save_checkpoint`."""
+        checkpoint = super().save_checkpoint(*args, **kwargs)
+        if checkpoint is not None:
+            path, meta, end_of_epoch = self._unwritten_meta
+            partial = path.with_suffix(".partial")
+            super()._save_checkpoint_metafile(partial, meta, end_of_epoch)
+            os.replace(partial, path)
+        return checkpoint
+
+
+def warm_up_and_cosine(step, total_steps, warm_up_steps):
+    """Share of the peak learning rate at a step: a straight line up, half a cosine down to 0.
+
+    A function of the step alone, so that a finished run can go on with more epochs.
+
+    Arguments
+    ---------
+    step, total_steps, warm_up_steps : int
+
+    Returns
+    -------
+    float in [0, 1]
+    """
+    if step < warm_up_steps:
+        return (step + 1) / warm_up_steps
+    done = (step - warm_up_steps) / max(1, total_steps - warm_up_steps)
+    return (1 + math.cos(math.pi * min(done, 1))) / 2
+
+
+def gather_candidates(embeddings, parents):
+    """Candidates for negatives: the batches of all processes, with gradients.
+
+    Returns
+    -------
+    candidates : torch.Tensor [processes * A, D]
+    parents : torch.Tensor [processes * A, 2]
+    first : int
+        Row at which this process' own embeddings start.
+    """
+    if not is_distributed_initialized():
+        return embeddings, parents, 0
+    from torch.distributed.nn.functional import all_gather  # its backward sums what other processes ask for
+
+    everyone = [torch.empty_like(parents) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(everyone, parents)
+    first = torch.distributed.get_rank() * len(embeddings)
+    return torch.cat(all_gather(embeddings)), torch.cat(everyone), first
+
+
+def raw_encoder(module):
+    """The encoder inside the wrapper that distributed training puts around it."""
+    return getattr(module, "module", module)
+
+
+def keep_freed_memory():
+    """Let glibc keep freed memory for the next step rather than hand it back to the system.
+
+    A step on the CPU frees and takes the same few large buffers; mapping them anew each time, and having the kernel
+    clear their pages, cost a third of the step where this was measured (`benchmarks/training.py`).
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # absent where the C library isn't glibc
+        if mallopt is not None:
+            m_trim_threshold, m_mmap_max = -1, -4
+            mallopt(m_trim_threshold, -1)
+            mallopt(m_mmap_max, 0)

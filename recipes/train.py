@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""Train an embedding of sounds without labels. Scroll to the bottom for the main code.
+
+    python recipes/train.py hparams/cnn.yaml                          the synthetic library
+    python recipes/train.py hparams/cnn.yaml --data_folder ~/samples  your own folder
+    python recipes/train.py hparams/cnn.yaml --dataset user/name      a dataset on the Hub
+
+Run it again after an interruption: it goes on from the last checkpoint. The results folder is a model that
+`cochlea_sb.AudioEncoder.from_hparams` loads.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import speechbrain as sb
+
+from cochlea_sb.cli import run
+from cochlea_sb.data.corpus import column, hold_out, load_corpus, write_problems
+from cochlea_sb.data.frame_bank import FrameBank
+from cochlea_sb.data.pairs import PairBatches
+from cochlea_sb.experiment import CORPUS_KEYS, check_device, load_experiment, parse_arguments, save_model
+from cochlea_sb.training import EmbeddingBrain
+
+
+def make_loader(frames, batch_size, steps, hparams, device):
+    """Batches of pairs, drawn on the device that holds the frames."""
+    bank = FrameBank.from_dataset(frames, hparams["compute_features"], device)
+    batches = PairBatches(
+        bank,
+        batch_size,
+        steps,
+        hparams["seed"],
+        crop_frames=hparams["crop_frames"],
+        neighbour_seconds=hparams["neighbour_seconds"],
+        max_seconds=hparams["max_seconds"],
+        device=device,
+        rank=sb.utils.distributed.get_rank() or 0,
+    )
+    return sb.dataio.dataloader.SaveableDataLoader(batches, batch_size=None)
+
+
+def main(argv):
+    hparams_file, run_opts, overrides = parse_arguments(argv)
+    check_device(run_opts.device)
+    sb.utils.distributed.ddp_init_group(run_opts)
+    hparams, text = load_experiment(hparams_file, overrides)
+    output_folder = Path(hparams["output_folder"])
+    sb.create_experiment_directory(output_folder)
+    (output_folder / "train.yaml").write_text(text, encoding="utf-8")
+
+    # Frames of all readable sounds; what could not be read is listed at the end.
+    options = {key: hparams[key] for key in CORPUS_KEYS}
+    frames, problems = sb.utils.distributed.run_on_main(partial(load_corpus, hparams["compute_features"], **options))
+    write_problems(problems, output_folder / "skipped.csv")
+
+    # Loaders of pairs: as many held-out pairs as there are held-out sounds.
+    device = run_opts.device or sb.utils.distributed.infer_device()
+    train_rows, held_out_rows = hold_out(frames, hparams["valid_folds"], hparams["valid_share"])
+    held_out = frames.select(held_out_rows)
+    batch_size = hparams["batch_size"]
+    train_loader = make_loader(frames.select(train_rows), batch_size, hparams["steps_per_epoch"], hparams, device)
+    valid_loader = None
+    if held_out_rows:
+        batch_size = min(batch_size, len(held_out))
+        valid_loader = make_loader(held_out, batch_size, -(-len(held_out) // batch_size), hparams, device)
+
+    brain = EmbeddingBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+        labels=column(held_out, "label"),
+        sources=column(held_out, "source"),
+        export=partial(save_model, output_folder, text),
+    )
+    brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
+
+    print(f"The model is in {output_folder}")
+    if problems:
+        print(f"{len(problems)} sounds could not be read and were skipped (listed in {output_folder}/skipped.csv):")
+        for path, problem in problems[:20]:
+            print(f"  {path}: {problem}")
+
+
+if __name__ == "__main__":
+    run(main)
