@@ -10,14 +10,16 @@ from torch import nn
 
 from cochlea_sb.mel import mel_filters
 
+FRAMES_AT_ONCE = 16384  # bounds memory for sounds of hours; spectra of more would only leave the processor's caches
+
 
 class LogMel(nn.Module):
     """Log-mel spectrogram in which a frame depends on nothing but its own samples.
 
     Frame ``t`` sees samples ``[t * hop, t * hop + window)`` under a Hann window; the end of a sound is padded with
-    zeros so that ``n`` samples give ``ceil(n / hop)`` frames: 0.96 s at 16 kHz are exactly 96 frames. Power is
-    normalised so that a full-scale sine has a peak of about 1 (0 dB), mel filters are HTK triangles of height 1,
-    and the logarithm comes last: ``log(energy + floor)``. There is no normalisation over the clip, so frames can
+    zeros so that ``n`` samples give ``ceil(n / hop)`` frames: 0.96 s at 16 kHz are exactly 96 frames. Energies are
+    scaled so that the bands of a full-scale sine sum up to 1 (0 dB), mel filters are HTK triangles of height 1, and
+    the logarithm comes last: ``log(energy + floor)``. There is no normalisation over the clip, so frames can
     be computed once, cached, cropped and shuffled (compare Jansen et al. 2017, section 4.1: 25 ms / 10 ms, 64 bands).
 
     Arguments
@@ -72,11 +74,9 @@ class LogMel(nn.Module):
         if not 1 <= self.hop <= self.window:
             raise ValueError(f"hop_seconds is {hop_seconds}: expected more than 0 and at most window_seconds.")
         hann = torch.hann_window(self.window, periodic=True)
-        # A sine of amplitude 1 peaks at (sum(window) / 2) ** 2 in the power spectrum.
-        self.register_buffer("taper", hann * (2 / hann.sum()), persistent=False)
-        self.register_buffer(
-            "filters", mel_filters(sample_rate, self.n_fft, n_mels, low_hz, high_hz), persistent=False
-        )
+        # By Parseval, the positive bins of a sine of amplitude 1 hold n_fft * sum(window ** 2) / 4.
+        self.register_buffer("taper", hann * (2 / math.sqrt(self.n_fft * hann.square().sum())), persistent=False)
+        self.register_buffer("filters", mel_filters(sample_rate, self.n_fft, n_mels, low_hz, high_hz), persistent=False)
 
     @property
     def silence(self):
@@ -123,14 +123,51 @@ class LogMel(nn.Module):
         wavs = wavs.float()
         wanted = (self.frames_in(wavs.shape[1]) - 1) * self.hop + self.window
         wavs = nn.functional.pad(wavs, (0, wanted - wavs.shape[1]))
-        frames = wavs.unfold(1, self.window, self.hop)  # [B, T, window]
+        frames = wavs.unfold(1, self.window, self.hop)  # [B, T, window], a view
+        block = max(1, FRAMES_AT_ONCE // max(1, len(wavs)))
+        return torch.cat([self.log_mel(part) for part in frames.split(block, dim=1)], dim=1)
+
+    def log_mel(self, frames):
+        """Log-mel values of windowed samples: [batch, frames, window] to [batch, frames, mels]."""
         spectrum = torch.fft.rfft(frames * self.taper, n=self.n_fft)  # [B, T, K]
         power = spectrum.real.square() + spectrum.imag.square()
-        return torch.log(power @ self.filters + self.floor)  # [B, T, M]
+        return torch.log(power @ self.filters + self.floor)
+
+
+def level(frames):
+    """Loudness of frames: the logarithm of their bands' summed energies.
+
+    Arguments
+    ---------
+    frames : torch.Tensor [..., frames, mels], log-mel
+
+    Returns
+    -------
+    torch.Tensor [..., frames], float32
+    """
+    return frames.float().logsumexp(-1)
+
+
+def audibility(peaks, loudest, least=0.01):
+    """How much a stretch of a sound counts beside its loudest: in full down to -20 dB, hardly from -40 dB on.
+
+    Arguments
+    ---------
+    peaks, loudest : torch.Tensor
+        Peak `level` of the stretch and of the whole sound, of shapes that broadcast.
+    least : float in [0, 1]
+        What a silent stretch counts.
+
+    Returns
+    -------
+    torch.Tensor, float in [least, 1], of the broadcast shape
+    """
+    twenty_db = 2 * math.log(10)
+    return ((peaks - loudest) / twenty_db + 2).clamp(least, 1)
 
 
 class Unnormalised(nn.Module):
-    """Frames as they are: fills the place of ``mean_var_norm`` in `EncoderClassifier`; our encoders normalise inside."""
+    """Frames as they are; stands for ``mean_var_norm`` in `EncoderClassifier`, as our encoders normalise inside."""
 
     def forward(self, frames, lens=None):
         """Give ``frames`` back."""

@@ -241,5 +241,3 @@ def batches_by_length(wavs, max_samples):
             longest = len(wavs[row])
         groups[-1].append(row)
     return groups
-
-

@@ -10,6 +10,8 @@ import datasets
 import numpy as np
 import torch
 
+from cochlea_sb.features import level
+
 
 class FrameBank:
     """The frames of a corpus, one sound after the other.
@@ -116,6 +118,32 @@ class FrameBank:
         sounds = torch.repeat_interleave(torch.arange(len(self), device=self.device), counts)
         first = (counts.cumsum(0) - counts)[sounds]
         return sounds, (torch.arange(len(sounds), device=self.device) - first) * hop
+
+    def peaks(self, sounds, starts, n_frames):
+        """Loudest frame of windows, and of the whole sounds that they are in.
+
+        Arguments
+        ---------
+        sounds, starts : torch.Tensor [windows], int64
+            From `windows`, which cover their sounds.
+        n_frames : int
+
+        Returns
+        -------
+        peaks, loudest : torch.Tensor [windows], float32
+            In the unit of `cochlea_sb.features.level`.
+        """
+        levels = torch.cat([level(block) for block in self.frames.split(1 << 16)])
+        last = self.ends[sounds] - 1
+        first = last + 1 - self.lengths[sounds] + starts
+        within = torch.arange(n_frames, device=self.device)
+        peaks = [
+            levels[torch.minimum(start[:, None] + within, end[:, None])].amax(1)
+            for start, end in zip(first.split(1 << 14), last.split(1 << 14), strict=True)
+        ]
+        peaks = torch.cat(peaks)
+        loudest = torch.full((len(self),), -torch.inf, device=self.device)
+        return peaks, loudest.scatter_reduce(0, sounds, peaks, "amax")[sounds]
 
     def mean(self):
         """Mean frame of the corpus, torch.Tensor [mels] float32."""

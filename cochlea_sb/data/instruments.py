@@ -157,6 +157,19 @@ def kick(rng, sample_rate, voice):
     return partials(hz, [1.0, 0.1], sample_rate) * decay(t, 2 * t[-1]) * swell(t, 0.001, 0.03) + click
 
 
+def tom(rng, sample_rate, voice):
+    """A tuned skin: modes that ring for a while and sag in pitch as they do."""
+    t60 = rng.uniform(0.4, 0.9)
+    t = clock(t60, sample_rate)
+    hz = voice.hz(90.0, 220.0) * (1 + rng.uniform(0.1, 0.3) * decay(t, 0.25))
+    stick = voice.tone(0.02, 0.2) * decay(t, 0.03) * rng.standard_normal(len(t))
+    skin = sum(
+        level * np.sin(2 * np.pi * np.cumsum(ratio * hz) / sample_rate) * decay(t, t60 / ratio)
+        for ratio, level in ((1.0, 0.7), (1.59, 0.35), (2.14, 0.15))
+    )
+    return skin + stick
+
+
 def snare(rng, sample_rate, voice):
     """Two modes of a skin and the rattle of the wires; a stroke, a flam or a short roll."""
     hz, t60 = voice.hz(170.0, 290.0), rng.uniform(0.15, 0.4)
@@ -179,16 +192,14 @@ def clap(rng, sample_rate, voice):
     """Several palms within 40 ms, then the tail."""
     centre, tail = voice.hz(1000.0, 1800.0), rng.uniform(0.1, 0.3)
     t = clock(0.04 + tail, sample_rate)
-    palms = sum(decay(t - late, 0.025) for late in rng.uniform(0.0, 0.04, 3))
-    noise = band_noise(rng, t, 0.7 * centre, 1.5 * centre, sample_rate)
-    return (palms + voice.tone(0.3, 0.7) * decay(t - 0.04, tail)) * noise
+    palms = sum(decay(t - late, 0.025) for late in rng.uniform(0.0, 0.04, 3)) + 0.5 * decay(t - 0.04, tail)
+    return palms * band_noise(rng, t, voice.tone(0.6, 0.8) * centre, 1.5 * centre, sample_rate)
 
 
 def cowbell(rng, sample_rate, voice):
     """Two square waves a bit more than a fifth apart, as in the old drum machines."""
     t = clock(rng.uniform(0.15, 0.5), sample_rate)
-    harmonics = np.arange(1, 20)
-    square = np.where(harmonics % 2 == 1, 1.0 / harmonics, 0.0)
+    square = [1, 0, 1 / 3, 0, 1 / 5, 0, 1 / 7, 0, 1 / 9, 0, 1 / 11, 0, 1 / 13]
     pair = sum(partials(np.full(len(t), ratio * voice.hz(430.0, 740.0)), square, sample_rate) for ratio in (1, 1.48))
     return (0.3 * decay(t, 0.15) + decay(t, 1.6 * t[-1]) * voice.tone(0.4, 0.9)) * pair * swell(t, 0.001, 0.02)
 
@@ -296,5 +307,6 @@ def crackle(rng, sample_rate, voice):
     """A worn record or a fire: rare sharp impulses, most of them small."""
     t = clock(rng.uniform(0.8, 3.5), sample_rate)
     impulses = sparks(rng, t, voice.gap(8.0, 50.0), sample_rate)
+    impulses[0] = 1.0  # the one that there always is
     snaps = resonances(impulses, [voice.hz(1600.0, 3400.0)], [voice.tone(1000.0, 3000.0)], [1.0], sample_rate)
-    return snaps + 0.3 * impulses + 1e-6 * rng.standard_normal(len(t))
+    return snaps + 0.3 * impulses

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from cochlea_sb.data.frame_bank import FrameBank
-
-QUIET_NEPERS = 9.2  # 40 dB in the natural logarithm of energies
+from cochlea_sb.features import audibility
 
 
 class Pairs(NamedTuple):
@@ -56,7 +55,7 @@ class PairBatches(torch.utils.data.Dataset):
     max_seconds : float
         Duration at which a sound stops gaining weight.
     quiet_weight : float in [0, 1]
-        Weight of a window that is 40 dB quieter than the loudest of its sound.
+        Weight of a window that is 40 dB or more below the loudest of its sound; see `cochlea_sb.features.audibility`.
     hop_seconds : float
         Of the front end.
     device : str, optional
@@ -104,7 +103,8 @@ class PairBatches(torch.utils.data.Dataset):
         self.lowest = torch.maximum(here - self.reach, last - counts[self.window_sounds])
         self.highest = torch.minimum(here + self.reach, last - 1)
         seconds = (bank.lengths.clamp(min=window_frames) * hop_seconds).clamp(max=max_seconds)
-        weights = (seconds / counts).double()[self.window_sounds] * self.loudness_weights(quiet_weight)
+        audible = audibility(*bank.peaks(self.window_sounds, self.window_starts, window_frames), quiet_weight)
+        weights = (seconds / counts)[self.window_sounds].double() * audible
         self.cumulative = torch.cat([weights.new_zeros(1), weights.cumsum(0)])  # [W + 1]
 
     def __len__(self):
@@ -155,19 +155,3 @@ class PairBatches(torch.utils.data.Dataset):
         )
         latest = (self.bank.lengths[self.window_sounds[windows]] - self.window_frames).clamp(min=0)
         return torch.minimum((self.window_starts[windows] + moved).clamp(min=0), latest)
-
-    def loudness_weights(self, quiet_weight):
-        """1 for a window that can be heard beside the rest of its sound, ``quiet_weight`` otherwise, [W] float64."""
-        level = torch.cat([block.float().logsumexp(1) for block in self.bank.frames.split(1 << 16)])
-        offsets = (self.bank.ends - self.bank.lengths)[self.window_sounds] + self.window_starts
-        last = self.bank.ends[self.window_sounds] - 1
-        steps = torch.arange(self.window_frames, device=self.bank.device)
-        peaks = [
-            level[torch.minimum(first[:, None] + steps, end[:, None])].amax(1)
-            for first, end in zip(offsets.split(1 << 14), last.split(1 << 14), strict=True)
-        ]
-        peaks = torch.cat(peaks)
-        loudest = torch.full((len(self.bank),), -torch.inf, device=peaks.device)
-        loudest = loudest.scatter_reduce(0, self.window_sounds, peaks, "amax")
-        quiet = peaks < loudest[self.window_sounds] - QUIET_NEPERS
-        return torch.where(quiet, quiet_weight, 1.0).double()

@@ -98,7 +98,9 @@ def as_sounds(loaded, name, split):
     if "audio" not in loaded.features and audio:
         loaded = loaded.rename_column(audio[0], "audio")
     feature = loaded.features.get("audio")
-    if not isinstance(feature, datasets.Audio) and not (isinstance(feature, dict) and set(feature) == {"bytes", "path"}):
+    if not isinstance(feature, datasets.Audio) and not (
+        isinstance(feature, dict) and set(feature) == {"bytes", "path"}
+    ):
         columns = ", ".join(loaded.column_names)
         raise ValueError(f"'{name}' has no audio column: its columns are {columns}; one must be of type Audio.")
     loaded = loaded.cast_column("audio", UNDECODED)

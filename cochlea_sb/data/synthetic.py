@@ -8,6 +8,7 @@ room and noise differ. All of it follows from the seed, the class and the number
 import csv
 import functools
 import io
+import numbers
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,9 +25,9 @@ GENERATOR_VERSION = 1  # raise it when any sound changes, or users keep the cach
 LONGEST_SECONDS = 4.0
 TAKES_PER_SOURCE = 2
 FOLDS = 5
-SAMPLE_RATES = (16000, 48000)
+# Audio becomes `datasets.Audio` afterwards: to write that type, `datasets` wants torchcodec even for finished bytes.
 FEATURES = datasets.Features(
-    audio=datasets.Audio(decode=False),
+    audio={"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
     label=datasets.Value("string"),
     source=datasets.Value("string"),
     fold=datasets.Value("int64"),
@@ -62,7 +63,7 @@ def synthetic_library(sounds_per_class=40, *, seed=0, sample_rate=16000, num_pro
     """
     check_arguments(sounds_per_class, seed, sample_rate)
     takes = [(name, take) for name in CLASSES for take in range(sounds_per_class)]
-    return datasets.Dataset.from_generator(
+    library = datasets.Dataset.from_generator(
         library_rows,
         features=FEATURES,
         cache_dir=None if cache_dir is None else str(cache_dir),
@@ -70,6 +71,7 @@ def synthetic_library(sounds_per_class=40, *, seed=0, sample_rate=16000, num_pro
         num_proc=num_proc,
         fingerprint=Hasher.hash([GENERATOR_VERSION, sounds_per_class, seed, sample_rate]),
     )
+    return library.cast_column("audio", datasets.Audio(decode=False))
 
 
 def write_library(folder, sounds_per_class=40, *, seed=0, sample_rate=16000):
@@ -96,14 +98,15 @@ def write_library(folder, sounds_per_class=40, *, seed=0, sample_rate=16000):
 
 
 def check_arguments(sounds_per_class, seed, sample_rate):
-    """One sentence for each argument that cannot be used."""
-    if sounds_per_class < 2:
-        raise ValueError(f"sounds_per_class is {sounds_per_class}; give 2 or more, so that every sound has a relative.")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; give 0 or a positive integer.")
-    low, high = SAMPLE_RATES
-    if not low <= sample_rate <= high:
-        raise ValueError(f"sample_rate is {sample_rate} Hz; give one from {low} to {high} Hz.")
+    """Raise ValueError, in one sentence, for an argument that cannot be used."""
+    limits = {
+        "sounds_per_class": (sounds_per_class, 2, 100_000),  # 2, or a sound would have no relative
+        "seed": (seed, 0, 2**63 - 1),
+        "sample_rate": (sample_rate, 16_000, 48_000),  # below, the highest sounds would fold over
+    }
+    for name, (value, low, high) in limits.items():
+        if not isinstance(value, numbers.Integral) or not low <= value <= high:
+            raise ValueError(f"{name} is {value!r}; give a whole number from {low} to {high}.")
 
 
 def library_rows(takes, seed, sample_rate):
@@ -135,7 +138,12 @@ def synthesise(name, take, seed=0, sample_rate=16000):
     Returns
     -------
     numpy.ndarray [samples], float64 in [-1, 1]
-        Between 0.1 and 5 seconds of it.
+        Between 0.1 and 5 seconds, without DC.
+
+    Example
+    -------
+    >>> synthesise("kick", take=3).shape
+    (6915,)
     """
     class_index = list(CLASSES).index(name)
     # The trailing 1 keeps the stream of a source apart from that of the take of the same number.
@@ -223,6 +231,7 @@ CLASSES = {
     "flute": instruments.flute,
     "brass": repeated(instruments.brass, 1, 4, 1.1, 0.4),
     "kick": instruments.kick,
+    "tom": instruments.tom,
     "snare": repeated(instruments.snare, 1, 5, 0.4, 0.07),
     "hat": instruments.hat,
     "clap": repeated(instruments.clap, 1, 6, 0.7, 0.2),

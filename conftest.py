@@ -1,0 +1,26 @@
+"""Fixtures for the tests and for the doctests of the package."""
+
+import os
+import tempfile
+
+# Before `datasets` is imported: the tests keep their cache to themselves and stay off the network.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="cochlea_sb-tests-")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from cochlea_sb.experiment import load_experiment, save_model  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """A folder with an untrained model, as training leaves it."""
+    hparams, text = load_experiment("hparams/cnn.yaml", {"output_folder": str(tmp_path_factory.mktemp("results"))})
+    encoder = hparams["embedding_model"]
+    with torch.no_grad():  # statistics as after some training, so that nothing is trivially normalised
+        for _ in range(3):
+            encoder.train()(torch.randn(64, 96, 64) * 4 - 10)
+    folder = tmp_path_factory.mktemp("model")
+    save_model(folder, text, encoder)
+    return str(folder)

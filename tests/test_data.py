@@ -1,0 +1,319 @@
+"""From folders and datasets to frames, and from frames to batches of pairs."""
+
+import csv
+import os
+
+import datasets
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from cochlea_sb.data.corpus import column, hold_out, load_corpus, write_problems
+from cochlea_sb.data.frame_bank import FrameBank
+from cochlea_sb.data.frames import compute_frames, split_readable
+from cochlea_sb.data.pairs import PairBatches
+from cochlea_sb.data.sounds import load_sounds
+from cochlea_sb.data.synthetic import synthetic_library
+from cochlea_sb.features import LogMel
+
+
+def write_tone(path, hz=440, seconds=0.5, rate=16000):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.5 * np.sin(2 * np.pi * hz * np.arange(int(seconds * rate)) / rate), rate)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A messy folder: sub-folders, odd rates, upper case, junk, a hidden file, a truncated file, names like splits."""
+    write_tone(tmp_path / "a.wav", 300, 2.0)
+    write_tone(tmp_path / "test" / "B.WAV", 500, 0.3, 44101)
+    write_tone(tmp_path / "validation" / "deep" / "c # = d.flac", 700, 1.0, 22050)
+    (tmp_path / "broken.wav").write_bytes((tmp_path / "a.wav").read_bytes()[:30])
+    (tmp_path / "notes.txt").write_text("not audio")
+    write_tone(tmp_path / ".hidden" / "x.wav")
+    return tmp_path
+
+
+def random_bank(lengths, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.randn(sum(lengths), 4, generator=generator).half()
+    return FrameBank(frames, torch.tensor(lengths), silence=-18.0)
+
+
+# ---------------------------------------------------------------- sounds
+
+
+def test_a_messy_folder_is_one_split(folder):
+    sounds = load_sounds(folder)
+    names = [os.path.basename(row["path"]) for row in sounds["audio"]]
+    assert names == ["a.wav", "broken.wav", "B.WAV", "c # = d.flac"]
+    assert sounds.column_names == ["audio"]
+    assert load_sounds(folder, folder_labels=True)["label"][2:] == ["test", "deep"]
+
+
+def test_metadata_at_any_depth_is_joined(folder):
+    with open(folder / "test" / "metadata.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["file_name", "label", "fold", "source"], ["B.WAV", "beep", 2, 7]])
+    (folder / "validation" / "metadata.jsonl").write_text('{"file_name": "deep/c # = d.flac", "label": "boop"}\n')
+    rows = {os.path.basename(row["audio"]["path"]): row for row in load_sounds(folder)}
+    assert rows["B.WAV"] | {"audio": None} == {"audio": None, "label": "beep", "fold": 2, "source": "7"}
+    assert rows["c # = d.flac"]["label"] == "boop" and rows["a.wav"]["label"] is None
+
+
+def test_metadata_that_names_a_missing_file_reports_it(folder):
+    (folder / "metadata.csv").write_text("file_name,label\ngone.wav,x\n")
+    frames, problems = load_corpus(LogMel(), folder, num_proc=1)
+    assert {os.path.basename(path) for path, _ in problems} == {"gone.wav", "broken.wav"}
+    assert len(frames) == 3
+
+
+@pytest.mark.parametrize(
+    "text, sentence", [("a,b\n1,2\n", "expected one called file_name"), ('"', "could not be read as a table")]
+)
+def test_bad_metadata_is_one_sentence(folder, text, sentence):
+    (folder / "metadata.csv").write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        load_sounds(folder)
+
+
+def test_saved_dataset_and_parquet_and_column_of_another_name(tmp_path):
+    library = synthetic_library(2).select(range(6))
+    library.save_to_disk(tmp_path / "saved")
+    (tmp_path / "shards").mkdir()
+    library.rename_column("audio", "sound").to_parquet(tmp_path / "shards" / "0.parquet")
+    for name in ("saved", "shards"):
+        sounds = load_sounds(tmp_path / name)
+        assert sounds["label"] == library["label"]
+        assert sounds[0]["audio"]["bytes"] == library[0]["audio"]["bytes"]
+    datasets.DatasetDict({"train": library, "test": library.select([1])}).save_to_disk(tmp_path / "both")
+    assert len(load_sounds(tmp_path / "both", split="test")) == 1
+    with pytest.raises(ValueError, match="no split 'dev': it has test, train"):
+        load_sounds(tmp_path / "both", split="dev")
+
+
+def test_class_labels_are_spelt_out(tmp_path):
+    library = synthetic_library(2).select(range(6))
+    names = sorted(set(library["label"]))
+    library.cast_column("label", datasets.ClassLabel(names=names)).save_to_disk(tmp_path / "saved")
+    assert load_sounds(tmp_path / "saved")["label"] == library["label"]
+
+
+def test_a_dataset_without_audio_and_a_hub_out_of_reach(tmp_path):
+    datasets.Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "text")
+    with pytest.raises(ValueError, match="no audio column: its columns are text"):
+        load_sounds(tmp_path / "text")
+    with pytest.raises(ValueError, match="The dataset 'nobody/nothing' .* could not be loaded"):
+        load_sounds(dataset="nobody/nothing")
+    with pytest.raises(ValueError, match="one of the two"):
+        load_sounds("a", "b")
+
+
+@pytest.mark.parametrize("content", [[], ["notes.txt"]])
+def test_a_folder_without_audio(tmp_path, content):
+    for name in content:
+        (tmp_path / name).write_text("nothing")
+    with pytest.raises(ValueError, match="holds no audio files"):
+        load_sounds(tmp_path)
+
+
+# ---------------------------------------------------------------- frames
+
+
+def test_frames_are_computed_once_and_again_when_a_file_changes(folder, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    frames, problems = load_corpus(LogMel(), folder, num_proc=2)
+    assert [os.path.basename(path) for path, _ in problems] == ["broken.wav"]
+    assert frames["n_frames"] == [200, 30, 100]
+    assert frames.features["frames"].feature.dtype == "float16"
+    assert frames.cache_files
+
+    def compute(front_end):
+        result = compute_frames(load_sounds(folder), front_end, num_proc=1, cache_folder=cache)
+        file = result.cache_files[0]["filename"]
+        return file, os.stat(file).st_ino, result["n_frames"][0]
+
+    first = compute(LogMel())
+    assert compute(LogMel()) == first  # the very file: nothing was computed
+    assert compute(LogMel(n_mels=40))[0] != first[0]
+    write_tone(folder / "a.wav", 300, 2.5)
+    assert compute(LogMel())[2] == 250
+
+
+def test_frames_equal_the_front_end_on_the_waveform(folder):
+    frames, _ = load_corpus(LogMel(), folder, num_proc=1)
+    wav, _ = soundfile.read(folder / "a.wav", dtype="float32")
+    wanted = LogMel()(torch.from_numpy(wav)[None])[0]
+    got = torch.tensor(frames[0]["frames"]).reshape(-1, 64)
+    torch.testing.assert_close(got, wanted.half().float(), atol=1e-3, rtol=1e-3)
+
+
+def test_nothing_readable_is_one_sentence(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    with pytest.raises(ValueError, match="None of the 1 sounds could be read; the first: .*a.wav"):
+        load_corpus(LogMel(), tmp_path, num_proc=1)
+
+
+def test_skipped_files_are_written_down(tmp_path):
+    write_problems([("a,b.wav", "broken")], tmp_path / "skipped.csv")
+    assert (tmp_path / "skipped.csv").read_text().splitlines() == ["path,problem", '"a,b.wav",broken']
+    write_problems([], tmp_path / "none.csv")
+    assert not (tmp_path / "none.csv").exists()
+
+
+# ---------------------------------------------------------------- holding out
+
+
+def toy(**columns):
+    count = len(next(iter(columns.values())))
+    return datasets.Dataset.from_dict({"path": [f"{number}.wav" for number in range(count)], **columns})
+
+
+def test_folds_are_held_out_where_there_are_some():
+    frames = toy(fold=[1, 2, 5, 5])
+    assert hold_out(frames, [5]) == ([0, 1], [2, 3])
+    assert hold_out(toy(fold=["1", "5"]), [5]) == ([0], [1])
+
+
+def test_elsewhere_a_stable_share_of_the_sources_is():
+    sources = [f"take {number // 3}" for number in range(300)]
+    train, out = hold_out(toy(source=sources), [5], 0.1)
+    assert len(out) == 30 and sorted(train + out) == list(range(300))
+    assert not {sources[row] for row in train} & {sources[row] for row in out}
+    again = hold_out(toy(source=sources[:297]), [5], 0.1)[1]
+    assert len(set(again) - set(out)) <= 3  # a sound less changes next to nothing
+    assert hold_out(toy(source=["a", "b", "c"]), [5], 0.1) == ([0, 1, 2], [])
+
+
+def test_column_is_none_where_nothing_is_known():
+    frames = toy(label=[None, None])
+    assert column(frames, "label") is None and column(frames, "source") is None
+    assert column(toy(label=["x", None]), "label") == ["x", None]
+
+
+# ---------------------------------------------------------------- the bank
+
+
+def test_crops_equal_a_naive_loop():
+    bank = random_bank([5, 1, 130])
+    sounds, starts = torch.tensor([0, 1, 2, 2, 0]), torch.tensor([0, 0, 7, 100, 4])
+    crops = bank.crops(sounds, starts, 40)
+    for crop, sound, start in zip(crops, sounds.tolist(), starts.tolist(), strict=True):
+        first = sum([5, 1, 130][:sound])
+        own = bank.frames[first : first + [5, 1, 130][sound]][start : start + 40]
+        wanted = torch.full((40, 4), -18.0).half()
+        wanted[: len(own)] = own
+        assert torch.equal(crop, wanted)
+
+
+def test_windows_cover_every_frame():
+    bank = random_bank([1, 96, 97, 144, 145, 500])
+    sounds, starts = bank.windows(96, 48)
+    for sound, length in enumerate(bank.lengths.tolist()):
+        mine = starts[sounds == sound].tolist()
+        assert mine == list(range(0, 48 * len(mine), 48))
+        assert mine[-1] + 96 >= length and (len(mine) == 1 or mine[-2] + 96 < length)
+
+
+def test_memory_mapped_equals_in_memory(folder):
+    frames, _ = load_corpus(LogMel(), folder, num_proc=1)
+    rows = frames.select([2, 0])
+    held, mapped = (FrameBank.from_dataset(rows, LogMel(), max_bytes=limit) for limit in (None, 0))
+    assert torch.equal(held.frames, mapped.frames) and held.lengths.tolist() == [100, 200]
+    assert "300 frames" in repr(mapped) and len(mapped) == 2
+    torch.testing.assert_close(mapped.mean(), held.frames.float().mean(0), atol=1e-2, rtol=1e-3)
+    again = FrameBank.from_dataset(rows, LogMel(), max_bytes=0)  # the file is used again
+    assert torch.equal(again.frames, held.frames)
+
+
+def test_lengths_that_do_not_fit():
+    with pytest.raises(ValueError, match="expected at least one sound"):
+        FrameBank(torch.zeros(3, 4).half(), torch.tensor([2]), 0.0)
+
+
+# ---------------------------------------------------------------- pairs
+
+
+def batches_of(bank, batch_size=64, steps=40, **kwargs):
+    return PairBatches(bank, min(batch_size, len(bank)), steps, **kwargs)
+
+
+def located(frames):
+    """A bank in which each frame tells its own number and its sound's."""
+    lengths = torch.tensor(frames)
+    sounds = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+    numbers = torch.cat([torch.arange(length) for length in frames])
+    return FrameBank(torch.stack([sounds, numbers], 1).half(), lengths, silence=-1.0)
+
+
+def test_pairs_come_from_one_sound_within_reach():
+    batches = batches_of(located([2000] * 64), neighbour_seconds=2.0)
+    distances = []
+    for step in range(40):
+        pairs = batches[step]
+        assert pairs.anchors.shape == (64, 144, 2)
+        assert torch.equal(pairs.anchors[:, 0, 0].long(), pairs.sounds)
+        assert torch.equal(pairs.neighbours[:, 0, 0].long(), pairs.sounds)
+        assert int(pairs.anchors[:, 95, 1].min()) >= 95  # a whole window lies within the sound
+        distances.append((pairs.anchors[:, 0, 1] - pairs.neighbours[:, 0, 1]).abs())
+    distances = torch.cat(distances)
+    assert 150 < float(distances.max()) <= 200 + 48
+    same = batches_of(located([2000] * 64), neighbour_seconds=0.0)[0]
+    assert torch.equal(same.anchors, same.neighbours)
+
+
+def test_short_sounds_are_padded_never_dropped():
+    pairs = batches_of(located([3, 50, 96, 100]), 4, 50)
+    seen = torch.cat([pairs[step].sounds for step in range(50)])
+    assert torch.bincount(seen).min() > 20
+    crops = torch.cat([pairs[step].anchors for step in range(50)])[seen == 0]
+    assert (crops[:, :3, 0] == 0).all() and (crops[:, 3:] == -1).all()
+
+
+def test_sounds_are_drawn_by_duration_up_to_the_cap():
+    batches = batches_of(random_bank([500, 1000, 2000, 200000]), 4, 1500, max_seconds=20.0)
+    counts = torch.bincount(torch.cat([batches[step].sounds for step in range(1500)])).double()
+    torch.testing.assert_close(counts / counts.sum(), torch.tensor([5, 10, 20, 20]).double() / 55, atol=0.02, rtol=0)
+
+
+def test_nearly_silent_windows_are_rare():
+    frames = torch.full((1000, 4), -18.0).half()
+    frames[:200] = 0.0
+    bank = FrameBank(torch.cat([frames, frames]), torch.tensor([1000, 1000]), -18.0)
+    batches = batches_of(bank, 2, 400)
+    crops = [crop for step in range(400) for crop in (batches[step].anchors, batches[step].neighbours)]
+    silent = (torch.cat(crops)[:, :96].amax((1, 2)) < -9).float().mean()
+    assert 0 < float(silent) < 0.15
+    even = batches_of(bank, 2, 200, quiet_weight=1.0)
+    assert (
+        torch.stack([(even[step].anchors[:, :96].amax((1, 2)) < -9).float().mean() for step in range(200)]).mean() > 0.5
+    )
+
+
+def test_a_batch_depends_on_seed_epoch_step_and_rank_alone():
+    def first_anchor(epoch=0, step=0, **kwargs):
+        batches = batches_of(random_bank([300] * 8), 8, 5, **kwargs)
+        batches.set_epoch(epoch)
+        return batches[step]
+
+    assert torch.equal(first_anchor().anchors, first_anchor().anchors)
+    assert first_anchor().seed == first_anchor().seed
+    for other in ({"epoch": 1}, {"step": 1}, {"seed": 1}, {"rank": 1}):
+        assert not torch.equal(first_anchor().anchors, first_anchor(**other).anchors)
+        assert first_anchor().seed != first_anchor(**other).seed
+
+
+def test_impossible_batches_are_one_sentence():
+    with pytest.raises(ValueError, match="holds one sound"):
+        PairBatches(random_bank([500]), 1, 1)
+    with pytest.raises(ValueError, match="batch_size is 3 and the corpus has 2 sounds .* --batch_size 2 or less"):
+        PairBatches(random_bank([500, 500]), 3, 1)
+    with pytest.raises(IndexError):
+        PairBatches(random_bank([500, 500]), 2, 1)[1]
+
+
+def test_frames_of_bytes_without_a_path(tmp_path):
+    rows = synthetic_library(2).select(range(2))
+    table = rows.map(lambda row: {"audio": {"bytes": row["audio"]["bytes"], "path": None}})
+    frames, problems = split_readable(compute_frames(table, LogMel(), num_proc=1, cache_folder=tmp_path))
+    assert frames["path"] == ["<bytes>"] * 2 and not problems

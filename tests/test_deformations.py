@@ -1,0 +1,256 @@
+"""Each deformation: no change of its input, a fresh draw an example, identity at zero strength, and its claim."""
+
+import numpy as np
+import pytest
+import torch
+
+from cochlea_sb.deformations import (
+    Composition,
+    Equalization,
+    FrequencyResize,
+    GaussianNoise,
+    Mixture,
+    OneKindPerBatch,
+    OneKindPerExample,
+    PitchShift,
+    TimeStretch,
+    Translation,
+    energies_from_log_mel,
+    log_mel_from_energies,
+    resample_frames,
+    resample_mels,
+)
+from cochlea_sb.features import LogMel
+
+ALL = {
+    "noise": GaussianNoise(0, 30),
+    "translation": Translation(20, 4),
+    "stretch": TimeStretch(1.5),
+    "pitch": PitchShift(4),
+    "mixture": Mixture(0.5),
+    "resize": FrequencyResize(0.4),
+    "equalization": Equalization(6),
+}
+IDENTITIES = {
+    "noise": GaussianNoise(300, 300),
+    "translation": Translation(0, 0),
+    "stretch": TimeStretch(1),
+    "pitch": PitchShift(0),
+    "mixture": Mixture(0),
+    "resize": FrequencyResize(0),
+    "equalization": Equalization(0),
+}
+COMBINED = {
+    "composition": Composition(list(ALL.values())),
+    "kind a batch": OneKindPerBatch(list(ALL.values())),
+    "kind an example": OneKindPerExample(list(ALL.values())),
+}
+
+
+def energies(batch=8, frames=96, seed=0):
+    return torch.rand(batch, frames, 64, generator=torch.Generator().manual_seed(seed)) ** 4
+
+
+def log_mel_of(wav):
+    return LogMel()(torch.as_tensor(np.asarray(wav), dtype=torch.float32)[None])
+
+
+def tone(hz, seconds=1.0):
+    return np.sin(2 * np.pi * hz * np.arange(int(16000 * seconds)) / 16000)
+
+
+class Fixed:
+    """Makes `uniform` draw one value, so that a claim can be checked at a known strength."""
+
+    def __init__(self, monkeypatch, value):
+        def draw(low, high, like, generator=None):
+            return torch.full((len(like), 1), float(value))
+
+        monkeypatch.setattr("cochlea_sb.deformations.uniform", draw)
+
+
+@pytest.mark.parametrize("name", [*ALL, *COMBINED])
+def test_input_is_not_changed_and_output_is_energies(name):
+    before = energies()
+    given = before.clone()
+    after = (ALL | COMBINED)[name](given)
+    assert torch.equal(given, before)
+    assert after.shape == before.shape and after.dtype == torch.float32
+    assert torch.isfinite(after).all() and (after >= 0).all()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_fresh_draw_for_each_example_and_repeatable(name):
+    same = energies(1).expand(6, -1, -1)
+    others = energies(1, seed=1).expand(6, -1, -1)
+    first = ALL[name](same, others, torch.Generator().manual_seed(3))
+    again = ALL[name](same, others, torch.Generator().manual_seed(3))
+    assert torch.equal(first, again)
+    assert len(torch.unique(first.flatten(1), dim=0)) == 6
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_identity_at_zero_strength(name):
+    before = energies()
+    torch.testing.assert_close(IDENTITIES[name](before), before, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", [*ALL, *COMBINED])
+def test_silence_stays_finite_and_silent(name):
+    silence = torch.zeros(6, 96, 64)
+    assert torch.equal((ALL | COMBINED)[name](silence), silence)
+
+
+def test_energies_and_logarithm_are_inverse_without_touching_the_input():
+    frames = log_mel_of(tone(440)).float()
+    before = frames.clone()
+    torch.testing.assert_close(log_mel_from_energies(energies_from_log_mel(frames)), frames, atol=1e-4, rtol=1e-4)
+    assert torch.equal(frames, before)
+
+
+@pytest.mark.parametrize("hz", [220, 440, 700, 1000, 1500, 2200, 3300])
+@pytest.mark.parametrize("semitones", [-3, 3, 12])
+def test_a_shifted_sine_lands_where_the_shifted_sine_is(hz, semitones, monkeypatch):
+    Fixed(monkeypatch, semitones)
+    shifted = PitchShift(12)(energies_from_log_mel(log_mel_of(tone(hz))))[0, 20:80].mean(0)
+    real = energies_from_log_mel(log_mel_of(tone(hz * 2 ** (semitones / 12))))[0, 20:80].mean(0)
+
+    def centre(bands):
+        near = torch.arange(64)[bands > bands.max() / 20]
+        return float((bands[near] * near).sum() / bands[near].sum())
+
+    # Below 500 Hz a band is narrower than the front end's resolution: several share a sine, none more than another.
+    assert abs(centre(shifted) - centre(real)) < (0.5 if hz * 2 ** (semitones / 12) > 500 else 1.0)
+    assert abs(int(shifted.argmax()) - int(real.argmax())) <= (0 if real.max() > 2 * real.sort()[0][-2] else 1)
+
+
+def test_an_octave_up_moves_a_harmonic_sound_as_a_whole(monkeypatch):
+    Fixed(monkeypatch, 12)
+    chord = sum(tone(300 * k) / k for k in (1, 2, 3))
+    octave = sum(tone(600 * k) / k for k in (1, 2, 3))
+    shifted = log_mel_from_energies(PitchShift(12)(energies_from_log_mel(log_mel_of(chord))))[0, 30]
+    real = log_mel_of(octave)[0, 30]
+    loud = real > real.max() - 3
+    assert float((shifted - real)[loud].abs().mean()) < 1.0
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.8, 1.25, 2.0])
+def test_a_stretched_click_train_has_the_stretched_spacing(rate, monkeypatch):
+    clicks = np.zeros(32000)
+    clicks[1600::3200] = 1.0  # every 20 frames
+    Fixed(monkeypatch, np.log(rate) / np.log(2))
+    stretched = TimeStretch(2)(energies_from_log_mel(log_mel_of(clicks)))[0].sum(1)
+    real = np.zeros(32000)
+    real[round(1600 / rate) :: round(3200 / rate)] = 1.0
+    real = energies_from_log_mel(log_mel_of(real))[0].sum(1)
+
+    def spacing(envelope):
+        envelope = envelope[:90] - envelope[:90].mean()
+        correlation = torch.nn.functional.conv1d(envelope[None, None], envelope[None, None], padding=len(envelope) - 1)
+        return 5 + int(correlation[0, 0, len(envelope) - 1 + 5 :].argmax())
+
+    assert abs(spacing(stretched) - 20 / rate) <= 1
+    assert abs(spacing(stretched) - spacing(real)) <= 1
+
+
+def test_stretch_keeps_the_first_frame_and_ends_in_silence(monkeypatch):
+    Fixed(monkeypatch, 1)
+    before = energies()
+    after = TimeStretch(2)(before)
+    torch.testing.assert_close(after[:, 0], before[:, 0])
+    torch.testing.assert_close(after[:, 10], before[:, 20])
+    assert float(after[:, 49:].sum()) == 0
+
+
+def test_mixture_is_the_sum_of_waveforms_energies(monkeypatch):
+    Fixed(monkeypatch, 0.25)
+    own, other = np.random.default_rng(0).normal(size=(2, 16000)) * [[0.1], [0.02]]
+    own_energies, other_energies = (energies_from_log_mel(log_mel_of(wav)) for wav in (own, other))
+    mixed = Mixture(0.5)(own_energies, other_energies)
+    assert float(mixed.sum() / own_energies.sum()) == pytest.approx(1.25, rel=1e-4)
+    gain = 0.5 * np.sqrt(np.square(own).sum() / np.square(other).sum())
+    real = energies_from_log_mel(log_mel_of(own + gain * other))
+    assert float(mixed.sum() / real.sum()) == pytest.approx(1, rel=0.03)
+
+
+@pytest.mark.parametrize("snr_db", [0, 10, 20])
+def test_noise_has_its_level_and_the_spectrum_of_white_noise(snr_db):
+    clean = energies_from_log_mel(log_mel_of(tone(1000, 4.0)))
+    noise = GaussianNoise(snr_db, snr_db)(clean) - clean
+    assert float(10 * torch.log10(clean.sum() / noise.sum())) == pytest.approx(snr_db, abs=0.3)
+    white = energies_from_log_mel(log_mel_of(np.random.default_rng(0).normal(size=64000)))
+    bands = noise[0].mean(0) / noise[0].mean(0).sum()
+    real = white[0].mean(0) / white[0].mean(0).sum()
+    assert float((bands - real)[20:].abs().max() / real[20:].max()) < 0.15
+    spread = (noise[0].std(0) / noise[0].mean(0))[20:]
+    real_spread = (white[0].std(0) / white[0].mean(0))[20:]
+    assert float((spread / real_spread).log().abs().mean()) < 0.35
+
+
+def test_translation_moves_frames_around_and_bands_out(monkeypatch):
+    before = energies(frames=10)
+    Fixed(monkeypatch, 3)
+    after = Translation(5, 5)(before)
+    torch.testing.assert_close(after[:, 3:, 3:], before[:, :-3, :-3])
+    torch.testing.assert_close(after[:, :3, 3:], before[:, -3:, :-3])
+    assert float(after[:, :, :3].sum()) == 0
+
+
+def test_equalization_is_one_smooth_gain_for_all_frames():
+    before = energies(200)
+    gains = 10 * torch.log10(Equalization(6)(before) / before)
+    torch.testing.assert_close(gains[:, 0], gains[:, -1], atol=1e-3, rtol=1e-3)
+    assert float(gains[:, 0, [0, 63]].std()) == pytest.approx(6, rel=0.15)
+    assert float(gains.diff(dim=2).abs().max()) < 6 * 8 / 15.75  # no jump steeper than a knot of 4 deviations each
+
+
+def test_frequency_resize_scales_about_the_middle(monkeypatch):
+    Fixed(monkeypatch, 0.25)
+    before = torch.zeros(1, 1, 64)
+    before[0, 0, 50] = 1
+    after = FrequencyResize(0.4)(before)[0, 0]  # band m reads from (m - 31.5) * 1.25 + 31.5 + 0.25 * 16
+    assert int(after.argmax()) == round((50 - 31.5 - 4) / 1.25 + 31.5)
+
+
+def test_resampling_equals_a_naive_loop():
+    values, positions = torch.rand(2, 5, 4), torch.tensor([[-0.5, 0.25, 4.0, 4.5, 7.0], [-2.0, 3.75, 1.0, 0.0, 2.5]])
+
+    def naive(rows, position):
+        total = torch.zeros_like(rows[0])
+        for number, row in enumerate(rows):
+            total += max(0.0, 1 - abs(float(position) - number)) * row
+        return total
+
+    frames = torch.stack([torch.stack([naive(v, p) for p in row]) for v, row in zip(values, positions, strict=True)])
+    torch.testing.assert_close(resample_frames(values, positions), frames)
+    turned = values.transpose(1, 2)
+    torch.testing.assert_close(resample_mels(turned, positions), frames.transpose(1, 2))
+
+
+def test_kinds_are_one_a_batch_and_one_an_example():
+    before = energies(40)
+    kinds = [Mixture(0), GaussianNoise(0, 0)]
+    for seed in range(4):
+        after = OneKindPerBatch(kinds)(before, generator=torch.Generator().manual_seed(seed))
+        changed = (after != before).flatten(1).any(1)
+        assert changed.all() or not changed.any()
+    after = OneKindPerExample(kinds)(before)
+    assert int((after != before).flatten(1).any(1).sum()) == 20
+
+
+def test_partners_follow_their_example_through_a_joint_batch():
+    marked, others = torch.zeros(10, 2, 64), torch.zeros(10, 2, 64)
+    marked[:, 0, 0] = 1
+    others[torch.arange(10), 0, 1 + torch.arange(10)] = 1
+    mixed = OneKindPerExample([Mixture(0.5), Mixture(0.5)])(marked, others)
+    assert torch.equal(mixed[:, 0, 1:].argmax(1), torch.arange(10))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda: GaussianNoise(10, 0), lambda: TimeStretch(0.5), lambda: Mixture(-1), lambda: FrequencyResize(1)],
+    ids=["snr", "rate", "ratio", "change"],
+)
+def test_impossible_strengths(build):
+    with pytest.raises(ValueError, match="expected"):
+        build()

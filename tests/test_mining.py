@@ -1,0 +1,91 @@
+"""Miners against a triple loop; the decided edge cases; memory."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cochlea_sb import mining
+from cochlea_sb.losses import TripletLoss
+
+
+def problem(n=24, n_sounds=10, seed=0):
+    """Embeddings of n pairs, the sounds they hold, and each anchor's positive, as training lays them out."""
+    generator = torch.Generator().manual_seed(seed)
+    embeddings = F.normalize(torch.randn(2 * n, 8, generator=generator), dim=1)
+    sounds = torch.randint(n_sounds, (n, 2), generator=generator).repeat(2, 1)
+    positives = (torch.arange(2 * n) + n) % (2 * n)
+    return embeddings, sounds, positives
+
+
+def naive(kind, embeddings, sounds, positives, anchor):
+    """The rule in words, by loops: (column of the negative, or None)."""
+    distance = [float(1 - embeddings[anchor] @ other) for other in embeddings]
+    allowed = [j for j in range(len(embeddings)) if not set(sounds[anchor].tolist()) & set(sounds[j].tolist())]
+    if not allowed:
+        return None
+    if kind == "hardest":
+        return min(allowed, key=lambda j: distance[j])
+    farther = [j for j in allowed if distance[j] > distance[positives[anchor]]]
+    return min(farther, key=lambda j: distance[j]) if farther else max(allowed, key=lambda j: distance[j])
+
+
+@pytest.mark.parametrize("kind", ["semi_hard", "hardest"])
+@pytest.mark.parametrize("n_sounds", [2, 4, 10, 100])
+def test_miner_equals_a_triple_loop(kind, n_sounds):
+    embeddings, sounds, positives = problem(n_sounds=n_sounds)
+    distances = mining.cosine(embeddings, embeddings)
+    negatives, found = getattr(mining, kind)(distances, positives, mining.disjoint(sounds, sounds))
+    for anchor in range(len(embeddings)):
+        wanted = naive(kind, embeddings, sounds, positives, anchor)
+        assert bool(found[anchor]) == (wanted is not None)
+        if wanted is not None:
+            assert int(negatives[anchor]) == wanted
+
+
+@pytest.mark.parametrize("miner", [mining.semi_hard, mining.hardest, mining.random])
+def test_a_negative_never_shares_a_sound(miner):
+    embeddings, sounds, positives = problem(n_sounds=6)
+    allowed = mining.disjoint(sounds, sounds)
+    negatives, found = miner(mining.cosine(embeddings, embeddings), positives, allowed)
+    assert allowed[torch.arange(len(sounds)), negatives][found].all() and found.any()
+
+
+@pytest.mark.parametrize("miner", [mining.semi_hard, mining.hardest, mining.random])
+def test_nothing_allowed_is_found_false_and_backpropagates_zero(miner):
+    embeddings = torch.randn(4, 8, requires_grad=True)
+    distances = mining.squared_euclidean(F.normalize(embeddings, dim=1), F.normalize(embeddings, dim=1))
+    positives = torch.tensor([2, 3, 0, 1])
+    negatives, found = miner(distances, positives, torch.zeros(4, 4, dtype=torch.bool))
+    assert not found.any() and not negatives.requires_grad
+    picked = distances.gather(1, torch.stack([positives, negatives], dim=1))
+    loss = TripletLoss()(picked[:, 0], picked[:, 1], found)
+    loss.backward()
+    assert float(loss) == 0 and torch.equal(embeddings.grad, torch.zeros_like(embeddings))
+
+
+def test_where_no_negative_is_farther_the_farthest_is_taken():
+    distances = torch.tensor([[0.0, 0.9, 0.5, 0.2]])
+    allowed = torch.tensor([[False, False, True, True]])
+    negatives, found = mining.semi_hard(distances, torch.tensor([1]), allowed)
+    assert negatives.tolist() == [2] and found.tolist() == [True]
+
+
+def test_random_draws_every_allowed_negative_equally():
+    allowed = torch.tensor([[False, True, True, False, True]])
+    draws = [int(mining.random(torch.rand(1, 5), torch.tensor([0]), allowed)[0]) for _ in range(600)]
+    counts = torch.bincount(torch.tensor(draws), minlength=5)
+    assert counts[[0, 3]].sum() == 0 and (counts[[1, 2, 4]] > 140).all()
+
+
+def test_distances():
+    anchors, others = F.normalize(torch.randn(5, 8), dim=1), F.normalize(torch.randn(7, 8), dim=1)
+    torch.testing.assert_close(mining.squared_euclidean(anchors, others), torch.cdist(anchors, others).square())
+    torch.testing.assert_close(
+        mining.cosine(anchors, others), 1 - F.cosine_similarity(anchors[:, None], others[None], dim=2)
+    )
+
+
+def test_loss_is_the_mean_hinge_of_what_was_found():
+    positive, negative = torch.tensor([0.5, 0.1, 9.0]), torch.tensor([0.3, 0.9, 0.0])
+    loss = TripletLoss(margin=0.1)(positive, negative, torch.tensor([True, True, False]))
+    assert float(loss) == pytest.approx((0.3 + 0.0) / 2)
