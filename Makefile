@@ -1,0 +1,23 @@
+# make demo: train, evaluate and search on the synthetic library.   make test: everything that is checked.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test clean
+
+demo: .venv/ready
+	$(BIN)/python recipes/train.py hparams/cnn.yaml --output_folder results/demo --number_of_epochs 5 --warm_up_steps 30
+	$(BIN)/python recipes/evaluate.py hparams/cnn.yaml --output_folder results/demo
+	$(BIN)/python recipes/search.py results/demo
+
+test: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+.venv/ready: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv results

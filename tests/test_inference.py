@@ -1,0 +1,99 @@
+"""AudioEncoder: every way in gives the same numbers, plain SpeechBrain too; mistakes are one sentence."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from speechbrain.inference.classifiers import EncoderClassifier
+
+from cochlea_sb.audio import AudioError
+from cochlea_sb.inference import AudioEncoder, batches_by_length
+
+
+@pytest.fixture(scope="module")
+def encoder(model_folder):
+    return AudioEncoder.from_hparams(model_folder, run_opts={"device": "cpu"})
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Sounds of many lengths and rates, and two that can't be read."""
+    folder = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    paths = []
+    for number, (seconds, rate) in enumerate([(0.05, 16000), (0.5, 44101), (3.21, 22050), (0.96, 16000), (1.7, 48000)]):
+        paths.append(str(folder / f"{number}.wav"))
+        soundfile.write(paths[-1], 0.2 * rng.normal(size=(int(seconds * rate), 1 + number % 2)), rate)
+    (folder / "empty.wav").write_bytes(b"")
+    return [*paths[:2], str(folder / "empty.wav"), *paths[2:], str(folder / "missing.wav")]
+
+
+def test_plain_speechbrain_gives_the_same_numbers(encoder, model_folder, tmp_path):
+    plain = EncoderClassifier.from_hparams(model_folder, savedir=str(tmp_path / "save"), run_opts={"device": "cpu"})
+    wavs, lens = torch.randn(3, 40000) * 0.1, torch.tensor([1.0, 0.5, 0.02])
+    wavs[1, 20000:] = wavs[2, 800:] = 0
+    assert torch.equal(encoder.encode_batch(wavs, lens), plain.encode_batch(wavs, lens))
+
+
+def test_encode_batch_shapes(encoder):
+    embeddings = encoder.encode_batch(torch.randn(2, 30000))
+    assert embeddings.shape == (2, 1, 128)
+    torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(2, 1))
+    assert encoder.encode_batch(torch.randn(30000)).shape == (1, 1, 128)
+    for wrong in (torch.zeros(0), torch.zeros(2, 1, 100)):
+        with pytest.raises(ValueError, match=r"expected \[batch, samples\]"):
+            encoder.encode_batch(wrong)
+
+
+def test_files_equal_one_by_one_in_their_order(encoder, files):
+    embeddings, problems = encoder.encode_files(files, progress=False)
+    readable = [path for path in files if path not in problems]
+    assert set(problems) == {files[2], files[-1]}
+    alone = torch.stack([encoder.encode_file(path) for path in readable])
+    torch.testing.assert_close(embeddings, alone, atol=1e-5, rtol=1e-4)
+    nothing, _ = encoder.encode_files([files[2]], progress=False)
+    assert nothing.shape == (0, 128)
+
+
+def test_windows_average_to_the_file(encoder, files):
+    embeddings, starts = encoder.encode_windows(files[3])
+    assert embeddings.shape[1] == 128 and starts[:3].tolist() == [0, 0.48, 0.96]
+    assert len(starts) == 1 + np.ceil((3.21 - 0.96) / 0.48)
+    first = encoder.encode_file(files[3], 0.0, 0.96)
+    # The last two frames of a window inside a sound see a few samples beyond it; alone they see silence.
+    assert float(embeddings[0] @ first) > 0.98
+    fine, fine_starts = encoder.encode_windows(files[3], hop_seconds=0.1)
+    assert float(fine_starts[1]) == pytest.approx(0.1)
+    one, _ = encoder.encode_windows(files[0])
+    torch.testing.assert_close(one[0], encoder.encode_file(files[0]))
+    with pytest.raises(ValueError, match="at least one frame, 0.01 s"):
+        encoder.encode_windows(files[3], hop_seconds=0.001)
+
+
+def test_a_stretch_of_a_file(encoder, files):
+    wav = encoder.load_audio(files[3])
+    part = encoder.encode_file(files[3], 1.0, 2.0)
+    torch.testing.assert_close(part, encoder.encode_batch(wav[16000:32000])[0, 0], atol=1e-3, rtol=1e-2)
+    with pytest.raises(AudioError, match="3.wav|2.wav"):
+        encoder.encode_file(files[3], 10.0)
+
+
+def test_batches_hold_similar_lengths_and_stay_bounded():
+    wavs = {row: torch.zeros(length) for row, length in enumerate([5, 100, 7, 30, 2, 90, 6])}
+    groups = batches_by_length(wavs, 120)
+    assert sorted(row for group in groups for row in group) == list(range(7))
+    for group in groups:
+        assert len(group) == 1 or len(group) * max(len(wavs[row]) for row in group) <= 120
+    assert groups == [[1], [5], [3, 2, 6, 0], [4]]
+    assert batches_by_length({}, 10) == []
+
+
+@pytest.mark.parametrize("source", ["no/such/folder", "./nothing", "results"])
+def test_no_model_there(source):
+    with pytest.raises(ValueError, match="holds no model"):
+        AudioEncoder.from_hparams(source)
+
+
+def test_a_device_that_is_not_there(model_folder):
+    with pytest.raises(ValueError, match="device is 'cuda:63', which can't be used here"):
+        AudioEncoder.from_hparams(model_folder, run_opts={"device": "cuda:63"})

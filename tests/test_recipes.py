@@ -1,0 +1,215 @@
+"""The scripts as their users run them: what they leave, how they resume, what they say to a mistake."""
+
+import json
+import logging
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+
+from cochlea_sb.audio import read_audio
+from cochlea_sb.data.synthetic import write_library
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["--batch_size", "16", "--number_of_epochs", "2", "--steps_per_epoch", "6", "--num_proc", "1"]
+
+
+def script(name, *arguments, **kwargs):
+    """Run a recipe in a process of its own."""
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    command = [sys.executable, str(ROOT / "recipes" / f"{name}.py"), *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs
+    )
+
+
+def finish(process, status=0, timeout=180):
+    out, err = process.communicate(timeout=timeout)
+    assert process.returncode == status, f"{out}\n{err}"
+    return out, err
+
+
+def train(folder, output_folder, *arguments):
+    return script("train", "hparams/cnn.yaml", "--data_folder", folder, "--output_folder", output_folder, *arguments)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    """A labelled folder with folds, and among it a file that is not what its name says."""
+    folder = tmp_path_factory.mktemp("library")
+    write_library(folder, 20)
+    (folder / "broken.wav").write_bytes(b"RIFF....WAVE")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(library, tmp_path_factory):
+    """A results folder, and what the run said."""
+    folder = tmp_path_factory.mktemp("results") / "run"
+    return folder, finish(train(library, folder, *SMALL))[0]
+
+
+def test_training_leaves_what_it_should(results):
+    folder, said = results
+    files = {path.name for path in folder.iterdir()}
+    assert files >= {
+        "hyperparams.yaml",
+        "embedding_model.ckpt",
+        "train.yaml",
+        "train.py",
+        "train_log.txt",
+        "log.txt",
+        "env.log",
+        "loss.png",
+        "embedding_map.png",
+        "skipped.csv",
+        "save",
+    }
+    log = (folder / "train_log.txt").read_text().splitlines()
+    assert len(log) == 2 and "valid mAP" in log[0] and "valid recall@1" in log[1]
+    assert "1 sounds could not be read and were skipped" in said and "broken.wav" in said
+    assert "broken.wav" in (folder / "skipped.csv").read_text()
+    assert (folder / "loss.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_held_out_sounds_are_never_trained_on(results, library):
+    from cochlea_sb.data.corpus import hold_out, load_corpus
+    from cochlea_sb.features import LogMel
+
+    frames, _ = load_corpus(LogMel(), library)
+    train_rows, held_out = hold_out(frames, [5])
+    assert {frames["fold"][row] for row in held_out} == {5}
+    assert not {frames["source"][row] for row in train_rows} & {frames["source"][row] for row in held_out}
+
+
+def test_evaluation_prints_and_saves_the_table(results, library):
+    folder, _ = results
+    arguments = ["hparams/cnn.yaml", "--data_folder", library, "--output_folder", folder]
+    out, _ = finish(script("evaluate", *arguments))
+    report = json.loads((folder / "evaluation.json").read_text())
+    assert set(report["results"]) == {"random", "log-mel", "model"}
+    assert f"| model | {report['results']['model']['mAP']:.3f} |" in out
+    assert out.strip().endswith((folder / "evaluation.md").read_text().strip().splitlines()[-1])
+    assert report["results"]["random"]["mAP"] < report["results"]["log-mel"]["mAP"]
+
+
+def test_search_finds_the_query_itself_and_the_demo_leaves_its_source_out(results, library):
+    folder, _ = results
+    query = library / "kick" / "kick_003.wav"
+    out, _ = finish(script("search", folder, "--data_folder", library, "--query", query, "-k", 3))
+    matches = [line.split() for line in out.splitlines() if line.startswith("   ")]
+    assert len(matches) == 3 and matches[0][1:] == ["1.000", str(query), "kick"]
+    out, _ = finish(script("search", folder, "--data_folder", library))
+    asked = out.split("Sounds like ")[1].split(":\n")[0]
+    assert asked not in out.split(":\n", 1)[1]
+
+
+def test_plain_speechbrain_loads_the_results_folder(results, library, tmp_path):
+    from speechbrain.inference.classifiers import EncoderClassifier
+
+    from cochlea_sb import AudioEncoder
+
+    folder = str(results[0])
+    wav = torch.from_numpy(read_audio(library / "bell" / "bell_000.wav"))
+    plain = EncoderClassifier.from_hparams(folder, savedir=str(tmp_path), run_opts={"device": "cpu"})
+    ours = AudioEncoder.from_hparams(folder, run_opts={"device": "cpu"})
+    assert torch.equal(plain.encode_batch(wav), ours.encode_batch(wav))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(results, library, tmp_path, sent):
+    folder = tmp_path / "run"
+    often = [*SMALL, "--ckpt_interval_minutes", "0", "--ckpt_interval_steps", "2"]
+    process = train(library, folder, *often)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("save/CKPT*/CKPT.yaml")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(sent)
+    _, err = process.communicate()
+    if sent == signal.SIGINT:
+        assert process.returncode == 130 and err.strip().endswith("Run the same command again to go on.")
+    else:
+        assert process.returncode == -signal.SIGKILL
+    assert not (folder / "train_log.txt").exists() or len((folder / "train_log.txt").read_text().splitlines()) < 2
+
+    out, _ = finish(train(library, folder, *often))
+    assert "Loading a checkpoint" in out
+    whole, resumed = (torch.load(path / "embedding_model.ckpt") for path in (results[0], folder))
+    for name in whole:
+        torch.testing.assert_close(resumed[name], whole[name], atol=1e-5, rtol=1e-4)
+    last = [(path / "train_log.txt").read_text().splitlines()[-1].split(" - ")[0] for path in (results[0], folder)]
+    assert last[0] == last[1]
+
+
+def test_a_finished_run_goes_on_with_more_epochs(results, library, tmp_path):
+    folder, _ = results
+    before = torch.load(folder / "embedding_model.ckpt")["project.weight"]
+    finish(train(library, folder, *SMALL[:2], "--number_of_epochs", 3, *SMALL[4:]))
+    assert len((folder / "train_log.txt").read_text().splitlines()) == 3
+    assert not torch.equal(torch.load(folder / "embedding_model.ckpt")["project.weight"], before)
+
+
+def said_to(capsys, monkeypatch, name, *arguments):
+    """Exit status and stderr of a recipe run in this process."""
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # those of the test before write to its closed stdout
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "recipes" / f"{name}.py"), run_name="__main__")
+    return end.value.code, capsys.readouterr().err
+
+
+@pytest.fixture
+def mistakes(tmp_path):
+    """Folders to get wrong."""
+    for name in ("empty", "texts", "single"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("nothing")
+    soundfile.write(tmp_path / "single" / "a.wav", torch.randn(16000).numpy(), 16000)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["--data_folder", "{}/empty"], "holds no audio files"),
+        (["--data_folder", "{}/texts"], "holds no audio files"),
+        (["--data_folder", "{}/nowhere"], "which is not a folder"),
+        (["--data_folder", "{}/single"], "holds one sound"),
+        (["--sounds_per_class", "4", "--batch_size", "5000"], "batch_size is 5000 and the corpus has"),
+        (["--batch_sise", "5"], "has no key 'batch_sise'"),
+        (["--device", "cuda:63"], "device is 'cuda:63', which can't be used here"),
+        (["--lr"], "--lr has no value"),
+        (["--dataset", "nobody/nothing"], "could not be loaded"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_sentence_and_status_2(capsys, monkeypatch, mistakes, arguments, sentence):
+    arguments = [argument.format(mistakes) for argument in arguments]
+    output = ["--output_folder", mistakes / "results"]
+    code, err = said_to(capsys, monkeypatch, "train", "hparams/cnn.yaml", *arguments, *output)
+    errors = [line for line in err.splitlines() if line.startswith("Error: ")]
+    assert code == 2 and len(errors) == 1 and sentence in errors[0] and "Traceback" not in err
+
+
+def test_no_model_no_labels_no_query(capsys, monkeypatch, mistakes, results):
+    code, err = said_to(capsys, monkeypatch, "evaluate", "hparams/cnn.yaml", "--output_folder", mistakes / "none")
+    assert code == 2 and "holds no model (hyperparams.yaml is missing)" in err
+    unlabelled = ["--data_folder", mistakes / "single", "--output_folder", results[0], "--evaluate_all", "True"]
+    code, err = said_to(capsys, monkeypatch, "evaluate", "hparams/cnn.yaml", *unlabelled)
+    assert code == 2 and "have no labels" in err
+    code, err = said_to(capsys, monkeypatch, "search", results[0], "--query", mistakes / "texts" / "a.txt")
+    assert code == 2 and "a.txt" in err
+
+
+def test_a_checkpoint_of_another_model_is_refused(capsys, monkeypatch, results, library):
+    arguments = ["--data_folder", library, "--output_folder", results[0], "--embedding_size", "64", *SMALL]
+    code, err = said_to(capsys, monkeypatch, "train", "hparams/cnn.yaml", *arguments)
+    assert code == 2 and "does not fit this experiment" in err and "choose another --output_folder" in err

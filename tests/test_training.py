@@ -1,0 +1,138 @@
+"""The Brain: a step, an interruption, several processes."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import ruamel.yaml
+import torch
+from torch.nn import functional as F
+
+from cochlea_sb import mining
+from cochlea_sb.experiment import load_experiment, model_yaml, parse_arguments
+from cochlea_sb.losses import TripletLoss
+from cochlea_sb.training import AtomicCheckpointer, History, gather_candidates, warm_up_and_cosine
+
+
+def test_schedule_rises_and_falls():
+    shares = [warm_up_and_cosine(step, 100, 10) for step in range(120)]
+    assert shares[9] == shares[10] == 1 and shares[0] == pytest.approx(0.1)
+    assert all(later <= earlier for earlier, later in zip(shares[10:], shares[11:], strict=False))
+    assert shares[99] < 0.001 and shares[110] == 0
+    assert warm_up_and_cosine(0, 10, 0) == 1
+
+
+def test_a_checkpoint_counts_only_when_all_of_it_is_there(tmp_path):
+    class Dies:
+        pass
+
+    model, history = torch.nn.Linear(2, 2), History()
+    checkpointer = AtomicCheckpointer(tmp_path, {"model": model, "history": history})
+    history.rows.append({"epoch": 1, "mAP": 0.5})
+    checkpointer.save_checkpoint(meta={"epoch": 1})
+    with torch.no_grad():
+        model.weight.zero_()
+    history.rows.append({"epoch": 2})
+
+    def dies(obj, path):
+        raise KeyboardInterrupt  # as a kill would, between the files of a checkpoint
+
+    checkpointer.add_recoverable(
+        "dies", Dies(), custom_save_hook=dies, custom_load_hook=lambda *_: None, optional_load=True
+    )
+    with pytest.raises(KeyboardInterrupt):
+        checkpointer.save_checkpoint(meta={"epoch": 2})
+    found = checkpointer.recover_if_possible()
+    assert found.meta["epoch"] == 1 and history.rows == [{"epoch": 1, "mAP": 0.5}]
+    assert float(model.weight.abs().sum()) > 0
+
+
+def test_arguments_keep_awkward_paths_whole(tmp_path):
+    folder = tmp_path / "my = sounds # 1"
+    folder.mkdir()
+    argv = ["hparams/cnn.yaml", "--data_folder", str(folder), "--device", "cpu", "--lr=0.5", "--valid_folds", "[1, 2]"]
+    hparams_file, run_opts, overrides = parse_arguments([*argv, "--debug"])
+    assert hparams_file == "hparams/cnn.yaml" and run_opts.device == "cpu" and run_opts.debug
+    assert overrides == {"data_folder": str(folder), "lr": 0.5, "valid_folds": [1, 2]}
+    hparams, text = load_experiment(hparams_file, overrides)
+    assert hparams["data_folder"] == str(folder) == ruamel.yaml.YAML().load(text)["data_folder"]
+
+
+@pytest.mark.parametrize(
+    "argv, sentence",
+    [
+        (["nothing.yaml"], "'nothing.yaml' is not a file"),
+        (["hparams/cnn.yaml", "--lr"], "--lr has no value"),
+        (["hparams/cnn.yaml", "--lr", "1", "2"], "'2' follows the value of --lr"),
+    ],
+)
+def test_arguments_that_make_no_sense(argv, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        parse_arguments(argv)
+
+
+def test_a_model_yaml_holds_only_what_inference_needs():
+    _, text = load_experiment("hparams/cnn.yaml", {"embedding_size": 64})
+    yaml = model_yaml(text)
+    assert "embedding_size: 64" in yaml and "Pretrainer" in yaml
+    for word in ("deformation", "data_folder", "batch_size", "optim", "apply", "results"):
+        assert word not in yaml
+
+
+WORKER = """
+import sys
+import torch
+from torch.nn import functional as F
+from cochlea_sb import mining
+from cochlea_sb.losses import TripletLoss
+from cochlea_sb.training import gather_candidates
+
+rank, world, folder = int(sys.argv[1]), 2, sys.argv[2]
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+data = torch.load(f"{folder}/data.pt")
+model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(8, 8))
+with torch.no_grad():
+    model.module.weight.copy_(data["weight"]), model.module.bias.zero_()
+embeddings = F.normalize(model(data["inputs"][rank]), dim=1)
+candidates, parents, first = gather_candidates(embeddings, data["sounds"][rank])
+n = len(embeddings)
+positives = first + (torch.arange(n) + n // 2) % n
+distances = mining.squared_euclidean(embeddings, candidates)
+negatives, found = mining.hardest(distances, positives, mining.disjoint(data["sounds"][rank], parents))
+picked = distances.gather(1, torch.stack([positives, negatives], dim=1))
+TripletLoss(1.0)(picked[:, 0], picked[:, 1], found).backward()
+torch.save({"gradient": model.module.weight.grad, "negatives": negatives}, f"{folder}/{rank}.pt")
+"""
+
+
+def test_negatives_come_from_all_processes_and_gradients_reach_them(tmp_path):
+    """Two processes (gloo) give the gradient of one process that holds both batches."""
+    torch.manual_seed(0)
+    inputs, weight = torch.randn(2, 12, 8), torch.randn(8, 8)
+    sounds = torch.stack([torch.arange(6).repeat(2), torch.arange(6, 12).repeat(2)])[..., None].expand(-1, -1, 2)
+    torch.save({"inputs": inputs, "weight": weight, "sounds": sounds}, tmp_path / "data.pt")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    workers = [
+        subprocess.Popen([sys.executable, "-c", WORKER, str(rank), str(tmp_path)], env=environment) for rank in range(2)
+    ]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+
+    weight.requires_grad_()
+    embeddings = F.normalize(inputs.flatten(0, 1) @ weight.T, dim=1)
+    distances = mining.squared_euclidean(embeddings, embeddings)
+    positives = torch.cat([(torch.arange(12) + 6) % 12, 12 + (torch.arange(12) + 6) % 12])
+    flat = sounds.flatten(0, 1)
+    negatives, found = mining.hardest(distances, positives, mining.disjoint(flat, flat))
+    picked = distances.gather(1, torch.stack([positives, negatives], dim=1))
+    TripletLoss(1.0)(picked[:, 0], picked[:, 1], found).backward()
+    assert torch.equal(torch.cat([result["negatives"] for result in results]), negatives)
+    assert (negatives[:12] >= 12).any()
+    for result in results:
+        torch.testing.assert_close(result["gradient"], weight.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_one_process_gathers_itself():
+    embeddings, parents = F.normalize(torch.randn(4, 8), dim=1), torch.zeros(4, 2)
+    assert gather_candidates(embeddings, parents) == (embeddings, parents, 0)
