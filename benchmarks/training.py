@@ -76,12 +76,8 @@ def main():
     whole_seconds, bare_seconds = torch.tensor(rounds).median(0).values.tolist()
     ratios = sorted(a / b for a, b in rounds)
     print(f"device {device}, {arguments.precision}, {batch_size} pairs of windows, {torch.get_num_threads()} threads")
-    print(
-        f"bare forward, backward, update  {1000 * bare_seconds:8.2f} ms   {2 * batch_size / bare_seconds:9.0f} windows/s"
-    )
-    print(
-        f"whole training step             {1000 * whole_seconds:8.2f} ms   {2 * batch_size / whole_seconds:9.0f} windows/s"
-    )
+    for name, seconds in (("bare forward, backward, update", bare_seconds), ("whole training step", whole_seconds)):
+        print(f"{name:32}{1000 * seconds:8.2f} ms {2 * batch_size / seconds:10,.0f} windows/s")
     print(f"ratio {whole_seconds / bare_seconds:.3f} (rounds: {ratios[0]:.3f} to {ratios[-1]:.3f})")
 
 

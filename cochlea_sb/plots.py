@@ -46,8 +46,8 @@ def loss_curve(history, path):
     axes.set_ylim(bottom=0)
     right.set(ylabel="recall@1, mAP", ylim=(0, 1))
     handles = [line for side in (axes, right) for line in side.get_lines()]
-    axes.legend(handles=handles, loc="upper center", ncols=4, frameon=False)
-    axes.margins(y=0.25)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     save_figure(figure, path)
 
 

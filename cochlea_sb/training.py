@@ -3,13 +3,14 @@
 A step is: deform both crops of every pair, embed them, find negatives, pull and push. `recipes/train.py` is the
 script around it. Nothing in a step reads a number back from the device.
 
-Axes: B pairs, T frames, M mel bands, D embedding dimensions, A = 2B embeddings of a batch.
+Axes: B pairs, T frames, M mel bands, D embedding dimensions, A = 2B crops of a batch.
 """
 
 import ctypes
 import math
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import speechbrain as sb
@@ -17,6 +18,7 @@ import torch
 import yaml
 from speechbrain.utils.checkpoints import Checkpointer, mark_as_loader, mark_as_saver, register_checkpoint_hooks
 from speechbrain.utils.distributed import is_distributed_initialized, main_process_only, run_on_main
+from torch.nn import functional as F
 
 from cochlea_sb import plots
 from cochlea_sb.deformations import energies_from_log_mel, log_mel_from_energies
@@ -28,7 +30,7 @@ READ_BACK_STEPS = 20  # how often the loss travels from the device to the progre
 
 
 class EmbeddingBrain(sb.Brain):
-    """Trains ``modules["embedding_model"]`` on `Pairs` batches with triplets.
+    """Trains ``modules["embedding_model"]`` on `Pairs` batches with triplets of what ``modules["head"]`` makes of it.
 
     The hyperparameters name the parts: ``deformation``, ``distance`` (see `cochlea_sb.mining`), ``miner``, ``loss``,
     ``lr_schedule`` (a torch scheduler but for its optimizer), ``compute_features``, ``train_logger`` and
@@ -86,11 +88,13 @@ class EmbeddingBrain(sb.Brain):
         Returns
         -------
         embeddings : torch.Tensor [2 B, D], anchors first, unit norm
+        projections : torch.Tensor [2 B, D'], the same after the head, unit norm
         parents : torch.Tensor [2 B, 2], the sounds that each may hold: its own and the one mixed in
         """
         frames, parents = self.deform(batch, stage)
-        embeddings = self.modules.embedding_model(frames[:, :WINDOW_FRAMES])
-        return embeddings[:, 0].float(), parents
+        embeddings = self.modules.embedding_model(frames[:, :WINDOW_FRAMES])[:, 0]
+        projections = F.normalize(self.modules.head(embeddings).float(), dim=1)
+        return embeddings, projections, parents
 
     @torch.no_grad()
     def deform(self, batch, stage):
@@ -116,20 +120,20 @@ class EmbeddingBrain(sb.Brain):
         return deformed, torch.stack([sounds, sounds.roll(mixed_in, 0)], dim=1)
 
     def compute_objectives(self, predictions, batch, stage):
-        """Mine negatives among the embeddings of all processes and apply the loss.
+        """Mine negatives among the projections of all processes and apply the loss.
 
         Returns
         -------
         torch.Tensor, scalar
         """
-        embeddings, parents = predictions
+        embeddings, projections, parents = predictions
         if stage != sb.Stage.TRAIN:
             self.seen.append((embeddings, batch.sounds))
-        candidates, candidate_parents, first = gather_candidates(embeddings, parents)
-        n = len(embeddings)
+        candidates, candidate_parents, first = gather_candidates(projections, parents)
+        n = len(projections)
         # Candidates of this process start at row `first`; an anchor's positive is the other crop of its pair.
-        positives = first + (torch.arange(n, device=embeddings.device) + n // 2) % n
-        distances = self.hparams.distance(embeddings, candidates)
+        positives = first + (torch.arange(n, device=projections.device) + n // 2) % n
+        distances = self.hparams.distance(projections, candidates)
         allowed = disjoint(parents, candidate_parents)
         negatives, found = self.hparams.miner(distances.detach(), positives, allowed)
         picked = distances.gather(1, torch.stack([positives, negatives], dim=1))
@@ -221,7 +225,8 @@ class EmbeddingBrain(sb.Brain):
         with self.evaluation_ctx:
             self.embeddings = embed_bank(raw_encoder(self.modules.embedding_model), self.valid_bank).cpu()
         if self.labels is not None:
-            result["mAP"] = query_by_example(self.embeddings, self.labels, self.sources)["mAP"]
+            with suppress(ValueError):  # so few are held out that none has a relative among them
+                result["mAP"] = query_by_example(self.embeddings, self.labels, self.sources)["mAP"]
         return result
 
     def leave_results(self):
@@ -297,7 +302,7 @@ def warm_up_and_cosine(step, total_steps, warm_up_steps):
     return (1 + math.cos(math.pi * min(done, 1))) / 2
 
 
-def gather_candidates(embeddings, parents):
+def gather_candidates(projections, parents):
     """Candidates for negatives: the batches of all processes, with gradients.
 
     Returns
@@ -308,13 +313,13 @@ def gather_candidates(embeddings, parents):
         Row at which this process' own embeddings start.
     """
     if not is_distributed_initialized():
-        return embeddings, parents, 0
+        return projections, parents, 0
     from torch.distributed.nn.functional import all_gather  # its backward sums what other processes ask for
 
     everyone = [torch.empty_like(parents) for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather(everyone, parents)
-    first = torch.distributed.get_rank() * len(embeddings)
-    return torch.cat(all_gather(embeddings)), torch.cat(everyone), first
+    first = torch.distributed.get_rank() * len(projections)
+    return torch.cat(all_gather(projections)), torch.cat(everyone), first
 
 
 def raw_encoder(module):

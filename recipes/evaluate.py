@@ -7,6 +7,8 @@
 Prints a table and leaves evaluation.json and evaluation.md in the results folder.
 """
 
+from speechbrain.utils.distributed import infer_device
+
 from cochlea_sb.cli import run
 from cochlea_sb.data.corpus import column, hold_out, load_corpus
 from cochlea_sb.data.frame_bank import FrameBank
@@ -18,11 +20,13 @@ from cochlea_sb.inference import AudioEncoder
 def main(argv):
     hparams_file, run_opts, overrides = parse_arguments(argv)
     hparams, _ = load_experiment(hparams_file, overrides)
-    encoder = AudioEncoder.from_hparams(hparams["output_folder"], run_opts={"device": run_opts.device or "cpu"})
+    encoder = AudioEncoder.from_hparams(
+        hparams["output_folder"], run_opts={"device": run_opts.device or infer_device()}
+    )
     features = encoder.mods.compute_features
 
     frames, _ = load_corpus(features, **{key: hparams[key] for key in CORPUS_KEYS})
-    train, held_out = hold_out(frames, hparams["valid_folds"], hparams["valid_share"])
+    _, held_out = hold_out(frames, hparams["valid_folds"], hparams["valid_share"])
     rows = range(len(frames)) if hparams["evaluate_all"] else held_out
     chosen = frames.select(rows)
     labels = column(chosen, "label")

@@ -54,10 +54,10 @@ def test_a_messy_folder_is_one_split(folder):
 
 def test_metadata_at_any_depth_is_joined(folder):
     with open(folder / "test" / "metadata.csv", "w", newline="") as file:
-        csv.writer(file).writerows([["file_name", "label", "fold", "source"], ["B.WAV", "beep", 2, 7]])
+        csv.writer(file).writerows([["file_name", "label", "fold", "source"], ["B.WAV", "NA", 2, "07"]])
     (folder / "validation" / "metadata.jsonl").write_text('{"file_name": "deep/c # = d.flac", "label": "boop"}\n')
     rows = {os.path.basename(row["audio"]["path"]): row for row in load_sounds(folder)}
-    assert rows["B.WAV"] | {"audio": None} == {"audio": None, "label": "beep", "fold": 2, "source": "7"}
+    assert rows["B.WAV"] | {"audio": None} == {"audio": None, "label": "NA", "fold": "2", "source": "07"}
     assert rows["c # = d.flac"]["label"] == "boop" and rows["a.wav"]["label"] is None
 
 
@@ -173,6 +173,8 @@ def test_folds_are_held_out_where_there_are_some():
     frames = toy(fold=[1, 2, 5, 5])
     assert hold_out(frames, [5]) == ([0, 1], [2, 3])
     assert hold_out(toy(fold=["1", "5"]), [5]) == ([0], [1])
+    assert hold_out(toy(fold=[1.0, 5.0, None]), [5]) == ([0, 2], [1])
+    assert hold_out(toy(fold=["a", "test"]), ["test"]) == ([0], [1])
 
 
 def test_elsewhere_a_stable_share_of_the_sources_is():

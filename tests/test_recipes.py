@@ -85,7 +85,7 @@ def test_held_out_sounds_are_never_trained_on(results, library):
 
     frames, _ = load_corpus(LogMel(), library)
     train_rows, held_out = hold_out(frames, [5])
-    assert {frames["fold"][row] for row in held_out} == {5}
+    assert {frames["fold"][row] for row in held_out} == {"5"}
     assert not {frames["source"][row] for row in train_rows} & {frames["source"][row] for row in held_out}
 
 

@@ -67,7 +67,7 @@ def hold_out(frames, folds=(), share=0.1):
     ---------
     frames : datasets.Dataset
         From `load_corpus`.
-    folds : list of int
+    folds : list of int or str
     share : float in [0, 1)
 
     Returns
@@ -76,7 +76,8 @@ def hold_out(frames, folds=(), share=0.1):
         Rows. ``held_out`` is empty where fewer than two sources would be in it.
     """
     if folds and "fold" in frames.column_names:
-        chosen = [fold is not None and int(fold) in folds for fold in frames["fold"]]
+        wanted = {str(fold) for fold in folds}
+        chosen = [str(fold).removesuffix(".0") in wanted for fold in frames["fold"]]
         if any(chosen):
             return rows_where(chosen, False), rows_where(chosen, True)
     names = frames["source"] if "source" in frames.column_names else frames["path"]

@@ -8,6 +8,7 @@ torchcodec and FFmpeg even where nothing is decoded, and hides files whose path 
 """
 
 import os
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -18,7 +19,8 @@ from datasets.fingerprint import Hasher
 from cochlea_sb.audio import AUDIO_EXTENSIONS
 
 METADATA_READERS = {
-    "metadata.csv": pandas.read_csv,
+    # As text: a label "NA" or a fold "05" stays what it is; only an empty cell is empty.
+    "metadata.csv": partial(pandas.read_csv, dtype=str, keep_default_na=False, na_values=[""]),
     "metadata.jsonl": lambda path: pandas.read_json(path, lines=True),
     "metadata.parquet": pandas.read_parquet,
 }
@@ -45,7 +47,7 @@ def load_sounds(data_folder=None, dataset=None, *, config=None, split="train", f
     Returns
     -------
     datasets.Dataset
-        With ``audio`` (undecoded); ``label``, where there is one, is a string.
+        With ``audio`` (undecoded); ``label``, where there is one, is a string, and so is all that a metadata file says.
 
     Raises
     ------
@@ -143,10 +145,8 @@ def list_folder(folder, folder_labels=False):
     columns = {"audio": pa.array([{"bytes": None, "path": path} for path in paths], UNDECODED.pa_type)}
     for name in sorted({name for row in rows.values() for name in row} - {"audio"}):
         values = [rows[path].get(name) for path in paths]
-        columns[name] = pa.array(values if name == "fold" else [None if v is None else str(v) for v in values])
-    features = datasets.Features(
-        {name: UNDECODED if name == "audio" else datasets.Value(str(column.type)) for name, column in columns.items()}
-    )
+        columns[name] = pa.array([None if value is None else str(value) for value in values], pa.string())
+    features = datasets.Features({name: UNDECODED if name == "audio" else datasets.Value("string") for name in columns})
     seen = [(path, file_stamp(path)) for path in paths]
     table = datasets.table.InMemoryTable(pa.table(columns))
     info = datasets.DatasetInfo(features=features)
