@@ -22,7 +22,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch_size", type=int, default=256, help="windows")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     device, batch_size = arguments.device, arguments.batch_size
 
@@ -40,7 +40,7 @@ def main():
     ]
     modules = {name: getattr(deformations, name)().to(device) for name in names}
     everything = deformations.Composition(list(modules.values()))
-    few = max(1, batch_size // 32)  # a pitch shift of all the waveforms would take minutes
+    few = max(1, batch_size // 8)  # a pitch shift of all the waveforms would take minutes
     jobs = {
         "torchaudio pitch_shift (waveform)": (few, lambda: torchaudio.functional.pitch_shift(wavs[:few], 16000, 3)),
         **{name: (batch_size, lambda module=module: module(energies)) for name, module in modules.items()},

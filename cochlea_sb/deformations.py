@@ -120,7 +120,7 @@ class GaussianNoise(Deformation):
         Width of one independent frequency bin: about 1.5 / window length for a Hann window (60 Hz for 25 ms).
     """
 
-    def __init__(self, snr_low_db=0.0, snr_high_db=30.0, n_mels=64, low_hz=60.0, high_hz=7800.0, resolution_hz=60.0):
+    def __init__(self, snr_low_db=0.0, snr_high_db=60.0, n_mels=64, low_hz=60.0, high_hz=7800.0, resolution_hz=60.0):
         super().__init__()
         check_range("snr_low_db", snr_low_db, "snr_high_db", snr_high_db)
         self.snr_low_db, self.snr_high_db = snr_low_db, snr_high_db

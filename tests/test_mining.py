@@ -60,7 +60,7 @@ def test_nothing_allowed_is_found_false_and_backpropagates_zero(miner):
     picked = distances.gather(1, torch.stack([positives, negatives], dim=1))
     loss = TripletLoss()(picked[:, 0], picked[:, 1], found)
     loss.backward()
-    assert float(loss) == 0 and torch.equal(embeddings.grad, torch.zeros_like(embeddings))
+    assert float(loss.detach()) == 0 and torch.equal(embeddings.grad, torch.zeros_like(embeddings))
 
 
 def test_where_no_negative_is_farther_the_farthest_is_taken():

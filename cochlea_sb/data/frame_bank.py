@@ -27,7 +27,7 @@ class FrameBank:
     Example
     -------
     >>> bank = FrameBank(torch.arange(6).half()[:, None], torch.tensor([2, 4]), silence=-1)
-    >>> bank.crops(torch.tensor([1, 0]), torch.tensor([2, 1]), 3)[..., 0]
+    >>> bank.crops(torch.tensor([1, 0]), torch.tensor([2, 1]), 3)[..., 0].float()
     tensor([[ 4.,  5., -1.],
             [ 1., -1., -1.]])
     """
