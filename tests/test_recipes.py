@@ -150,10 +150,10 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(results, library, tmp_p
 
 def test_a_finished_run_goes_on_with_more_epochs(results, library, tmp_path):
     folder, _ = results
-    before = torch.load(folder / "embedding_model.ckpt")["project.weight"]
+    before = torch.load(folder / "embedding_model.ckpt")["project.0.weight"]
     finish(train(library, folder, *SMALL[:2], "--number_of_epochs", 3, *SMALL[4:]))
     assert len((folder / "train_log.txt").read_text().splitlines()) == 3
-    assert not torch.equal(torch.load(folder / "embedding_model.ckpt")["project.weight"], before)
+    assert not torch.equal(torch.load(folder / "embedding_model.ckpt")["project.0.weight"], before)
 
 
 def said_to(capsys, monkeypatch, name, *arguments):

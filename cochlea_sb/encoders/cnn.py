@@ -39,7 +39,10 @@ class ConvEncoder(WindowEncoder):
             layers += [nn.Conv2d(width, out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
             width = out
         self.convolutions = nn.Sequential(*layers)
-        self.project = nn.Linear(2 * width, embedding_size)
+        # Centred, so that unrelated sounds are orthogonal rather than all a little alike.
+        self.project = nn.Sequential(
+            nn.Linear(2 * width, embedding_size, bias=False), nn.BatchNorm1d(embedding_size, affine=False)
+        )
 
     def embed(self, windows):
         """Embed windows: [n, 96, mels] to [n, D]."""
