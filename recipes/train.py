@@ -78,9 +78,10 @@ def main(argv):
 
     print(f"The model is in {output_folder}")
     if problems:
-        print(f"{len(problems)} sounds could not be read and were skipped (listed in {output_folder}/skipped.csv):")
-        for path, problem in problems[:20]:
-            print(f"  {path}: {problem}")
+        print(f"Skipped {len(problems)} of {len(problems) + len(frames)} files that could not be read as audio:")
+        for _, problem in problems[:20]:
+            print(f"  {problem}")
+        print(f"All of them are listed in {output_folder}/skipped.csv")
 
 
 if __name__ == "__main__":

@@ -47,9 +47,9 @@ def random_bank(lengths, seed=0):
 def test_a_messy_folder_is_one_split(folder):
     sounds = load_sounds(folder)
     names = [os.path.basename(row["path"]) for row in sounds["audio"]]
-    assert names == ["a.wav", "broken.wav", "B.WAV", "c # = d.flac"]
+    assert names == ["a.wav", "broken.wav", "notes.txt", "B.WAV", "c # = d.flac"]
     assert sounds.column_names == ["audio"]
-    assert load_sounds(folder, folder_labels=True)["label"][2:] == ["test", "deep"]
+    assert load_sounds(folder, folder_labels=True)["label"][3:] == ["test", "deep"]
 
 
 def test_metadata_at_any_depth_is_joined(folder):
@@ -64,7 +64,7 @@ def test_metadata_at_any_depth_is_joined(folder):
 def test_metadata_that_names_a_missing_file_reports_it(folder):
     (folder / "metadata.csv").write_text("file_name,label\ngone.wav,x\n")
     frames, problems = load_corpus(LogMel(), folder, num_proc=1)
-    assert {os.path.basename(path) for path, _ in problems} == {"gone.wav", "broken.wav"}
+    assert {os.path.basename(path) for path, _ in problems} == {"gone.wav", "broken.wav", "notes.txt"}
     assert len(frames) == 3
 
 
@@ -109,21 +109,30 @@ def test_a_dataset_without_audio_and_a_hub_out_of_reach(tmp_path):
         load_sounds("a", "b")
 
 
-@pytest.mark.parametrize("content", [[], ["notes.txt"]])
-def test_a_folder_without_audio(tmp_path, content):
-    for name in content:
-        (tmp_path / name).write_text("nothing")
-    with pytest.raises(ValueError, match="holds no audio files"):
+def test_a_folder_without_files_and_one_without_audio(tmp_path):
+    with pytest.raises(ValueError, match="holds no files"):
         load_sounds(tmp_path)
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(ValueError, match="None of the 1 files could be read as audio; .*notes.txt: .*not audio"):
+        load_corpus(LogMel(), tmp_path, num_proc=1)
+
+
+def test_links_are_followed_once_and_a_circle_ends(tmp_path):
+    write_tone(tmp_path / "inside" / "a.wav")
+    write_tone(tmp_path / "outside" / "b.wav")
+    os.symlink(tmp_path / "outside", tmp_path / "inside" / "link")
+    os.symlink(tmp_path / "inside", tmp_path / "outside" / "back")
+    names = [os.path.basename(row["path"]) for row in load_sounds(tmp_path / "inside")["audio"]]
+    assert names == ["a.wav", "b.wav"]
 
 
 # ---------------------------------------------------------------- frames
 
 
-def test_frames_are_computed_once_and_again_when_a_file_changes(folder, tmp_path, monkeypatch):
-    cache = tmp_path / "cache"
+def test_frames_are_computed_once_and_again_when_a_file_changes(folder, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
     frames, problems = load_corpus(LogMel(), folder, num_proc=2)
-    assert [os.path.basename(path) for path, _ in problems] == ["broken.wav"]
+    assert [os.path.basename(path) for path, _ in problems] == ["broken.wav", "notes.txt"]
     assert frames["n_frames"] == [200, 30, 100]
     assert frames.features["frames"].feature.dtype == "float16"
     assert frames.cache_files
@@ -150,7 +159,7 @@ def test_frames_equal_the_front_end_on_the_waveform(folder):
 
 def test_nothing_readable_is_one_sentence(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"RIFF")
-    with pytest.raises(ValueError, match="None of the 1 sounds could be read; the first: .*a.wav"):
+    with pytest.raises(ValueError, match="None of the 1 files could be read as audio; the first: .*a.wav"):
         load_corpus(LogMel(), tmp_path, num_proc=1)
 
 

@@ -74,7 +74,7 @@ def test_training_leaves_what_it_should(results):
     }
     log = (folder / "train_log.txt").read_text().splitlines()
     assert len(log) == 2 and "valid mAP" in log[0] and "valid recall@1" in log[1]
-    assert "1 sounds could not be read and were skipped" in said and "broken.wav" in said
+    assert "Skipped 1 of 501 files" in said and "broken.wav" in said
     assert "broken.wav" in (folder / "skipped.csv").read_text()
     assert (folder / "loss.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -179,8 +179,8 @@ def mistakes(tmp_path):
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        (["--data_folder", "{}/empty"], "holds no audio files"),
-        (["--data_folder", "{}/texts"], "holds no audio files"),
+        (["--data_folder", "{}/empty"], "holds no files"),
+        (["--data_folder", "{}/texts"], "None of the 1 files could be read as audio"),
         (["--data_folder", "{}/nowhere"], "which is not a folder"),
         (["--data_folder", "{}/single"], "holds one sound"),
         (["--sounds_per_class", "4", "--batch_size", "5000"], "batch_size is 5000 and the corpus has"),

@@ -104,5 +104,5 @@ def split_readable(frames):
     counts = np.asarray(frames["n_frames"])
     problems = [(path, problem) for path, problem in zip(frames["path"], frames["problem"], strict=True) if problem]
     if not counts.any():
-        raise ValueError(f"None of the {len(counts)} sounds could be read; the first: {problems[0][1]}")
+        raise ValueError(f"None of the {len(counts)} files could be read as audio; the first: {problems[0][1]}")
     return (frames if counts.all() else frames.select(np.flatnonzero(counts))), problems

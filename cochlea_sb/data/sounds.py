@@ -16,8 +16,6 @@ import pandas
 import pyarrow as pa
 from datasets.fingerprint import Hasher
 
-from cochlea_sb.audio import AUDIO_EXTENSIONS
-
 METADATA_READERS = {
     # As text: a label "NA" or a fold "05" stays what it is; only an empty cell is empty.
     "metadata.csv": partial(pandas.read_csv, dtype=str, keep_default_na=False, na_values=[""]),
@@ -33,7 +31,7 @@ def load_sounds(data_folder=None, dataset=None, *, config=None, split="train", f
     Arguments
     ---------
     data_folder : str or Path, optional
-        A folder of audio files (with or without ``metadata.csv``, ``.jsonl`` or ``.parquet`` files that have a column
+        A folder of sounds (with or without ``metadata.csv``, ``.jsonl`` or ``.parquet`` files that have a column
         ``file_name``), of Parquet shards, or one that `datasets.Dataset.save_to_disk` wrote.
     dataset : str, optional
         Id of a dataset on the Hugging Face Hub.
@@ -116,9 +114,10 @@ def as_sounds(loaded, name, split):
 
 
 def list_folder(folder, folder_labels=False):
-    """List the audio files below a folder and join what its metadata files say of them.
+    """List the files below a folder and join what its metadata files say of them.
 
-    A file that metadata lists and that is not there gets a row all the same: reading it will report it.
+    Every file gets a row, whatever its name: reading tells what is audio, and reports what is not. So does one that
+    metadata lists and that is not there.
 
     Arguments
     ---------
@@ -136,8 +135,7 @@ def list_folder(folder, folder_labels=False):
         for row in read_metadata(file):
             rows.setdefault(os.path.normpath(file.parent / str(row.pop("file_name"))), {}).update(row)
     if not rows:
-        kinds = ", ".join(sorted(AUDIO_EXTENSIONS)[:6])
-        raise ValueError(f"'{folder}' holds no audio files; give a folder that does ({kinds}, ...).")
+        raise ValueError(f"'{folder}' holds no files; give the folder that holds the sounds.")
     if folder_labels:
         for path, row in rows.items():
             row.setdefault("label", os.path.basename(os.path.dirname(path)))
@@ -154,21 +152,23 @@ def list_folder(folder, folder_labels=False):
 
 
 def walk(folder):
-    """Audio files and metadata files below a folder, hidden ones left out.
+    """Files below a folder, hidden ones left out; a link to a folder is followed, once.
 
     Returns
     -------
     paths : list of str
     metadata : list of Path
     """
-    paths, metadata = [], []
+    paths, metadata, been = [], [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
+        real = os.path.realpath(parent)
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in been else []
+        for name in names if real not in been else ():
             if name in METADATA_READERS:
                 metadata.append(Path(parent, name))
-            elif not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_EXTENSIONS:
+            elif not name.startswith("."):
                 paths.append(os.path.normpath(os.path.join(parent, name)))
+        been.add(real)
     return paths, metadata
 
 
