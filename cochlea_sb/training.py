@@ -68,15 +68,12 @@ class EmbeddingBrain(sb.Brain):
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("lr_schedule", self.lr_schedule)
 
-    def on_fit_start(self):
-        """Recover the last checkpoint, if there is one and it fits."""
-        try:
-            super().on_fit_start()
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise ValueError(
-                f"The checkpoint in '{self.checkpointer.checkpoints_dir}' does not fit this experiment "
-                f"({str(error).splitlines()[0]}): choose another --output_folder, or delete that folder to start over."
-            ) from error
+    def _wrap_distributed(self):
+        """As SpeechBrain does it, but on CPUs without the SyncBatchNorm that torch has for GPUs alone."""
+        if not (self.distributed_launch and self.device_type == "cpu"):
+            return super()._wrap_distributed()
+        for name, module in self.modules.items():
+            self.modules[name] = torch.nn.parallel.DistributedDataParallel(module)
 
     def compute_forward(self, batch, stage):
         """Embed both crops of each pair, deformed.
@@ -267,6 +264,16 @@ class AtomicCheckpointer(Checkpointer):
     The meta file makes a folder a checkpoint. SpeechBrain writes it first, so a kill while the rest is written leaves
     one that cannot be loaded; here it is written last.
     """
+
+    def recover_if_possible(self, *args, **kwargs):
+        """As SpeechBrain's; a checkpoint that does not fit is one sentence."""
+        try:
+            return super().recover_if_possible(*args, **kwargs)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"The checkpoint in '{self.checkpoints_dir}' does not fit this experiment "
+                f"({str(error).splitlines()[0]}): choose another --output_folder, or delete that folder to start over."
+            ) from error
 
     def _save_checkpoint_metafile(self, fpath, meta_to_include=None, end_of_epoch=True):
         self._unwritten_meta = fpath, meta_to_include or {}, end_of_epoch

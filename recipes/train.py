@@ -46,12 +46,15 @@ def main(argv):
     hparams, text = load_experiment(hparams_file, overrides)
     output_folder = Path(hparams["output_folder"])
     sb.create_experiment_directory(output_folder)
-    (output_folder / "train.yaml").write_text(text, encoding="utf-8")
+    main_process = sb.utils.distributed.if_main_process()
+    if main_process:
+        (output_folder / "train.yaml").write_text(text, encoding="utf-8")
 
     # Frames of all readable sounds; what could not be read is listed at the end.
     options = {key: hparams[key] for key in CORPUS_KEYS}
     frames, problems = sb.utils.distributed.run_on_main(partial(load_corpus, hparams["compute_features"], **options))
-    write_problems(problems, output_folder / "skipped.csv")
+    if main_process:
+        write_problems(problems, output_folder / "skipped.csv")
 
     # Loaders of pairs: as many held-out pairs as there are held-out sounds.
     device = run_opts.device or sb.utils.distributed.infer_device()
@@ -76,6 +79,8 @@ def main(argv):
     )
     brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
 
+    if not main_process:
+        return
     print(f"The model is in {output_folder}")
     if problems:
         print(f"Skipped {len(problems)} of {len(problems) + len(frames)} files that could not be read as audio:")

@@ -148,6 +148,19 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(results, library, tmp_p
     assert last[0] == last[1]
 
 
+def test_two_processes_train_one_model(library, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command += ["recipes/train.py", "hparams/cnn.yaml", "--data_folder", str(library), "--output_folder"]
+    command += [str(tmp_path / "run"), *SMALL, "--device", "cpu", "--distributed_backend", "gloo"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("The model is in") == 1
+    assert len((tmp_path / "run" / "train_log.txt").read_text().splitlines()) == 2
+    weights = torch.load(tmp_path / "run" / "embedding_model.ckpt")
+    assert not any(name.startswith("module.") for name in weights)
+
+
 def test_a_finished_run_goes_on_with_more_epochs(results, library, tmp_path):
     folder, _ = results
     before = torch.load(folder / "embedding_model.ckpt")["project.0.weight"]
