@@ -149,7 +149,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(results, library, tmp_p
 
 
 def test_two_processes_train_one_model(library, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += ["recipes/train.py", "hparams/cnn.yaml", "--data_folder", str(library), "--output_folder"]
     command += [str(tmp_path / "run"), *SMALL, "--device", "cpu", "--distributed_backend", "gloo"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
