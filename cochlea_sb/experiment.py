@@ -103,9 +103,21 @@ def load_experiment(hparams_file, overrides):
         if unknown:
             keys = ", ".join(key for key, value in known.items() if not isinstance(value, (dict, list)))
             raise ValueError(f"'{hparams_file}' has no key '{unknown[0]}'; its keys are {keys}.")
+        for key, value in overrides.items():
+            check_kind(key, known[key], value)
         return load_hyperpyyaml(text, overrides), resolve_references(text, overrides).getvalue()
     except (ruamel.yaml.YAMLError, ImportError, TypeError, AttributeError) as error:
         raise ValueError(f"'{hparams_file}' could not be built: {' '.join(str(error).split())}") from error
+
+
+def check_kind(key, default, value):
+    """Raise ``ValueError`` where an override is not of the kind of the yaml's own value."""
+    kinds = {"True or False": bool, "a number": (int, float), "a list such as [5]": list}
+    for name, kind in kinds.items():
+        if isinstance(default, kind):
+            if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+                raise ValueError(f"--{key} is {value!r}: expected {name} (the yaml says {default}).")
+            return
 
 
 def check_device(device):

@@ -105,7 +105,6 @@ class LogMel(nn.Module):
         """Number of frames that ``samples`` samples give: ``ceil(samples / hop)``, at least 1."""
         return max(1, -(-samples // self.hop))
 
-    @torch.autocast("cuda", enabled=False)
     def forward(self, wavs):
         """Compute log-mel frames.
 
@@ -120,7 +119,11 @@ class LogMel(nn.Module):
         """
         if wavs.ndim != 2:
             raise ValueError(f"wavs has shape {tuple(wavs.shape)}: expected [batch, samples].")
-        wavs = wavs.float()
+        with torch.autocast(wavs.device.type, enabled=False):  # 16 bits would drown quiet bands beside loud ones
+            return self.all_log_mel(wavs.float())
+
+    def all_log_mel(self, wavs):
+        """`forward` in blocks of frames, in float32."""
         wanted = (self.frames_in(wavs.shape[1]) - 1) * self.hop + self.window
         wavs = nn.functional.pad(wavs, (0, wanted - wavs.shape[1]))
         frames = wavs.unfold(1, self.window, self.hop)  # [B, T, window], a view

@@ -28,6 +28,10 @@ def main(argv):
     frames, _ = load_corpus(features, **{key: hparams[key] for key in CORPUS_KEYS})
     _, held_out = hold_out(frames, hparams["valid_folds"], hparams["valid_share"])
     rows = range(len(frames)) if hparams["evaluate_all"] else held_out
+    if not rows:
+        raise ValueError(
+            f"Of {len(frames)} sounds none are held out: add --evaluate_all True to measure on all of them."
+        )
     chosen = frames.select(rows)
     labels = column(chosen, "label")
     if labels is None:

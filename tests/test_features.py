@@ -62,6 +62,13 @@ def test_batch_equals_single_and_blocks_equal_whole(monkeypatch):
     torch.testing.assert_close(LogMel()(wavs), whole)
 
 
+def test_mixed_precision_leaves_it_alone():
+    wavs = torch.randn(2, 8000)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = LogMel()(wavs)
+    assert torch.equal(mixed, LogMel()(wavs))
+
+
 def test_buffers_are_not_in_the_state_and_settings_rebuild():
     front_end = LogMel(sample_rate=8000, n_mels=40, high_hz=3900)
     assert not front_end.state_dict()

@@ -200,6 +200,9 @@ def mistakes(tmp_path):
         (["--batch_sise", "5"], "has no key 'batch_sise'"),
         (["--device", "cuda:63"], "device is 'cuda:63', which can't be used here"),
         (["--lr"], "--lr has no value"),
+        (["--lr", "fast"], "--lr is 'fast': expected a number"),
+        (["--valid_folds", "5"], "--valid_folds is 5: expected a list such as [5]"),
+        (["--folder_labels", "maybe"], "--folder_labels is 'maybe': expected True or False"),
         (["--dataset", "nobody/nothing"], "could not be loaded"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
@@ -218,6 +221,8 @@ def test_no_model_no_labels_no_query(capsys, monkeypatch, mistakes, results):
     unlabelled = ["--data_folder", mistakes / "single", "--output_folder", results[0], "--evaluate_all", "True"]
     code, err = said_to(capsys, monkeypatch, "evaluate", "hparams/cnn.yaml", *unlabelled)
     assert code == 2 and "have no labels" in err
+    code, err = said_to(capsys, monkeypatch, "evaluate", "hparams/cnn.yaml", *unlabelled[:-2])
+    assert code == 2 and "add --evaluate_all True" in err
     code, err = said_to(capsys, monkeypatch, "search", results[0], "--query", mistakes / "texts" / "a.txt")
     assert code == 2 and "a.txt" in err
 

@@ -54,7 +54,7 @@ class FrameBank:
         front_end : LogMel
             The one that computed them.
         device : str
-            Where the tensor should lie.
+            Where the tensor should lie: a CUDA device, or else the CPU.
         max_bytes : int, optional
             What the tensor may occupy there; half of the device's free memory by default. A larger corpus stays in a
             memory-mapped file beside the cache, and crops travel to the device instead.
@@ -63,6 +63,7 @@ class FrameBank:
         -------
         FrameBank
         """
+        device = device if torch.device(device).type == "cuda" else "cpu"  # other GPUs lack the float64 that pairs use
         lengths = torch.tensor(frames["n_frames"], dtype=torch.int64)
         shape = (int(lengths.sum()), front_end.n_mels)
         n_bytes = 2 * shape[0] * shape[1]

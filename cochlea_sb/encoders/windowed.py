@@ -3,6 +3,8 @@
 Axes: B sounds, T frames, W windows, M mel bands, D embedding dimensions.
 """
 
+from itertools import chain
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -122,14 +124,15 @@ def embed_bank(encoder, bank, batch_windows=512):
     torch.Tensor [sounds, D], float32, unit norm
         The same vectors that ``encoder(frames)`` gives for each sound.
     """
+    device = next(chain(encoder.parameters(), encoder.buffers())).device  # the bank may lie elsewhere, memory-mapped
     sounds, starts = bank.windows(WINDOW_FRAMES, encoder.hop_frames)
     weights = window_weights(bank.lengths[sounds], starts, encoder.hop_frames)
     weights = weights * audibility(*bank.peaks(sounds, starts, WINDOW_FRAMES))
     embeddings = None
     for batch in torch.arange(len(sounds), device=bank.device).split(batch_windows):
-        windows = bank.crops(sounds[batch], starts[batch], WINDOW_FRAMES).float()
-        vectors = F.normalize(encoder.embed(windows).float(), dim=-1) * weights[batch, None]
+        windows = bank.crops(sounds[batch], starts[batch], WINDOW_FRAMES).to(device).float()
+        vectors = F.normalize(encoder.embed(windows).float(), dim=-1) * weights[batch, None].to(device)
         if embeddings is None:
             embeddings = vectors.new_zeros(len(bank), vectors.shape[1])
-        embeddings.index_add_(0, sounds[batch], vectors)
+        embeddings.index_add_(0, sounds[batch].to(device), vectors)
     return F.normalize(embeddings, dim=-1)
