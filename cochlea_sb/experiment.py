@@ -2,10 +2,12 @@
 
 import io
 import os
+from difflib import get_close_matches
 from pathlib import Path
 
 import ruamel.yaml
 import torch
+import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.utils.run_opts import RunOptions
 
@@ -13,6 +15,8 @@ from speechbrain.utils.run_opts import RunOptions
 MODEL_KEYS = ("sample_rate", "compute_features", "mean_var_norm", "embedding_model")
 # The keys of a yaml that say which corpus: arguments of `cochlea_sb.data.corpus.load_corpus`.
 CORPUS_KEYS = ("data_folder", "dataset", "config", "split", "folder_labels", "num_proc", "sounds_per_class")
+# The keys that may differ when a run goes on.
+MAY_CHANGE = {"number_of_epochs", "lr_schedule", "epoch_counter", "num_proc", "ckpt_interval_minutes", "evaluate_all"}
 MODEL_HEADER = "# A cochlea_sb encoder: load it with cochlea_sb.AudioEncoder.from_hparams(this folder).\n"
 MODEL_FOOTER = """
 modules:
@@ -101,8 +105,9 @@ def load_experiment(hparams_file, overrides):
         known = ruamel.yaml.YAML().load(text)
         unknown = [key for key in overrides if key not in known]
         if unknown:
-            keys = ", ".join(key for key, value in known.items() if not isinstance(value, (dict, list)))
-            raise ValueError(f"'{hparams_file}' has no key '{unknown[0]}'; its keys are {keys}.")
+            near = get_close_matches(unknown[0], known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"its keys are {', '.join(known)}."
+            raise ValueError(f"'{hparams_file}' has no key '{unknown[0]}': {hint}")
         for key, value in overrides.items():
             check_kind(key, known[key], value)
         return load_hyperpyyaml(text, overrides), resolve_references(text, overrides).getvalue()
@@ -112,12 +117,44 @@ def load_experiment(hparams_file, overrides):
 
 def check_kind(key, default, value):
     """Raise ``ValueError`` where an override is not of the kind of the yaml's own value."""
-    kinds = {"True or False": bool, "a number": (int, float), "a list such as [5]": list}
+    kinds = {"True or False": bool, "a whole number": int, "a number": (int, float), "a list such as [5]": list}
     for name, kind in kinds.items():
         if isinstance(default, kind):
             if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
                 raise ValueError(f"--{key} is {value!r}: expected {name} (the yaml says {default}).")
             return
+
+
+def check_same_run(folder, text):
+    """Raise ``ValueError`` where a folder holds the checkpoints of a run with other settings.
+
+    Going on with them would leave a model of neither. More epochs, or what does not change the result, may differ.
+
+    Arguments
+    ---------
+    folder : str or Path
+    text : str
+        From `load_experiment`.
+    """
+    before = Path(folder, "train.yaml")
+    if not before.is_file() or not list(Path(folder).glob("save/CKPT*")):
+        return
+    old, new = (dict(plain(yaml.compose(part, yaml.SafeLoader))[1]) for part in (before.read_text("utf-8"), text))
+    for key in {**old, **new}:
+        if key not in MAY_CHANGE and old.get(key) != new.get(key):
+            raise ValueError(
+                f"'{folder}' holds a run with other settings ('{key}' differs): choose another --output_folder, or "
+                "delete that folder to start over."
+            )
+
+
+def plain(node):
+    """A yaml node as (tag, value) all the way down, which compares by content and ignores comments."""
+    if isinstance(node, yaml.MappingNode):
+        return node.tag, [(key.value, plain(value)) for key, value in node.value]
+    if isinstance(node, yaml.SequenceNode):
+        return node.tag, [plain(value) for value in node.value]
+    return node.tag, node.value
 
 
 def check_device(device):
@@ -152,15 +189,15 @@ def model_yaml(text):
     str
         Loads with `cochlea_sb.AudioEncoder` and with SpeechBrain's ``EncoderClassifier``.
     """
-    yaml = ruamel.yaml.YAML()
+    editor = ruamel.yaml.YAML()
     # Comments of the training yaml would end up beside keys they don't speak of.
-    tree = yaml.load("\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#")))
+    tree = editor.load("\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#")))
     missing = [key for key in MODEL_KEYS if key not in tree]
     if missing:
         raise ValueError(f"The training yaml has no key '{missing[0]}', which inference needs.")
     model = ruamel.yaml.comments.CommentedMap((key, tree[key]) for key in MODEL_KEYS)
     out = io.StringIO()
-    yaml.dump(model, out)
+    editor.dump(model, out)
     return MODEL_HEADER + out.getvalue() + MODEL_FOOTER
 
 

@@ -59,8 +59,9 @@ class AudioEncoder(EncoderClassifier):
         """
         check_device((run_opts or {}).get("device"))
         source = os.path.expanduser(source)
-        names_hub_model = source.count("/") == 1 and not source.startswith((".", "/"))
-        if os.path.isdir(source) or not names_hub_model:
+        owner, slash, name = source.partition("/")
+        names_hub_model = slash and name and "/" not in name and owner not in ("", ".", "..")
+        if os.path.isdir(source) or os.path.isdir(owner) or not names_hub_model:
             for name in ("hyperparams.yaml", "embedding_model.ckpt"):
                 if not Path(source, name).is_file():
                     raise ValueError(
@@ -168,7 +169,7 @@ class AudioEncoder(EncoderClassifier):
 
         Arguments
         ---------
-        paths : list of str or Path
+        paths : list of str or Path, or one of them
         progress : bool
             Show a progress bar.
 
@@ -179,7 +180,7 @@ class AudioEncoder(EncoderClassifier):
         problems : dict
             Reason by path.
         """
-        paths = list(paths)
+        paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
         embeddings, problems = {}, {}
         with (
             ThreadPoolExecutor(os.cpu_count()) as pool,

@@ -26,7 +26,7 @@ from cochlea_sb.encoders.windowed import WINDOW_FRAMES, embed_bank
 from cochlea_sb.metrics import neighbour_recall, query_by_example
 from cochlea_sb.mining import disjoint
 
-READ_BACK_STEPS = 20  # how often the loss travels from the device to the progress bar
+READ_BACK_STEPS = 20  # how often the loss travels from a GPU to the progress bar
 
 
 class EmbeddingBrain(sb.Brain):
@@ -104,10 +104,9 @@ class EmbeddingBrain(sb.Brain):
         """
         generator = torch.Generator(batch.anchors.device).manual_seed(batch.seed)
         floor = self.hparams.compute_features.floor
-        crops = torch.cat([batch.anchors, batch.neighbours])
         sounds = torch.cat([batch.sounds, batch.sounds])
         with torch.autocast(self.device_type, enabled=False):
-            energies = energies_from_log_mel(crops, floor)
+            energies = energies_from_log_mel(torch.cat([batch.anchors, batch.neighbours]), floor)
             # The order of a batch is random, so a rotation by any amount mixes strangers.
             mixed_in = int(torch.randint(1, len(sounds), (), generator=torch.Generator().manual_seed(batch.seed)))
             others = energies.roll(mixed_in, 0)
@@ -156,7 +155,8 @@ class EmbeddingBrain(sb.Brain):
         if not self.modules.training:
             return super().update_average(loss, avg_loss)
         self.unread_losses.append(loss)
-        return self.read_losses(avg_loss) if self.step % READ_BACK_STEPS == 1 else avg_loss
+        due = self.device_type == "cpu" or self.step % READ_BACK_STEPS == 1
+        return self.read_losses(avg_loss) if due else avg_loss
 
     def read_losses(self, avg_loss):
         """Bring the running mean up to date."""

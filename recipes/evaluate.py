@@ -25,7 +25,7 @@ def main(argv):
     )
     features = encoder.mods.compute_features
 
-    frames, _ = load_corpus(features, **{key: hparams[key] for key in CORPUS_KEYS})
+    frames, problems = load_corpus(features, **{key: hparams[key] for key in CORPUS_KEYS})
     _, held_out = hold_out(frames, hparams["valid_folds"], hparams["valid_share"])
     rows = range(len(frames)) if hparams["evaluate_all"] else held_out
     if not rows:
@@ -42,6 +42,8 @@ def main(argv):
     kind = "all" if hparams["evaluate_all"] else "held-out"
     where = hparams["data_folder"] or hparams["dataset"] or "the synthetic library"
     description = f"Query by example among {len(bank)} {kind} sounds of {where}, own source left out."
+    if problems:
+        description += f" {len(problems)} files could not be read."
     write_report(results, hparams["output_folder"], description)
     print(f"\n{description}\n\n{markdown_table(results)}\n")
 

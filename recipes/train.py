@@ -18,7 +18,14 @@ from cochlea_sb.cli import run
 from cochlea_sb.data.corpus import column, hold_out, load_corpus, write_problems
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.data.pairs import PairBatches
-from cochlea_sb.experiment import CORPUS_KEYS, check_device, load_experiment, parse_arguments, save_model
+from cochlea_sb.experiment import (
+    CORPUS_KEYS,
+    check_device,
+    check_same_run,
+    load_experiment,
+    parse_arguments,
+    save_model,
+)
 from cochlea_sb.training import EmbeddingBrain
 
 
@@ -45,6 +52,7 @@ def main(argv):
     sb.utils.distributed.ddp_init_group(run_opts)
     hparams, text = load_experiment(hparams_file, overrides)
     output_folder = Path(hparams["output_folder"])
+    check_same_run(output_folder, text)
     sb.create_experiment_directory(output_folder)
     main_process = sb.utils.distributed.if_main_process()
     if main_process:
@@ -81,7 +89,7 @@ def main(argv):
 
     if not main_process:
         return
-    print(f"The model is in {output_folder}")
+    print(f"The model, after {hparams['epoch_counter'].current} epochs, is in {output_folder}")
     if problems:
         print(f"Skipped {len(problems)} of {len(problems) + len(frames)} files that could not be read as audio:")
         for _, problem in problems[:20]:

@@ -53,6 +53,8 @@ def test_files_equal_one_by_one_in_their_order(encoder, files):
     torch.testing.assert_close(embeddings, alone, atol=1e-5, rtol=1e-4)
     nothing, _ = encoder.encode_files([files[2]], progress=False)
     assert nothing.shape == (0, 128)
+    one, _ = encoder.encode_files(files[0], progress=False)
+    torch.testing.assert_close(one, embeddings[:1], atol=1e-5, rtol=1e-4)
 
 
 def test_windows_average_to_the_file(encoder, files):
@@ -88,7 +90,7 @@ def test_batches_hold_similar_lengths_and_stay_bounded():
     assert batches_by_length({}, 10) == []
 
 
-@pytest.mark.parametrize("source", ["no/such/folder", "./nothing", "results"])
+@pytest.mark.parametrize("source", ["no/such/folder", "./nothing", "results", "tests/nothing"])
 def test_no_model_there(source):
     with pytest.raises(ValueError, match="holds no model"):
         AudioEncoder.from_hparams(source)

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from cochlea_sb.audio import read_audio
 from cochlea_sb.data.synthetic import write_library
 
 ROOT = Path(__file__).parent.parent
+PRECISION = ["--precision", "bf16", "--eval_precision", "bf16"]
 SMALL = ["--batch_size", "16", "--number_of_epochs", "2", "--steps_per_epoch", "6", "--num_proc", "1"]
 
 
@@ -155,16 +157,17 @@ def test_two_processes_train_one_model(library, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("The model is in") == 1
+    assert done.stdout.count("The model, after 2 epochs, is in") == 1
     assert len((tmp_path / "run" / "train_log.txt").read_text().splitlines()) == 2
     weights = torch.load(tmp_path / "run" / "embedding_model.ckpt")
     assert not any(name.startswith("module.") for name in weights)
 
 
-def test_a_finished_run_goes_on_with_more_epochs(results, library, tmp_path):
+def test_a_finished_run_goes_on_with_more_epochs_in_mixed_precision(results, library, tmp_path):
     folder, _ = results
     before = torch.load(folder / "embedding_model.ckpt")["project.0.weight"]
-    finish(train(library, folder, *SMALL[:2], "--number_of_epochs", 3, *SMALL[4:]))
+    out, _ = finish(train(library, folder, *SMALL[:2], "--number_of_epochs", 3, *SMALL[4:], *PRECISION))
+    assert "after 3 epochs" in out
     assert len((folder / "train_log.txt").read_text().splitlines()) == 3
     assert not torch.equal(torch.load(folder / "embedding_model.ckpt")["project.0.weight"], before)
 
@@ -197,9 +200,10 @@ def mistakes(tmp_path):
         (["--data_folder", "{}/nowhere"], "which is not a folder"),
         (["--data_folder", "{}/single"], "holds one sound"),
         (["--sounds_per_class", "4", "--batch_size", "5000"], "batch_size is 5000 and the corpus has"),
-        (["--batch_sise", "5"], "has no key 'batch_sise'"),
+        (["--batch_sise", "5"], "has no key 'batch_sise': did you mean 'batch_size'?"),
         (["--device", "cuda:63"], "device is 'cuda:63', which can't be used here"),
         (["--lr"], "--lr has no value"),
+        (["--number_of_epochs", "1.5"], "--number_of_epochs is 1.5: expected a whole number"),
         (["--lr", "fast"], "--lr is 'fast': expected a number"),
         (["--valid_folds", "5"], "--valid_folds is 5: expected a list such as [5]"),
         (["--folder_labels", "maybe"], "--folder_labels is 'maybe': expected True or False"),
@@ -227,7 +231,16 @@ def test_no_model_no_labels_no_query(capsys, monkeypatch, mistakes, results):
     assert code == 2 and "a.txt" in err
 
 
-def test_a_checkpoint_of_another_model_is_refused(capsys, monkeypatch, results, library):
-    arguments = ["--data_folder", library, "--output_folder", results[0], "--embedding_size", "64", *SMALL]
+def test_a_folder_of_another_run_is_refused(capsys, monkeypatch, results, library, mistakes):
+    for changed in (["--embedding_size", "64"], ["--data_folder", mistakes / "texts"], ["--lr", "0.1"]):
+        arguments = ["--data_folder", library, "--output_folder", results[0], *SMALL, *changed]
+        code, err = said_to(capsys, monkeypatch, "train", "hparams/cnn.yaml", *arguments)
+        assert code == 2 and "holds a run with other settings" in err and "choose another --output_folder" in err
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(capsys, monkeypatch, results, library, tmp_path):
+    shutil.copytree(results[0], tmp_path / "run")
+    (tmp_path / "run" / "train.yaml").unlink()
+    arguments = ["--data_folder", library, "--output_folder", tmp_path / "run", "--embedding_size", "64", *SMALL]
     code, err = said_to(capsys, monkeypatch, "train", "hparams/cnn.yaml", *arguments)
     assert code == 2 and "does not fit this experiment" in err and "choose another --output_folder" in err

@@ -94,8 +94,9 @@ class RandomProjectionIndex:
             Exact cosines in descending order, ties by id; fewer columns where the index holds fewer than ``k``.
         ids : np.ndarray, int64, of the same shape
         """
-        if k < 1 or effort < 1:
-            raise ValueError(f"k is {k} and effort is {effort}: expected both to be at least 1.")
+        for name, value in (("k", k), ("effort", effort)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}: expected at least 1.")
         queries = np.asarray(queries)
         unit = unit_rows(queries[None] if queries.ndim == 1 else queries, self.planes.shape[0])
         k = min(k, len(self))
