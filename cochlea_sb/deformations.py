@@ -11,6 +11,8 @@ section 3.4) or `OneKindPerBatch` (the zounds experiments).
 Axes: B batch, T frames, M mel bands.
 """
 
+import zlib
+
 import torch
 from torch import nn
 
@@ -317,10 +319,11 @@ class OneKindPerBatch(Composition):
 
     def forward(self, energies, others=None, generator=None):
         """Deform mel energies; see `Deformation`."""
-        # Drawn on the CPU: the choice steers Python, and reading it back from a GPU would stall the step.
-        seed = generator.initial_seed() if generator is not None else int(torch.randint(2**31, ()))
-        kind = torch.randint(len(self.deformations), (), generator=torch.Generator().manual_seed(seed))
-        return self.deformations[int(kind)](energies, others, generator)
+        # The choice steers Python. A generator's state lies on the CPU, its draws may not: reading one would stall.
+        kind = int(torch.randint(2**31, ())) if generator is None else zlib.crc32(bytes(generator.get_state()))
+        deformed = self.deformations[kind % len(self.deformations)](energies, others, generator)
+        uniform(0, 1, energies, generator)  # moves the generator on, even if the deformation drew nothing
+        return deformed
 
 
 class OneKindPerExample(Composition):

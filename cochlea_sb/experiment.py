@@ -17,6 +17,8 @@ MODEL_KEYS = ("sample_rate", "compute_features", "mean_var_norm", "embedding_mod
 CORPUS_KEYS = ("data_folder", "dataset", "config", "split", "folder_labels", "num_proc", "sounds_per_class")
 # The keys that may differ when a run goes on.
 MAY_CHANGE = {"number_of_epochs", "lr_schedule", "epoch_counter", "num_proc", "ckpt_interval_minutes", "evaluate_all"}
+# Where the run lies, and what holds its paths: a folder that was moved, or is spelt otherwise, is the same run.
+MAY_CHANGE |= {"output_folder", "save_folder", "train_log", "train_logger", "checkpointer"}
 MODEL_HEADER = "# A cochlea_sb encoder: load it with cochlea_sb.AudioEncoder.from_hparams(this folder).\n"
 MODEL_FOOTER = """
 modules:
@@ -47,7 +49,7 @@ def parse_arguments(argv):
     overrides : dict
     """
     options = {f"--{name}" for name in RunOptions().as_dict()} | {"-h", "--help"}
-    theirs, overrides, key = [], {}, None
+    theirs, overrides, key, unset = [], {}, None, object()
     for token in argv:
         if token.startswith("--") and len(token) > 2 or token == "-h":
             name, equals, value = token.partition("=")
@@ -55,16 +57,19 @@ def parse_arguments(argv):
             if key is None:
                 theirs.append(token)
             else:
-                overrides[key] = parse_value(value) if equals else None
-        elif key is not None and overrides[key] is None:
+                overrides[key] = parse_value(value) if equals else unset
+        elif key is not None and overrides[key] is unset:
             overrides[key] = parse_value(token)
         elif key is not None:
             raise ValueError(f"'{token}' follows the value of --{key}: expected one value; quote it if it has spaces.")
         else:
             theirs.append(token)
-    unset = [key for key, value in overrides.items() if value is None]
-    if unset:
-        raise ValueError(f"--{unset[0]} has no value: give one after it.")
+    for key, value in overrides.items():
+        if value is unset:
+            raise ValueError(f"--{key} has no value: give one after it.")
+    local_rank = os.environ.get("LOCAL_RANK")
+    if "cuda" in theirs and local_rank is not None:  # torchrun: each process has a GPU of its own
+        theirs[theirs.index("cuda")] = f"cuda:{local_rank}"
     hparams_file, run_opts, _ = RunOptions.from_command_line_args(theirs)
     if not os.path.isfile(hparams_file):
         raise ValueError(f"'{hparams_file}' is not a file: the first argument names a yaml such as hparams/cnn.yaml.")
@@ -72,13 +77,12 @@ def parse_arguments(argv):
 
 
 def parse_value(text):
-    """A yaml value; the text itself where it is the path of something or no yaml."""
-    if os.path.exists(os.path.expanduser(text)):
-        return text
+    """A yaml value; the text itself where it is no yaml, or no number or list but the path of something."""
     try:
-        return ruamel.yaml.YAML(typ="safe").load(text)
+        value = ruamel.yaml.YAML(typ="safe").load(text)
     except ruamel.yaml.YAMLError:
         return text
+    return text if isinstance(value, (str, dict)) and os.path.exists(os.path.expanduser(text)) else value
 
 
 def load_experiment(hparams_file, overrides):

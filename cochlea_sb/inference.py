@@ -4,6 +4,7 @@ Axes: B batch, S samples, T frames, W windows, M mel bands, D embedding dimensio
 """
 
 import os
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from tqdm import tqdm
 
 from cochlea_sb.audio import AudioError, read_audio
-from cochlea_sb.encoders.windowed import cut_windows
+from cochlea_sb.encoders.windowed import WINDOWS_AT_ONCE, cut_windows
 from cochlea_sb.experiment import check_device
 
-FILES_AT_ONCE = 256  # decoded together and sorted by length, so that batches hold little padding
-BATCH_SECONDS = 240  # sound in one batch, padding included: bounds memory
+FILES_AT_ONCE = 256  # sorted by length together, so that batches hold little padding ...
+SECONDS_AT_ONCE = 3600  # ... unless they hold this much sound before: bounds memory
+BATCH_SECONDS = 240  # sound in one batch, padding included
 
 
 class AudioEncoder(EncoderClassifier):
@@ -161,7 +163,7 @@ class AudioEncoder(EncoderClassifier):
         with self.inference_ctx:
             frames = features(self.load_audio(path)[None])
             windows = cut_windows(frames, hop, encoder.silence)[0]  # [W, T, M], a view of the frames
-            embeddings = torch.cat([encoder(block)[:, 0] for block in windows.split(512)])
+            embeddings = torch.cat([encoder(block)[:, 0] for block in windows.split(WINDOWS_AT_ONCE)])
         return embeddings, torch.arange(len(embeddings), dtype=torch.float64) * hop * frame_seconds
 
     def encode_files(self, paths, progress=True):
@@ -181,26 +183,34 @@ class AudioEncoder(EncoderClassifier):
             Reason by path.
         """
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-        embeddings, problems = {}, {}
-        with (
-            ThreadPoolExecutor(os.cpu_count()) as pool,
-            tqdm(total=len(paths), disable=not progress, unit="file", desc="Encoding") as bar,
-        ):
-            for first in range(0, len(paths), FILES_AT_ONCE):
-                rows = range(first, min(first + FILES_AT_ONCE, len(paths)))
-                wavs = {}
-                for row, wav in zip(rows, pool.map(self._try_to_read, paths[first : rows.stop]), strict=True):
-                    if isinstance(wav, AudioError):
-                        problems[paths[row]] = str(wav)
-                    else:
-                        wavs[row] = wav
+        embeddings, problems, wavs = {}, {}, {}
+        bar = tqdm(self._read_ahead(paths), total=len(paths), disable=not progress, unit="file", desc="Encoding")
+        for row, wav in enumerate(bar):
+            if isinstance(wav, AudioError):
+                problems[paths[row]] = str(wav)
+            else:
+                wavs[row] = wav
+            held = sum(map(len, wavs.values())) >= SECONDS_AT_ONCE * self.sample_rate
+            if held or len(wavs) == FILES_AT_ONCE or row == len(paths) - 1:
                 for batch in batches_by_length(wavs, BATCH_SECONDS * self.sample_rate):
                     vectors = self._encode_padded([wavs[row] for row in batch])
                     embeddings.update(zip(batch, vectors, strict=True))
-                bar.update(len(rows))
+                wavs = {}
         size = self.mods.embedding_model.embedding_size
         ordered = [embeddings[row] for row in sorted(embeddings)]
         return (torch.stack(ordered) if ordered else torch.empty(0, size)), problems
+
+    def _read_ahead(self, paths):
+        """Yield what `_try_to_read` gives for each path, decoding a few ahead in threads."""
+        threads = os.cpu_count() or 1
+        with ThreadPoolExecutor(threads) as pool:
+            ahead = deque()
+            for path in paths:
+                ahead.append(pool.submit(self._try_to_read, path))
+                if len(ahead) > 2 * threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
     def _try_to_read(self, path):
         try:

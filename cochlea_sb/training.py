@@ -107,8 +107,10 @@ class EmbeddingBrain(sb.Brain):
         sounds = torch.cat([batch.sounds, batch.sounds])
         with torch.autocast(self.device_type, enabled=False):
             energies = energies_from_log_mel(torch.cat([batch.anchors, batch.neighbours]), floor)
-            # The order of a batch is random, so a rotation by any amount mixes strangers.
-            mixed_in = int(torch.randint(1, len(sounds), (), generator=torch.Generator().manual_seed(batch.seed)))
+            # The order of a batch is random, so a rotation mixes strangers, unless it is by half: the pairs.
+            half = len(batch.sounds)
+            mixed_in = 1 + batch.seed % max(1, 2 * half - 2)
+            mixed_in += half > 1 and mixed_in >= half
             others = energies.roll(mixed_in, 0)
             deformed = log_mel_from_energies(self.hparams.deformation(energies, others, generator), floor)
         if stage != sb.Stage.TRAIN:
@@ -146,7 +148,7 @@ class EmbeddingBrain(sb.Brain):
             self.scaler.scale(loss / self.grad_accumulation_factor).backward()
         if should_step:
             self.optimizers_step()
-            self.lr_schedule.step()
+        self.lr_schedule.step()  # its steps are batches, however many of them make an update
         self.on_fit_batch_end(batch, outputs, loss, should_step)
         return loss.detach()
 
@@ -165,7 +167,7 @@ class EmbeddingBrain(sb.Brain):
             n_new = len(losses)
             self.unread_losses = []
             avg_loss += (float(losses.sum()) - n_new * avg_loss) / max(self.step, n_new)
-            if not torch.isfinite(torch.tensor(avg_loss)):
+            if not math.isfinite(avg_loss):
                 raise ValueError(
                     f"The loss stopped being a number around step {self.step}: lower the learning rate (lr), or, in "
                     "mixed precision, try --precision fp32."
@@ -195,8 +197,8 @@ class EmbeddingBrain(sb.Brain):
         )
         meta = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
         self.hparams.train_logger.log_stats(meta, {"loss": self.train_loss}, valid or None)
+        run_on_main(self.leave_results)  # before the checkpoint: a run that counts as finished has left its model
         self.checkpointer.save_and_keep_only(meta={"epoch": epoch} | valid, num_to_keep=1)
-        run_on_main(self.leave_results)
 
     def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
         """`speechbrain.Brain.fit` for a `PairBatches` loader, with or without one to validate on."""
@@ -228,7 +230,7 @@ class EmbeddingBrain(sb.Brain):
 
     def leave_results(self):
         """Write the model and the pictures; on the main process."""
-        if self.export is not None:
+        if self.export is not None and not self.debug:
             self.export(raw_encoder(self.modules.embedding_model))
         folder = Path(self.hparams.output_folder)
         try:

@@ -34,12 +34,13 @@ def main(argv):
     vectors = embed_bank(encoder.mods.embedding_model, bank).numpy()
     index = RandomProjectionIndex.build(vectors)
 
-    names, labels = frames["path"], column(frames, "label") or [""] * len(frames)
+    names = frames["path"]
+    labels = [label or "" for label in column(frames, "label") or [""] * len(frames)]
     if arguments.query is None:
         candidates = hold_out(frames, [5])[1] or list(range(len(frames)))
         row = int(np.random.default_rng(arguments.seed).choice(candidates))
         query, name = vectors[row], names[row]
-        own = column(frames, "source") or names
+        own = [source or name for source, name in zip(column(frames, "source") or names, names, strict=True)]
         index.remove([other for other in range(len(frames)) if own[other] == own[row]])
     else:
         query, name = encoder.encode_file(arguments.query).numpy(), arguments.query

@@ -51,6 +51,8 @@ def main(argv):
     check_device(run_opts.device)
     sb.utils.distributed.ddp_init_group(run_opts)
     hparams, text = load_experiment(hparams_file, overrides)
+    if run_opts.ckpt_interval_steps > 0:
+        hparams["ckpt_interval_minutes"] = 0  # SpeechBrain takes one of the two
     output_folder = Path(hparams["output_folder"])
     check_same_run(output_folder, text)
     sb.create_experiment_directory(output_folder)

@@ -17,6 +17,8 @@ from cochlea_sb.data.sounds import load_sounds
 from cochlea_sb.data.synthetic import synthetic_library
 from cochlea_sb.features import LogMel
 
+UNREAD = datasets.Features(audio={"bytes": datasets.Value("binary"), "path": datasets.Value("string")})
+
 
 def write_tone(path, hz=440, seconds=0.5, rate=16000):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +71,12 @@ def test_metadata_that_names_a_missing_file_reports_it(folder):
 
 
 @pytest.mark.parametrize(
-    "text, sentence", [("a,b\n1,2\n", "expected one called file_name"), ('"', "could not be read as a table")]
+    "text, sentence",
+    [
+        ("a,b\n1,2\n", "expected one called file_name"),
+        ('"', "could not be read as a table"),
+        ("file_name,label\n,x\n", "a row without file_name"),
+    ],
 )
 def test_bad_metadata_is_one_sentence(folder, text, sentence):
     (folder / "metadata.csv").write_text(text)
@@ -181,19 +188,53 @@ def toy(**columns):
 def test_folds_are_held_out_where_there_are_some():
     frames = toy(fold=[1, 2, 5, 5])
     assert hold_out(frames, [5]) == ([0, 1], [2, 3])
-    assert hold_out(toy(fold=["1", "5"]), [5]) == ([0], [1])
-    assert hold_out(toy(fold=[1.0, 5.0, None]), [5]) == ([0, 2], [1])
-    assert hold_out(toy(fold=["a", "test"]), ["test"]) == ([0], [1])
+    assert hold_out(toy(fold=["1", "5", "5"]), [5]) == ([0], [1, 2])
+    assert hold_out(toy(fold=[1.0, 5.0, None, 5.0]), [5]) == ([0, 2], [1, 3])
+    assert hold_out(toy(fold=["a", "test", "test"]), ["test"]) == ([0], [1, 2])
+
+
+def test_a_source_is_never_on_both_sides():
+    frames = toy(fold=["1", None, "5", "5", "2"], source=["z", "y", "z", "x", "w"])
+    assert hold_out(frames, [5]) == ([1, 4], [2, 3])  # the take of z in fold 1 is in neither
 
 
 def test_elsewhere_a_stable_share_of_the_sources_is():
-    sources = [f"take {number // 3}" for number in range(300)]
+    sources = [f"take {number // 3}" for number in range(900)]
     train, out = hold_out(toy(source=sources), [5], 0.1)
-    assert len(out) == 30 and sorted(train + out) == list(range(300))
+    assert 60 <= len(out) <= 120 and sorted(train + out) == list(range(900))
     assert not {sources[row] for row in train} & {sources[row] for row in out}
-    again = hold_out(toy(source=sources[:297]), [5], 0.1)[1]
-    assert len(set(again) - set(out)) <= 3  # a sound less changes next to nothing
+    assert hold_out(toy(source=sources[:600]), [5], 0.1)[1] == [row for row in out if row < 600]
     assert hold_out(toy(source=["a", "b", "c"]), [5], 0.1) == ([0, 1, 2], [])
+    assert len(hold_out(toy(source=list(range(900))), [5], 0.1)[1]) > 40  # numbers will do
+    assert len(hold_out(datasets.Dataset.from_dict({"path": ["<bytes>"] * 900}), [5], 0.1)[1]) > 40
+
+
+def test_too_little_to_hold_out_and_too_much():
+    assert hold_out(toy(fold=[1, 1, 5]), [5]) == ([0, 1, 2], [])
+    with pytest.raises(ValueError, match="All 3 sounds are in the held-out folds"):
+        hold_out(toy(fold=[5, 5, 5]), [5])
+
+
+def test_the_choice_does_not_hang_on_how_the_folder_is_spelt(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert (
+        load_sounds(folder.name)["audio"] == load_sounds(folder)["audio"] == load_sounds(f"./{folder.name}/")["audio"]
+    )
+
+
+def test_rows_without_audio_and_names_that_are_not_text_are_reported(tmp_path, folder):
+    rows = datasets.Dataset.from_dict({"audio": [None, {"bytes": None, "path": None}]}, features=UNREAD)
+    frames = compute_frames(rows, LogMel(), num_proc=1, cache_folder=tmp_path / "cache")
+    assert all("holds no audio" in problem for problem in frames["problem"])
+    with open(os.fsencode(folder) + b"/caf\xe9.wav", "wb") as file:
+        file.write((folder / "a.wav").read_bytes())
+    _, problems = load_corpus(LogMel(), folder, num_proc=1)
+    assert any("caf" in path for path, _ in problems)
+
+
+def test_parquet_beside_audio_is_not_the_corpus(folder):
+    datasets.Dataset.from_dict({"x": [1]}).to_parquet(folder / "table.parquet")
+    assert len(load_sounds(folder)) == 6
 
 
 def test_column_is_none_where_nothing_is_known():

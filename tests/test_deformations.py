@@ -234,6 +234,9 @@ def test_kinds_are_one_a_batch_and_one_an_example():
         after = OneKindPerBatch(kinds)(before, generator=torch.Generator().manual_seed(seed))
         changed = (after != before).flatten(1).any(1)
         assert changed.all() or not changed.any()
+    generator = torch.Generator().manual_seed(0)
+    changes = [bool((OneKindPerBatch(kinds)(before, generator=generator) != before).any()) for _ in range(20)]
+    assert 3 < sum(changes) < 17  # a generator that is kept goes on to other kinds
     after = OneKindPerExample(kinds)(before)
     assert int((after != before).flatten(1).any(1).sum()) == 20
 

@@ -46,6 +46,21 @@ def test_padding_changes_nothing(encoder):
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
+def test_mixed_precision_still_gives_float32_of_unit_norm(encoder):
+    with torch.autocast("cpu", torch.bfloat16):
+        for frames in (96, 300):
+            embeddings = encoder(torch.randn(2, frames, 64))
+            assert embeddings.dtype == torch.float32
+            torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(2, 1))
+
+
+def test_a_long_sound_is_embedded_in_blocks(encoder, monkeypatch):
+    frames = torch.randn(1, 1000, 64)
+    whole = encoder(frames)
+    monkeypatch.setattr("cochlea_sb.encoders.windowed.WINDOWS_AT_ONCE", 3)
+    torch.testing.assert_close(encoder(frames), whole, atol=1e-5, rtol=1e-4)
+
+
 def test_a_gain_changes_nothing(encoder):
     frames = torch.randn(2, 96, 64)
     torch.testing.assert_close(encoder(frames), encoder(frames - 3.0), atol=1e-4, rtol=1e-3)

@@ -54,6 +54,12 @@ def test_edges():
     assert repr(equal) == "RandomProjectionIndex(20 vectors of 8 dimensions)"
 
 
+def test_values_near_the_limits_of_float32():
+    index = RandomProjectionIndex.build(np.array([[3e38, 3e38], [1e-30, 0]], np.float32))
+    scores, ids = index.query(np.array([1, 1]), k=2)
+    assert ids.tolist() == [0, 1] and np.allclose(scores, [1, 0.5**0.5])
+
+
 def test_add_and_remove():
     vectors = clustered(300, 32)
     index = RandomProjectionIndex.build(vectors[:200], ids=np.arange(200) + 2**40)

@@ -53,7 +53,6 @@ def test_every_command_and_block_runs(session):
     ran = list(commands())
     assert len(ran) >= 5
     for command in ran:
-        # Values that the README's own command gives come last, so they hold where they are smaller anyway.
         command = [word.replace("~", str(session)) for word in command]
         done = subprocess.run(
             command, cwd=session, env=os.environ | {"HOME": str(session)}, capture_output=True, text=True, timeout=300

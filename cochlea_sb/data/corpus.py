@@ -59,9 +59,9 @@ def load_corpus(
 def hold_out(frames, folds=(), share=0.1):
     """Split a corpus into training rows and held-out rows.
 
-    Where the corpus has a column ``fold`` that knows one of ``folds``, those folds are held out. Elsewhere a share of
-    the sources is (of the sounds, where there is no column ``source``), chosen by a hash of their names: the choice
-    stays when the corpus is loaded again.
+    Where the corpus has a column ``fold`` that knows one of ``folds``, those folds are held out. Elsewhere about a
+    ``share`` of the sources is (of the sounds, where there is no column ``source``): those whose name has a low hash,
+    so that the choice stays when the corpus is loaded again or grows. A source is never on both sides.
 
     Arguments
     ---------
@@ -73,24 +73,38 @@ def hold_out(frames, folds=(), share=0.1):
     Returns
     -------
     train, held_out : list of int
-        Rows. ``held_out`` is empty where fewer than two sources would be in it.
+        Rows. ``held_out`` is empty where it would have fewer than two.
+
+    Raises
+    ------
+    ValueError
+        If everything would be held out.
     """
-    if folds and "fold" in frames.column_names:
-        wanted = {str(fold) for fold in folds}
-        chosen = [str(fold).removesuffix(".0") in wanted for fold in frames["fold"]]
-        if any(chosen):
-            return rows_where(chosen, False), rows_where(chosen, True)
-    names = frames["source"] if "source" in frames.column_names else frames["path"]
-    names = [path if name is None else name for name, path in zip(names, frames["path"], strict=True)]
-    shuffled = sorted(set(names), key=lambda name: (zlib.crc32(name.encode("utf-8", "surrogateescape")), name))
-    out = set(shuffled[: int(len(shuffled) * share)])
-    chosen = [len(out) > 1 and name in out for name in names]
-    return rows_where(chosen, False), rows_where(chosen, True)
-
-
-def rows_where(chosen, wanted):
-    """Numbers of the rows whose flag is ``wanted``."""
-    return [row for row, flag in enumerate(chosen) if flag == wanted]
+    paths = frames["path"]
+    sources = frames["source"] if "source" in frames.column_names else [None] * len(frames)
+    # A sound without a source is its own; one without a path goes by its row.
+    names = [
+        f"{row}" if source is None and path == "<bytes>" else f"{path if source is None else source}"
+        for row, (path, source) in enumerate(zip(paths, sources, strict=True))
+    ]
+    wanted = {str(fold) for fold in folds}
+    in_folds = (
+        [str(fold).removesuffix(".0") in wanted for fold in frames["fold"]] if "fold" in frames.column_names else []
+    )
+    if any(in_folds):
+        out = {name for name, held in zip(names, in_folds, strict=True) if held}
+    else:
+        out = {name for name in names if zlib.crc32(name.encode("utf-8", "surrogateescape")) < share * 2**32}
+        in_folds = [name in out for name in names]
+    held_out = [row for row, held in enumerate(in_folds) if held]
+    if len(held_out) < 2:
+        return list(range(len(frames))), []
+    train = [row for row, name in enumerate(names) if name not in out]
+    if not train:
+        raise ValueError(
+            f"All {len(frames)} sounds are in the held-out folds {list(folds)}: set valid_folds to others."
+        )
+    return train, held_out
 
 
 def write_problems(problems, path):

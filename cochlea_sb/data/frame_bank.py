@@ -56,8 +56,8 @@ class FrameBank:
         device : str
             Where the tensor should lie: a CUDA device, or else the CPU.
         max_bytes : int, optional
-            What the tensor may occupy there; half of the device's free memory by default. A larger corpus stays in a
-            memory-mapped file beside the cache, and crops travel to the device instead.
+            What the tensor may occupy there; by default half of the GPU's free memory, or half of the machine's. A
+            larger corpus stays in a memory-mapped file beside the cache, and crops travel to the device instead.
 
         Returns
         -------
@@ -67,7 +67,7 @@ class FrameBank:
         lengths = torch.tensor(frames["n_frames"], dtype=torch.int64)
         shape = (int(lengths.sum()), front_end.n_mels)
         n_bytes = 2 * shape[0] * shape[1]
-        fits = n_bytes <= (half_of_free_memory(device) if max_bytes is None else max_bytes)
+        fits = n_bytes <= (half_of_memory(device) if max_bytes is None else max_bytes)
         if fits:
             tensor = torch.empty(shape, dtype=torch.float16, device=device)
             copy_rows(frames, tensor)
@@ -154,8 +154,8 @@ class FrameBank:
         return (total / len(self.frames)).float()
 
 
-def half_of_free_memory(device):
-    """Half of a GPU's free memory, or of the machine's, in bytes."""
+def half_of_memory(device):
+    """Half of a GPU's free memory, or of all the machine's, in bytes."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 2
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -69,8 +69,11 @@ def frames_of_batch(batch, settings):
     front_end = LogMel(**settings)
     columns = {"path": [], "frames": [], "n_frames": [], "problem": []}
     for audio in batch["audio"]:
+        audio = audio or {"bytes": None, "path": None}
         frames, problem = np.zeros((0, front_end.n_mels), np.float16), None
         try:
+            if audio["bytes"] is None and audio["path"] is None:
+                raise AudioError("A row of the dataset holds no audio: expected bytes or a path.")
             wav = read_audio(audio, front_end.sample_rate)
             frames = front_end(torch.from_numpy(wav)[None])[0].numpy().astype(np.float16)
         except AudioError as error:

@@ -51,7 +51,7 @@ class PairBatches(torch.utils.data.Dataset):
     window_frames : int
         How many frames of a crop are certain to lie within the sound, where it is long enough.
     neighbour_seconds : float
-        Largest distance of an anchor and its neighbour; at 0 they are the same crop.
+        Largest distance of an anchor's window and its neighbour's; at 0 they are the same crop.
     max_seconds : float
         Duration at which a sound stops gaining weight.
     quiet_weight : float in [0, 1]
@@ -84,9 +84,9 @@ class PairBatches(torch.utils.data.Dataset):
             raise ValueError(
                 "The corpus holds one sound: triplets need negatives from other sounds; add at least one more file."
             )
-        if not 1 <= batch_size <= len(bank):
+        if not 2 <= batch_size <= len(bank):
             raise ValueError(
-                f"batch_size is {batch_size} and the corpus has {len(bank)} sounds to train on: expected 1 to "
+                f"batch_size is {batch_size} and the corpus has {len(bank)} sounds to train on: expected 2 to "
                 f"{len(bank)}, so that a batch has negatives; use --batch_size {len(bank)} or less, or more sounds."
             )
         self.bank, self.batch_size, self.steps, self.seed, self.rank = bank, batch_size, steps, seed, rank

@@ -16,10 +16,12 @@ import pandas
 import pyarrow as pa
 from datasets.fingerprint import Hasher
 
+from cochlea_sb.audio import AUDIO_EXTENSIONS
+
 METADATA_READERS = {
     # As text: a label "NA" or a fold "05" stays what it is; only an empty cell is empty.
     "metadata.csv": partial(pandas.read_csv, dtype=str, keep_default_na=False, na_values=[""]),
-    "metadata.jsonl": lambda path: pandas.read_json(path, lines=True),
+    "metadata.jsonl": partial(pandas.read_json, lines=True, dtype=False),
     "metadata.parquet": pandas.read_parquet,
 }
 UNDECODED = datasets.Audio(decode=False)
@@ -62,16 +64,17 @@ def load_sounds(data_folder=None, dataset=None, *, config=None, split="train", f
         raise ValueError("Give either data_folder (a folder of sounds) or dataset (an id on the Hub), one of the two.")
     if dataset is not None:
         return as_sounds(load_from_hub(dataset, config, split), dataset, split)
-    folder = Path(data_folder).expanduser()
+    folder = Path(data_folder).expanduser().resolve()  # a sound has one name, however the folder is spelt
     if not folder.is_dir():
         raise ValueError(
             f"data_folder is '{data_folder}', which is not a folder; give the folder that holds the sounds."
         )
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
         return as_sounds(datasets.load_from_disk(str(folder)), folder, split)
-    shards = sorted(path for path in folder.rglob("*.parquet") if path.name != "metadata.parquet")
-    if shards:
-        files = {split: [str(path) for path in shards]}
+    paths, _ = walk(folder)
+    suffixes = {os.path.splitext(path)[1].lower() for path in paths}
+    if ".parquet" in suffixes and not suffixes & AUDIO_EXTENSIONS:
+        files = {split: sorted(path for path in paths if path.endswith(".parquet"))}
         return as_sounds(datasets.load_dataset("parquet", data_files=files), folder, split)
     return list_folder(folder, folder_labels)
 
@@ -104,9 +107,12 @@ def as_sounds(loaded, name, split):
         columns = ", ".join(loaded.column_names)
         raise ValueError(f"'{name}' has no audio column: its columns are {columns}; one must be of type Audio.")
     loaded = loaded.cast_column("audio", UNDECODED)
-    if isinstance(loaded.features.get("label"), datasets.ClassLabel):
-        names = loaded.features["label"].names
-        labels = [None if label is None or label < 0 else names[label] for label in loaded["label"]]
+    label_feature = loaded.features.get("label")
+    if label_feature is not None and label_feature != datasets.Value("string"):
+        labels = list(loaded["label"])
+        if isinstance(label_feature, datasets.ClassLabel):
+            labels = [None if label is None or label < 0 else label_feature.names[label] for label in labels]
+        labels = [None if label is None else str(label) for label in labels]
         loaded = loaded.remove_columns("label").add_column("label", pa.array(labels, pa.string()))
     if len(loaded) == 0:
         raise ValueError(f"'{name}' holds no sounds; choose a dataset or a split that has rows.")
@@ -139,6 +145,8 @@ def list_folder(folder, folder_labels=False):
     if folder_labels:
         for path, row in rows.items():
             row.setdefault("label", os.path.basename(os.path.dirname(path)))
+    # Arrow holds UTF-8 alone: another name is escaped, is then not found, and is so reported.
+    rows = {os.fsencode(path).decode("utf-8", "backslashreplace"): row for path, row in rows.items()}
     paths = sorted(rows)
     columns = {"audio": pa.array([{"bytes": None, "path": path} for path in paths], UNDECODED.pa_type)}
     for name in sorted({name for row in rows.values() for name in row} - {"audio"}):
@@ -182,7 +190,13 @@ def read_metadata(file):
     if "file_name" not in table.columns:
         columns = ", ".join(map(str, table.columns))
         raise ValueError(f"'{file}' has the columns {columns}: expected one called file_name, relative to its folder.")
-    return [{key: value for key, value in row.items() if not pandas.isna(value)} for row in table.to_dict("records")]
+    rows = [
+        {key: value for key, value in row.items() if not (pandas.api.types.is_scalar(value) and pandas.isna(value))}
+        for row in table.to_dict("records")
+    ]
+    if not all("file_name" in row for row in rows):
+        raise ValueError(f"'{file}' has a row without file_name: expected the name of a file in each.")
+    return rows
 
 
 def file_stamp(path):

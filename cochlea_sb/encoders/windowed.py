@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from cochlea_sb.features import audibility, level
 
+WINDOWS_AT_ONCE = 512  # bounds memory
 WINDOW_FRAMES = 96  # 0.96 s, the context of Jansen et al. 2017, section 4.1
 
 
@@ -51,13 +52,16 @@ class WindowEncoder(nn.Module):
         """
         windows = cut_windows(frames, self.hop_frames, self.silence)  # [B, W, 96, M]
         n_windows = windows.shape[1]
-        embeddings = F.normalize(self.embed(windows.flatten(0, 1)).float(), dim=-1)
+        flat = windows.flatten(0, 1)
+        # A recording of hours has thousands of windows; in training, statistics want the batch in one piece.
+        blocks = [flat] if self.training else flat.split(WINDOWS_AT_ONCE)
+        embeddings = torch.cat([F.normalize(self.embed(block).float(), dim=-1) for block in blocks])
         if n_windows > 1:
             starts = torch.arange(n_windows, device=frames.device) * self.hop_frames
             weights = window_weights(real_frames(frames, lens)[:, None], starts, self.hop_frames)  # [B, W]
             peaks = level(windows).amax(2)
             weights = weights * audibility(peaks, peaks.amax(1, keepdim=True))
-            embeddings = torch.einsum("bwd,bw->bd", embeddings.unflatten(0, (-1, n_windows)), weights)
+            embeddings = (embeddings.unflatten(0, (-1, n_windows)) * weights[..., None]).sum(1)
             embeddings = F.normalize(embeddings, dim=-1)
         return embeddings[:, None]
 
@@ -109,7 +113,7 @@ def window_weights(n_frames, starts, hop_frames):
 
 
 @torch.no_grad()
-def embed_bank(encoder, bank, batch_windows=512):
+def embed_bank(encoder, bank, batch_windows=WINDOWS_AT_ONCE):
     """Embed every sound of a `FrameBank`, in batches of windows whatever the sounds' lengths.
 
     Arguments

@@ -12,7 +12,7 @@ from cochlea_sb.encoders.windowed import embed_bank
 from cochlea_sb.metrics import query_by_example
 
 
-def compare_retrieval(encoder, bank, labels, sources=None, *, mean=None, ks=(1, 5, 10), seed=0):
+def compare_retrieval(encoder, bank, labels, sources=None, *, ks=(1, 5, 10), seed=0):
     """Retrieval of an encoder and of what it has to beat, on the same sounds.
 
     Arguments
@@ -21,8 +21,6 @@ def compare_retrieval(encoder, bank, labels, sources=None, *, mean=None, ks=(1, 
         In evaluation mode.
     bank : FrameBank
     labels, sources : list of str or None, [sounds]
-    mean : torch.Tensor [mels], optional
-        Mean frame that the baseline subtracts; that of ``bank`` by default.
     ks : tuple of int
     seed : int
         Of the random embeddings.
@@ -32,7 +30,7 @@ def compare_retrieval(encoder, bank, labels, sources=None, *, mean=None, ks=(1, 
     dict
         Figures of `query_by_example` by row: ``random``, ``log-mel``, ``model``.
     """
-    baseline = FlattenedLogMel(bank.mean() if mean is None else mean, encoder.silence, encoder.hop_frames)
+    baseline = FlattenedLogMel(bank.mean(), encoder.silence, encoder.hop_frames)
     chance = torch.randn(len(bank), 128, generator=torch.Generator().manual_seed(seed))
     embeddings = {
         "random": F.normalize(chance, dim=1),

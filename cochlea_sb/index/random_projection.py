@@ -181,7 +181,7 @@ class RandomProjectionIndex:
             ]
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"'{folder}' is not a readable index ({error}): build it again.") from error
-        if manifest.get("version") != VERSION or manifest.get("vectors") != len(arrays[1]):
+        if manifest.get("version") != VERSION or {len(array) for array in arrays[:3]} != {manifest.get("vectors")}:
             raise ValueError(f"'{folder}' is not an index of version {VERSION}: build it again.")
         return cls(*arrays)
 
@@ -195,5 +195,7 @@ def unit_rows(vectors, dimensions=None):
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     if not np.isfinite(vectors).all():
         raise ValueError("Some vectors hold NaN or infinite values: expected finite ones.")
+    largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0)
+    vectors = vectors / np.where(largest > 0, largest, 1)  # first: the squares of large values overflow
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(norms > 0, norms, 1)
