@@ -17,7 +17,7 @@ import speechbrain as sb
 import torch
 import yaml
 from speechbrain.utils.checkpoints import Checkpointer, mark_as_loader, mark_as_saver, register_checkpoint_hooks
-from speechbrain.utils.distributed import is_distributed_initialized, main_process_only, run_on_main
+from speechbrain.utils.distributed import ddp_barrier, is_distributed_initialized, main_process_only, run_on_main
 from torch.nn import functional as F
 
 from cochlea_sb import plots
@@ -289,6 +289,7 @@ class AtomicCheckpointer(Checkpointer):
             partial = path.with_suffix(".partial")
             super()._save_checkpoint_metafile(partial, meta, end_of_epoch)
             os.replace(partial, path)
+        ddp_barrier()  # all processes then list the same checkpoints when they delete old ones together
         return checkpoint
 
 
@@ -323,12 +324,31 @@ def gather_candidates(projections, parents):
     """
     if not is_distributed_initialized():
         return projections, parents, 0
-    from torch.distributed.nn.functional import all_gather  # its backward sums what other processes ask for
-
     everyone = [torch.empty_like(parents) for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather(everyone, parents)
     first = torch.distributed.get_rank() * len(projections)
-    return torch.cat(all_gather(projections)), torch.cat(everyone), first
+    return AllGather.apply(projections), torch.cat(everyone), first
+
+
+class AllGather(torch.autograd.Function):
+    """Rows of all processes; each gets back the sum of what all processes ask of its own.
+
+    Only all_gather and all_reduce: torch's own differentiable all_gather scatters rank by rank in its backward on gloo.
+    """
+
+    @staticmethod
+    def forward(ctx, rows):
+        """[n, D] to [processes * n, D]."""
+        everyone = [torch.empty_like(rows) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(everyone, rows.contiguous())
+        return torch.cat(everyone)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        """[processes * n, D] to [n, D]."""
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(gradient)
+        return gradient.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
 
 
 def raw_encoder(module):
