@@ -71,12 +71,12 @@ def load_sounds(data_folder=None, dataset=None, *, config=None, split="train", f
         )
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
         return as_sounds(datasets.load_from_disk(str(folder)), folder, split)
-    paths, _ = walk(folder)
+    paths, metadata = walk(folder)
     suffixes = {os.path.splitext(path)[1].lower() for path in paths}
     if ".parquet" in suffixes and not suffixes & AUDIO_EXTENSIONS:
         files = {split: sorted(path for path in paths if path.endswith(".parquet"))}
         return as_sounds(datasets.load_dataset("parquet", data_files=files), folder, split)
-    return list_folder(folder, folder_labels)
+    return list_folder(folder, paths, metadata, folder_labels)
 
 
 def load_from_hub(dataset, config, split):
@@ -119,8 +119,8 @@ def as_sounds(loaded, name, split):
     return loaded
 
 
-def list_folder(folder, folder_labels=False):
-    """List the files below a folder and join what its metadata files say of them.
+def list_folder(folder, paths, metadata, folder_labels=False):
+    """Make rows of the files below a folder and join what its metadata files say of them.
 
     Every file gets a row, whatever its name: reading tells what is audio, and reports what is not. So does one that
     metadata lists and that is not there.
@@ -128,6 +128,9 @@ def list_folder(folder, folder_labels=False):
     Arguments
     ---------
     folder : Path
+    paths : list of str
+    metadata : list of Path
+        What `walk` found below the folder.
     folder_labels : bool
 
     Returns
@@ -135,7 +138,6 @@ def list_folder(folder, folder_labels=False):
     datasets.Dataset
         Its fingerprint follows names, sizes and times of change, so that cached frames are never stale.
     """
-    paths, metadata = walk(folder)
     rows = {path: {} for path in paths}
     for file in metadata:
         for row in read_metadata(file):
