@@ -14,7 +14,7 @@ from cochlea_sb.cli import run
 from cochlea_sb.data.corpus import column, hold_out, load_corpus
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.encoders.windowed import embed_bank
-from cochlea_sb.index.random_projection import RandomProjectionIndex
+from cochlea_sb.index.interface import build_index
 from cochlea_sb.inference import AudioEncoder
 
 
@@ -32,7 +32,7 @@ def main(argv):
     frames, problems = load_corpus(features, arguments.data_folder)
     bank = FrameBank.from_dataset(frames, features)
     vectors = embed_bank(encoder.mods.embedding_model, bank).numpy()
-    index = RandomProjectionIndex.build(vectors)
+    index = build_index(vectors)
 
     names = frames["path"]
     labels = [label or "" for label in column(frames, "label") or [""] * len(frames)]

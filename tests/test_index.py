@@ -36,7 +36,7 @@ def test_recall_and_exact_scores():
 def test_with_enough_effort_it_is_exact(d):
     vectors = np.random.default_rng(0).normal(size=(200, d))  # float64
     index = RandomProjectionIndex.build(vectors)
-    scores, ids = index.query(vectors[3], k=7, effort=1000)
+    scores, ids = index.query(vectors[3], k=7, effort=1)
     wanted_scores, wanted = exact(vectors, vectors[3], 7)
     assert ids.tolist() == wanted.tolist()
     np.testing.assert_allclose(scores, wanted_scores, atol=1e-6)
@@ -72,7 +72,7 @@ def test_add_and_remove():
 
 def test_deterministic_for_a_seed():
     vectors = clustered(2000)
-    first, second = (RandomProjectionIndex.build(vectors, seed=5).query(vectors[:20], effort=2) for _ in range(2))
+    first, second = (RandomProjectionIndex.build(vectors, seed=5).query(vectors[:20], effort=0.8) for _ in range(2))
     assert (first[1] == second[1]).all() and (first[0] == second[0]).all()
 
 
@@ -90,12 +90,12 @@ def test_save_load_and_replace(tmp_path, mmap):
 
 
 def test_a_damaged_folder_is_one_sentence(tmp_path):
-    with pytest.raises(ValueError, match="not a readable index"):
+    with pytest.raises(ValueError, match="holds no index"):
         RandomProjectionIndex.load(tmp_path)
     RandomProjectionIndex.build(clustered(100)).save(tmp_path / "index")
-    file = tmp_path / "index" / "vectors.npy"
+    (file,) = (tmp_path / "index").glob("vectors.*.npy")
     file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(ValueError, match="not a readable index"):
+    with pytest.raises(ValueError, match="is damaged"):
         RandomProjectionIndex.load(tmp_path / "index")
 
 
@@ -106,11 +106,11 @@ def test_a_damaged_folder_is_one_sentence(tmp_path):
         (lambda: RandomProjectionIndex.build([[np.nan, 1.0]]), "NaN"),
         (lambda: RandomProjectionIndex.build(np.ones((2, 8)), ids=[1, 1]), "given twice"),
         (lambda: RandomProjectionIndex.build(np.ones((2, 8)), ids=[1]), "one id for each"),
-        (lambda: RandomProjectionIndex.build(np.ones((2, 8)), n_planes=100), "multiple of 64"),
+        (lambda: RandomProjectionIndex.build(np.ones((2, 8))).query(np.ones(8), effort=2), "effort is 2"),
         (lambda: RandomProjectionIndex.build(np.ones((2, 8))).query(np.ones(7)), r"expected \[n, 8\]"),
         (lambda: RandomProjectionIndex.build(np.ones((2, 8))).query(np.ones(8), k=0), "at least 1"),
     ],
-    ids=["shape", "nan", "twice", "few ids", "planes", "dimensions", "k"],
+    ids=["shape", "nan", "twice", "few ids", "effort", "dimensions", "k"],
 )
 def test_bad_input(build, sentence):
     with pytest.raises(ValueError, match=sentence):

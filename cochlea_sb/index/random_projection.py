@@ -1,33 +1,43 @@
-"""Nearest neighbours by random projections: signs first, exact cosines last.
+"""Nearest neighbours by random projections: a tree of them to cut the set, signs of them to rank it.
 
-The sign of a vector's product with a random normal says on which side of a hyperplane it lies; two vectors at an
-angle ``a`` disagree on a share ``a / pi`` of them (Goemans & Williamson 1995; Charikar 2002). A query ranks all
-vectors by the number of disagreeing signs, a few bytes each, and compares only the best of them exactly.
+The vectors are cut into leaves (`partition`). In its leaf a vector keeps two bits for each dimension of a random
+rotation, from which a query's cosine with it is estimated by popcounts; the few that may be among the best are compared
+exactly (`kernels` has the formulas). How many leaves a query visits, and how much doubt of an estimate is reason to
+look, is learnt from vectors held back while the index is built (`calibration`).
 
-Axes: N vectors, Q queries, D dimensions, P planes.
+Axes: N vectors, Q queries, D dimensions, L leaves, R rotated dimensions, W = R / 64 words.
 """
 
-import json
-import os
-import shutil
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-VERSION = 1
+from cochlea_sb.index import calibration, kernels, partition, storage
+from cochlea_sb.index.arguments import checked_ids, checked_k, query_rows, unit_rows, whole_numbers
+from cochlea_sb.index.pool import Places, Pool, encode, insert, lay_out, leaf_labels, occupied, take_all
+from cochlea_sb.index.threads import share_out
+
+KIND = "random-projection"
+FEW = 1000  # allowed vectors that are all compared rather than searched
+GROWTH = 4  # so many times its size at the last build, an index is laid out anew
+NO_MASK, NO_IDS = np.zeros(0, bool), np.zeros(0, np.int64)
+
+
+class Tree(NamedTuple):
+    """What is known of the leaves, and how queries are rotated."""
+
+    rotation: np.ndarray  # [R, D] float32, orthonormal columns
+    middle: np.ndarray  # [R] float32: mean of the centres, which are coded about it
+    centres: np.ndarray  # [L, R] float32, rotated as all that follows
+    signs: np.ndarray  # [W, L] uint64: of the centres about their middle
+    scales: np.ndarray  # [L] float32: of an estimate from the signs
+    squares: np.ndarray  # [L] float32: |centre|^2
+    spreads: np.ndarray  # [L] float32: root mean square distance of a leaf's vectors to its centre
+    patience: np.ndarray  # [L] float32: 1 / log2(rank + 2)
 
 
 class RandomProjectionIndex:
-    """Search by cosine. Build with `build` or `load`.
-
-    Arguments
-    ---------
-    vectors : np.ndarray [N, D], float32
-    ids : np.ndarray [N], int64
-    codes : np.ndarray [N, P / 64], uint64
-        Signs of the projections.
-    planes : np.ndarray [D, P], float32
-        Random normals.
+    """Search by cosine. Make one with `build` or `load`.
 
     Example
     -------
@@ -36,13 +46,26 @@ class RandomProjectionIndex:
     >>> scores, ids = index.query(vectors[7], k=3)
     >>> int(ids[0]), round(float(scores[0]), 5)
     (7, 1.0)
+    >>> index.remove([7])
+    >>> len(index), 7 in index.query(vectors[7], k=3)[1]
+    (999, False)
     """
 
-    def __init__(self, vectors, ids, codes, planes):
-        self.vectors, self.ids, self.codes, self.planes = vectors, ids, codes, planes
+    def __init__(self, tree, pool, places, observed, seed, built_with, effort):
+        self.tree, self.pool, self.places, self.observed = tree, pool, places, observed
+        self.seed, self.built_with, self.effort = seed, built_with, effort
+        self.limits = {}  # of the efforts that were asked for
+        self._changed()
+
+    def _changed(self):
+        """Keep what each query needs: a call with few arguments is a fast one."""
+        counts = self.places.counts
+        self.n_vectors = int(counts.sum())
+        floats, places = np.stack(self.tree[4:]), np.stack(self.places)
+        self.arrays = *self.tree[:4], floats, *self.pool, places, int(counts.max())
 
     @classmethod
-    def build(cls, vectors, ids=None, *, seed=0, n_planes=256):
+    def build(cls, vectors, ids=None, *, seed=0):
         """Index vectors.
 
         Arguments
@@ -52,8 +75,7 @@ class RandomProjectionIndex:
         ids : np.ndarray [N], int, optional
             0 to N - 1 by default; each once.
         seed : int
-        n_planes : int
-            Signs kept of each vector, a multiple of 64: more rank better and cost memory and time.
+            The same vectors and seed give the same index.
 
         Returns
         -------
@@ -64,138 +86,239 @@ class RandomProjectionIndex:
         ValueError
             For another shape, NaN or infinite values, repeated ids.
         """
-        if n_planes < 64 or n_planes % 64:
-            raise ValueError(f"n_planes is {n_planes}: expected a multiple of 64.")
-        vectors = unit_rows(vectors)
-        planes = np.random.default_rng(seed).normal(size=(vectors.shape[1], n_planes)).astype(np.float32)
-        empty = cls(vectors[:0], np.zeros(0, np.int64), np.zeros((0, n_planes // 64), np.uint64), planes)
-        empty.add(vectors, np.arange(len(vectors)) if ids is None else ids)
-        return empty
+        unit = unit_rows(vectors)
+        ids = np.arange(len(unit)) if ids is None else checked_ids(ids, len(unit))
+        rng = np.random.default_rng(seed)
+        held_back = calibration.choose(len(unit), rng)
+        labels, centres = partition.cut_into_leaves(unit, held_back, rng)
+        rotation = random_rotation(unit.shape[1], rng)
+        middle, centres = rotation @ centres.mean(0), centres @ rotation.T
+        pool, squared_distances = encode(unit, ids, rotation, centres, labels)
+        signs, scales = np.empty((len(rotation) // 64, len(centres)), np.uint64), np.empty(len(centres), np.float32)
+        kernels.encode_signs(centres - middle, signs, scales)
+        sums, counts = (np.bincount(labels, weights, len(centres)) for weights in (squared_distances, None))
+        spreads = np.maximum(np.sqrt(sums / np.maximum(counts, 1)), kernels.SMALLEST).astype(np.float32)
+        patience = (1 / np.log2(np.arange(len(centres)) + 2)).astype(np.float32)
+        tree = Tree(rotation, middle, centres, signs, scales, (centres**2).sum(1), spreads, patience)
+        pool, places = lay_out(pool, labels, len(centres))
+        index = cls(tree, pool, places, calibration.NOTHING, seed, len(unit), calibration.DEFAULT_EFFORT)
+        index.observed, index.limits = calibration.observe(index, ids[held_back]), {}
+        return index
 
     def __len__(self):
-        return len(self.ids)
+        return self.n_vectors
 
     def __repr__(self):
-        return f"RandomProjectionIndex({len(self)} vectors of {self.planes.shape[0]} dimensions)"
+        return f"RandomProjectionIndex({len(self)} vectors of {self.dimensions} dimensions)"
 
-    def query(self, queries, k=10, effort=10.0):
+    @property
+    def dimensions(self):
+        """Dimensions of the vectors."""
+        return self.pool.vectors.shape[1]
+
+    @property
+    def ids(self):
+        """Ids of the vectors, np.ndarray [N] int64, in no particular order."""
+        return self.pool.ids[occupied(self.places)]
+
+    def query(self, queries, k=10, effort=None, *, allowed=None, threads=None):
         """The ``k`` nearest vectors by cosine.
 
         Arguments
         ---------
         queries : np.ndarray [D] or [Q, D], float
         k : int
-        effort : float, at least 1
-            ``effort * k`` candidates are compared exactly: the one knob that trades recall for speed.
+        effort : float in (0, 1], optional
+            The one knob that trades speed for recall: about the recall@10 to expect of queries that are like the
+            indexed vectors. 1 compares every vector and is exact. `tune` sets what is used when none is given.
+        allowed : np.ndarray, int, optional
+            Only these ids are found; those that are not in the index are ignored.
+        threads : int, optional
+            All cores by default where there are queries enough to share.
 
         Returns
         -------
         scores : np.ndarray [k] or [Q, k], float32
-            Exact cosines in descending order, ties by id; fewer columns where the index holds fewer than ``k``.
+            Exact cosines in descending order, ties by id; fewer columns where fewer than ``k`` can be found.
         ids : np.ndarray, int64, of the same shape
+
+        Raises
+        ------
+        ValueError
+            For queries of another shape, NaN or infinite values, and settings out of range.
         """
-        for name, value in (("k", k), ("effort", effort)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}: expected at least 1.")
         queries = np.asarray(queries)
-        unit = unit_rows(queries[None] if queries.ndim == 1 else queries, self.planes.shape[0])
-        k = min(k, len(self))
-        n_candidates = min(len(self), int(np.ceil(k * effort)))
-        scores, ids = np.empty((len(unit), k), np.float32), np.empty((len(unit), k), np.int64)
-        for row, (query, code) in enumerate(zip(unit, self.encode(unit), strict=True)):
-            candidates = self.candidates(code, n_candidates)
-            cosines = self.vectors[candidates] @ query
-            best = np.lexsort((self.ids[candidates], -cosines))[:k]
-            scores[row], ids[row] = cosines[best], self.ids[candidates[best]]
+        rows = query_rows(queries, self.dimensions)
+        reach, slack = self._limits(self.effort if effort is None else effort)
+        k, mask = min(checked_k(k), self.n_vectors), NO_MASK
+        among = None
+        if allowed is not None:
+            among = self._slots(np.unique(whole_numbers(allowed)))
+            k = min(k, len(among))
+            if len(among) > FEW:
+                mask = np.zeros(len(self.pool.ids), bool)
+                mask[among] = True
+        if among is not None and len(among) <= FEW:
+            scores, slots = self._compare(rows, k, among, threads)
+        else:
+            scores, slots = self._search(rows, k, reach, slack, mask, threads)
+        ids = self.pool.ids[slots]
         return (scores[0], ids[0]) if queries.ndim == 1 else (scores, ids)
 
-    def candidates(self, code, n_candidates):
-        """Rows whose signs disagree least with a query's, [n_candidates]."""
-        if n_candidates == len(self):
-            return np.arange(len(self))
-        disagreements = np.bitwise_count(self.codes ^ code).sum(1, dtype=np.int32)
-        return np.argpartition(disagreements, n_candidates - 1)[:n_candidates]
+    def _limits(self, effort):
+        """Reach and slack of an effort, worked out once."""
+        try:
+            return self.limits[effort]
+        except (KeyError, TypeError):
+            self.limits[effort] = calibration.limits(self.observed, effort)
+            return self.limits[effort]
 
-    def encode(self, unit):
-        """Signs of the projections, packed: [n, D] to [n, P / 64] uint64."""
-        return np.packbits(unit @ self.planes > 0, axis=1).view(np.uint64)
+    def _search(self, rows, k, reach, slack, mask=NO_MASK, threads=None):
+        """Scores and slots [Q, k] of queries among the slots of a mask, all where it is empty."""
+        arrays = *self.arrays, reach, slack, mask
+        return share_out(lambda rows, *found: kernels.search(rows, *arrays, *found), rows, k, threads)
+
+    def _compare(self, rows, k, among, threads=None):
+        """Scores and slots [Q, k] of queries among a few slots."""
+        arrays = self.pool.vectors, self.pool.ids, among
+        return share_out(lambda rows, *found: kernels.compare(rows, *arrays, *found), rows, k, threads)
+
+    def _slots(self, ids):
+        """Slots of those of the ids, in ascending order, that are in the index."""
+        slots = np.empty(len(ids), np.int64)
+        return slots[: kernels.find(ids, self.pool.ids, self.places.starts, self.places.counts, slots)]
 
     def add(self, vectors, ids):
-        """Add vectors under new ids; arguments as in `build`."""
-        unit, ids = unit_rows(vectors, self.planes.shape[0]), np.asarray(ids, np.int64)
-        if ids.shape != (len(unit),):
-            raise ValueError(f"ids has shape {ids.shape} for {len(unit)} vectors: expected one id for each.")
-        everything = np.concatenate([self.ids, ids])
-        if len(np.unique(everything)) != len(everything):
-            raise ValueError("Some ids are given twice or already in the index: remove those first.")
-        self.vectors = np.concatenate([self.vectors, unit])
-        self.codes = np.concatenate([self.codes, self.encode(unit)])
-        self.ids = everything
+        """Add vectors under new ids, each to the leaf whose centre is nearest; arguments and errors as in `build`.
+
+        An index that has grown to four times the size it was built with is built anew.
+        """
+        unit = unit_rows(vectors, self.dimensions)
+        ids = checked_ids(ids, len(unit))
+        present = self._slots(np.sort(ids))
+        if len(present):
+            raise ValueError(f"Id {self.pool.ids[present[0]]} is in the index already: remove it first.")
+        if len(self) + len(unit) > GROWTH * max(self.built_with, calibration.FEWEST):
+            return self._rebuild(unit, ids)
+        labels = partition.nearest_leaves(unit @ self.tree.rotation.T, self.tree.centres)
+        new, _ = encode(unit, ids, self.tree.rotation, self.tree.centres, labels)
+        self.pool, self.places = insert(self.pool, self.places, new, labels)
+        self._changed()
 
     def remove(self, ids):
         """Forget vectors; ids that are not in the index are ignored."""
-        keep = ~np.isin(self.ids, np.asarray(ids, np.int64))
-        self.vectors, self.codes, self.ids = self.vectors[keep], self.codes[keep], self.ids[keep]
+        slots = np.sort(self._slots(np.unique(whole_numbers(ids))))[::-1]
+        leaves = np.searchsorted(self.places.starts, slots, side="right") - 1
+        kernels.take_out(slots, leaves, *self.pool, *self.places)
+        self._changed()
+
+    def compact(self):
+        """Build anew from the vectors held, as if they had come at once: after many changes, for the best speed."""
+        self._rebuild(self.pool.vectors[:0], self.pool.ids[:0])
+
+    def _rebuild(self, unit, ids):
+        slots = occupied(self.places)
+        unit, ids = np.concatenate([self.pool.vectors[slots], unit]), np.concatenate([self.pool.ids[slots], ids])
+        fresh = RandomProjectionIndex.build(unit, ids, seed=self.seed)
+        fresh.effort = self.effort
+        self.__dict__.update(fresh.__dict__)
+
+    def tune(self, recall=0.99, queries=None, k=10):
+        """Set the effort that queries use when they give none to the least that reaches a recall@k.
+
+        Arguments
+        ---------
+        recall : float in (0, 1]
+        queries : np.ndarray [Q, D], float, optional
+            Vectors like those to be searched with, a few hundred. By default vectors of the index, each of which is
+            left out of what is found for it.
+        k : int
+
+        Returns
+        -------
+        float
+            The effort, which is also kept in ``index.effort``, and saved.
+        """
+        if not 0 < recall <= 1:
+            raise ValueError(f"recall is {recall!r}: expected a number above 0 and at most 1.")
+        k = min(checked_k(k), len(self))
+        own = NO_IDS
+        if queries is None:
+            slots = np.random.default_rng(self.seed).permutation(occupied(self.places))[:500]
+            queries, own, k = self.pool.vectors[slots], self.pool.ids[slots], min(k + 1, len(self))
+        truth = self.query(queries, k, effort=1)[1]
+        low, high = 0.0, 1.0  # as shares of the way from an effort of 0.5 to 1, which is counted in tenfold steps
+        for _ in range(10):
+            middle = (low + high) / 2
+            found = self.query(queries, k, effort=1 - 0.5 * 10 ** (-4 * middle))[1]
+            shared = sum(len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True))
+            low, high = (low, middle) if shared - len(own) >= recall * (truth.size - len(own)) else (middle, high)
+        self.effort = 1 - 0.5 * 10 ** (-4 * high) if high < 1 else 1.0
+        return self.effort
 
     def save(self, folder):
-        """Write ``.npy`` arrays and a JSON manifest; the folder appears whole or not at all.
+        """Write ``.npy`` arrays and a JSON manifest; a reader, or a kill, sees the old index or the new one.
 
         Arguments
         ---------
         folder : str or Path
-            A folder that `save` wrote before is replaced.
+            An index that was saved there is replaced.
         """
-        folder = Path(folder)
-        partial, old = (folder.with_name(f".{folder.name}.{kind}-{os.getpid()}") for kind in ("partial", "old"))
-        partial.mkdir(parents=True)
-        for name in ("vectors", "ids", "codes", "planes"):
-            np.save(partial / f"{name}.npy", getattr(self, name))
-        (partial / "index.json").write_text(json.dumps({"version": VERSION, "vectors": len(self)}))
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(partial, folder)
-        shutil.rmtree(old, ignore_errors=True)
+        pool, places = self.pool, self.places
+        if places.counts.sum() < len(pool.ids):  # nothing is written of unused slots
+            rows = take_all(pool, places, len(self.tree.rotation) // 32)
+            pool, places = lay_out(rows, leaf_labels(places), len(places.counts))
+        arrays = {**{f"leaf_{name}": array for name, array in self.tree._asdict().items()}, **pool._asdict()}
+        arrays |= {"counts": places.counts, **self.observed._asdict()}
+        facts = {"seed": self.seed, "built_with": self.built_with, "effort": self.effort}
+        storage.save(folder, KIND, arrays, facts)
 
     @classmethod
-    def load(cls, folder, mmap=True):
+    def load(cls, folder, mmap=True, *, verify=False):
         """Open a folder that `save` wrote.
 
         Arguments
         ---------
         folder : str or Path
         mmap : bool
-            Map the arrays rather than read them, so that processes share their memory.
+            Map the arrays rather than read them, so that processes share their memory. Changes to the index stay in
+            this process's memory until it is saved.
+        verify : bool
+            Compare the checksums of all files, which reads them; without ``mmap`` that is always done.
 
         Raises
         ------
         ValueError
             If the folder is not an index of this version, or is damaged.
         """
-        folder = Path(folder)
+        arrays, facts = storage.load(folder, KIND, mmap=mmap, verify=verify)
+
+        def expect(name, *shape):
+            return storage.expect(folder, arrays, name, shape)
+
+        # The compiled code trusts these shapes.
+        vectors, counts = expect("vectors", None, None), expect("counts", None)
+        (n, n_dimensions), n_leaves, n_words = vectors.shape, len(counts), -(-vectors.shape[1] // 64)
+        leaf_floats = (expect(f"leaf_{name}", n_leaves) for name in Tree._fields[4:])
+        tree = Tree(
+            expect("leaf_rotation", 64 * n_words, n_dimensions), expect("leaf_middle", 64 * n_words),
+            expect("leaf_centres", n_leaves, 64 * n_words), expect("leaf_signs", n_words, n_leaves), *leaf_floats,
+        )  # fmt: skip
+        codes = expect("codes", 2 * n_words * n)
+        pool = Pool(vectors, expect("ids", n), codes, expect("scales", n), expect("alongs", n))
+        observed = calibration.Observed(expect("reaches", None), expect("slacks", len(arrays["reaches"])))
+        if n_leaves == 0 or counts.min() < 0 or counts.max() > n or counts.sum() != n:
+            raise storage.damaged(folder, "its leaves do not hold its vectors")
+        places = Places(np.cumsum(counts) - counts, counts, counts.copy())
         try:
-            manifest = json.loads((folder / "index.json").read_text())
-            mode = "r" if mmap else None
-            arrays = [
-                np.load(folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False)
-                for name in ("vectors", "ids", "codes", "planes")
-            ]
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"'{folder}' is not a readable index ({error}): build it again.") from error
-        if manifest.get("version") != VERSION or {len(array) for array in arrays[:3]} != {manifest.get("vectors")}:
-            raise ValueError(f"'{folder}' is not an index of version {VERSION}: build it again.")
-        return cls(*arrays)
+            seed, built_with, effort = int(facts["seed"]), int(facts["built_with"]), float(facts["effort"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise storage.damaged(folder, error) from error
+        return cls(tree, pool, places, observed, seed, built_with, effort)
 
 
-def unit_rows(vectors, dimensions=None):
-    """Rows scaled to norm 1 as contiguous float32; rows of zeros stay zeros."""
-    vectors = np.asarray(vectors)
-    if vectors.ndim != 2 or (dimensions is not None and vectors.shape[1] != dimensions):
-        wanted = "[n, dimensions]" if dimensions is None else f"[n, {dimensions}] or [{dimensions}]"
-        raise ValueError(f"vectors have shape {vectors.shape}: expected {wanted}.")
-    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    if not np.isfinite(vectors).all():
-        raise ValueError("Some vectors hold NaN or infinite values: expected finite ones.")
-    largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0)
-    vectors = vectors / np.where(largest > 0, largest, 1)  # first: the squares of large values overflow
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(norms > 0, norms, 1)
+def random_rotation(n_dimensions, rng):
+    """Orthonormal columns [R, D] float32, R the next multiple of 64."""
+    n_rotated = 64 * -(-n_dimensions // 64)
+    rotation = np.linalg.qr(rng.standard_normal((n_rotated, n_rotated)))[0][:, :n_dimensions]
+    return np.ascontiguousarray(rotation, np.float32)

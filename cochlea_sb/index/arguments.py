@@ -1,0 +1,86 @@
+"""Check what callers give to an index: vectors, ids, numbers of matches."""
+
+import numpy as np
+
+from cochlea_sb.index import kernels
+
+
+def unit_rows(vectors, dimensions=None):
+    """Rows scaled to norm 1.
+
+    Arguments
+    ---------
+    vectors : array_like [N, D], int or float
+    dimensions : int, optional
+        What D must be.
+
+    Returns
+    -------
+    np.ndarray [N, D], float32, contiguous
+        Rows of zeros stay zeros.
+
+    Raises
+    ------
+    ValueError
+        For another shape or kind, NaN or infinite values.
+    """
+    vectors = np.asarray(vectors)
+    if vectors.ndim != 2 or vectors.shape[1] != (dimensions or vectors.shape[1] or None):
+        wanted = "[n, dimensions]" if dimensions is None else f"[n, {dimensions}] or [{dimensions}]"
+        raise ValueError(f"vectors have shape {list(vectors.shape)}: expected {wanted}.")
+    if vectors.dtype.kind not in "fiu":
+        raise ValueError(f"vectors are of type {vectors.dtype}: expected numbers, best float32.")
+    narrow = vectors.dtype.kind == "f" and vectors.dtype.itemsize <= 4
+    rows = np.asarray(vectors, np.float32 if narrow else np.float64, order="C")
+    unit = np.empty(rows.shape, np.float32)
+    wrong = kernels.normalise_all(rows, unit)
+    if wrong >= 0:
+        raise not_finite(wrong)
+    return unit
+
+
+def query_rows(queries, dimensions):
+    """Queries as contiguous float32 rows, [Q, D] from [D] or [Q, D], of any norm; arguments and errors as above.
+
+    Whether they are finite is seen, and told by `not_finite`, as they are searched.
+    """
+    rows = queries[None] if queries.ndim == 1 else queries
+    ready = rows.ndim == 2 and rows.shape[1] == dimensions and rows.dtype == np.float32 and rows.flags.c_contiguous
+    return rows if ready else unit_rows(rows, dimensions)
+
+
+def not_finite(row):
+    return ValueError(f"Row {row} of the vectors holds NaN or infinite values: expected finite ones.")
+
+
+def checked_ids(ids, n):
+    """Ids of ``n`` vectors as int64 [n], each once.
+
+    Raises
+    ------
+    ValueError
+        For another number of them, another type, or one that is given twice.
+    """
+    ids = np.asarray(ids)
+    if ids.shape != (n,):
+        raise ValueError(f"ids have shape {list(ids.shape)} for {n} vectors: expected one id for each.")
+    ids = whole_numbers(ids)
+    if len(np.unique(ids)) < n:
+        values, counts = np.unique(ids, return_counts=True)
+        raise ValueError(f"Id {values[counts > 1][0]} is given twice: expected each id once.")
+    return ids
+
+
+def whole_numbers(ids):
+    """Ids as int64, of any shape."""
+    ids = np.asarray(ids)
+    if ids.size and (ids.dtype.kind not in "iu" or (ids.dtype == np.uint64 and ids.max() > np.iinfo(np.int64).max)):
+        raise ValueError(f"ids are of type {ids.dtype}: expected whole numbers of at most 64 bits.")
+    return ids.astype(np.int64)
+
+
+def checked_k(k):
+    """The number of matches wanted, at least 1."""
+    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
+        raise ValueError(f"k is {k!r}: expected a whole number of matches, at least 1.")
+    return int(k)

@@ -1,0 +1,87 @@
+"""How far to search: learnt from vectors that were held back while the leaves' means were settled.
+
+For each true neighbour of a held-back vector it is observed how far `kernels.search` would have had to go to reach its
+leaf, and by how much its similarity was underestimated. An effort is then a share of these neighbours to reach.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cochlea_sb.index import kernels
+
+DEFAULT_EFFORT = 0.98  # gives a recall@10 of 0.95 and more on all data of benchmarks/index.py
+FEWEST = 1000  # vectors; fewer are all compared
+HELD_BACK = 256
+NEIGHBOURS = 10
+ALL = np.float32(1e30)  # a reach or slack that leaves nothing out
+AMPLE = np.float32(4)  # standard deviations of the estimates are near 0.7
+
+
+class Observed(NamedTuple):
+    """What each neighbour of the held-back vectors needed, in ascending order; empty where none were held back."""
+
+    reaches: np.ndarray  # [M] float32
+    slacks: np.ndarray  # [M] float32
+
+
+NOTHING = Observed(np.zeros(0, np.float32), np.zeros(0, np.float32))
+
+
+def choose(n_vectors, rng):
+    """Rows to hold back."""
+    return np.sort(rng.choice(n_vectors, HELD_BACK if n_vectors >= FEWEST else 0, replace=False))
+
+
+def observe(index, ids):
+    """What the neighbours of the held-back vectors, given by their ids in the index, needed."""
+    slots = index._slots(np.sort(ids))
+    if len(slots) == 0:
+        return NOTHING
+    pool, tree, unit = index.pool, index.tree, index.pool.vectors[slots]
+    scores, found = index._search(unit, NEIGHBOURS + 1, ALL, AMPLE)
+    others = found != slots[:, None]
+    others[others.all(1), -1] = False  # a vector that its duplicates crowd out
+    scores, found = (table[others].reshape(len(slots), NEIGHBOURS) for table in (scores, found))
+    starts, counts, rooms = index.places
+    reaches, slacks = np.empty_like(scores), np.empty_like(scores)
+    n_rotated, none = len(tree.rotation), np.float32(0)
+    planes, residual_planes = (np.empty((n_rotated // 64, 3), np.uint64) for _ in range(2))
+    residual, estimated = np.empty(n_rotated, np.float32), np.empty(counts.max(), np.float32)
+    rotated = unit @ tree.rotation.T
+    similarity = rotated @ tree.centres.T
+    distance = np.maximum(1 + tree.squares - 2 * similarity, kernels.SMALLEST)
+    ranks = np.argsort(np.argsort(distance, axis=1), axis=1)
+    for row, query in enumerate(rotated):
+        step, total = kernels.round_to_planes(query, planes)
+        leaves = np.searchsorted(starts, found[row], side="right") - 1
+        gaps = (scores[row, -1] - similarity[row, leaves]) / np.sqrt(distance[row, leaves]) / tree.spreads[leaves]
+        reaches[row] = gaps / tree.patience[ranks[row, leaves]]
+        for column, (slot, leaf) in enumerate(zip(found[row], leaves, strict=True)):
+            length = kernels.estimate_in_leaf(
+                query, planes, step, total, similarity[row, leaf], distance[row, leaf], tree.centres[leaf],
+                pool.codes, pool.scales, pool.alongs, starts[leaf], counts[leaf], rooms[leaf],
+                none, residual, residual_planes, estimated,
+            )  # fmt: skip
+            slacks[row, column] = (scores[row, column] - estimated[slot - starts[leaf]]) / (pool.scales[slot] * length)
+    return Observed(np.sort(reaches, axis=None), np.sort(slacks, axis=None))
+
+
+def limits(observed, effort):
+    """Reach and slack for an effort in (0, 1]: half of what it may miss is left to each.
+
+    Raises
+    ------
+    ValueError
+        For an effort out of range.
+    """
+    if not isinstance(effort, (int, float, np.number)) or not 0 < effort <= 1:
+        raise ValueError(f"effort is {effort!r}: expected a number above 0 and at most 1, about the recall to expect.")
+    if effort == 1 or len(observed.reaches) == 0:
+        return ALL, ALL
+    share = 1 - (1 - effort) / 2
+    place = share * (len(observed.reaches) - 1)
+    before = min(int(place), len(observed.reaches) - 2)
+    part = place - before
+    reach, slack = ((1 - part) * values[before] + part * values[before + 1] for values in observed)
+    return np.float32(reach), np.float32(slack)

@@ -1,0 +1,98 @@
+"""Nearest neighbours by comparing all: the reference, and the right choice under a few thousand vectors.
+
+Axes: N vectors, Q queries, D dimensions.
+"""
+
+import numpy as np
+
+from cochlea_sb.index import kernels, storage
+from cochlea_sb.index.arguments import checked_ids, checked_k, query_rows, unit_rows, whole_numbers
+from cochlea_sb.index.threads import share_out
+
+KIND = "exact"
+
+
+class ExactIndex:
+    """Search by cosine, exactly. Make one with `build` or `load`.
+
+    Arguments
+    ---------
+    vectors : np.ndarray [N, D], float32
+        Unit rows.
+    ids : np.ndarray [N], int64
+
+    Example
+    -------
+    >>> index = ExactIndex.build([[1.0, 0.0], [0.0, 2.0]], ids=[7, 8])
+    >>> scores, ids = index.query([3.0, 4.0], k=5)
+    >>> ids.tolist(), [f"{score:.3f}" for score in scores]
+    ([8, 7], ['0.800', '0.600'])
+    """
+
+    def __init__(self, vectors, ids):
+        self.vectors, self._ids = vectors, ids
+
+    @classmethod
+    def build(cls, vectors, ids=None, *, seed=0):
+        """Index vectors; see `RandomProjectionIndex.build`. The seed changes nothing."""
+        unit = unit_rows(vectors)
+        return cls(unit, np.arange(len(unit)) if ids is None else checked_ids(ids, len(unit)))
+
+    def __len__(self):
+        return len(self._ids)
+
+    def __repr__(self):
+        return f"ExactIndex({len(self)} vectors of {self.dimensions} dimensions)"
+
+    @property
+    def dimensions(self):
+        """Dimensions of the vectors."""
+        return self.vectors.shape[1]
+
+    @property
+    def ids(self):
+        """Ids of the vectors, np.ndarray [N] int64, in no particular order."""
+        return self._ids
+
+    def query(self, queries, k=10, effort=None, *, allowed=None, threads=None):
+        """The ``k`` nearest vectors by cosine; see `RandomProjectionIndex.query`. The effort changes nothing."""
+        queries = np.asarray(queries)
+        rows = query_rows(queries, self.dimensions)
+        among = np.arange(len(self)) if allowed is None else np.flatnonzero(np.isin(self._ids, whole_numbers(allowed)))
+        arrays = self.vectors, self._ids, among
+        k = min(checked_k(k), len(among))
+        scores, places = share_out(lambda rows, *found: kernels.compare(rows, *arrays, *found), rows, k, threads)
+        ids = self._ids[places]
+        return (scores[0], ids[0]) if queries.ndim == 1 else (scores, ids)
+
+    def add(self, vectors, ids):
+        """Add vectors under new ids; arguments and errors as in `build`."""
+        unit = unit_rows(vectors, self.dimensions)
+        ids = checked_ids(ids, len(unit))
+        present = np.isin(ids, self._ids)
+        if present.any():
+            raise ValueError(f"Id {ids[present][0]} is in the index already: remove it first.")
+        self.vectors, self._ids = np.concatenate([self.vectors, unit]), np.concatenate([self._ids, ids])
+
+    def remove(self, ids):
+        """Forget vectors; ids that are not in the index are ignored."""
+        kept = ~np.isin(self._ids, whole_numbers(ids))
+        self.vectors, self._ids = self.vectors[kept], self._ids[kept]
+
+    def compact(self):
+        """Nothing to do."""
+
+    def tune(self, recall=0.99, queries=None, k=10):
+        """Nothing to do: every search is exact. Returns an effort of 1."""
+        return 1.0
+
+    def save(self, folder):
+        """Write the index; see `RandomProjectionIndex.save`."""
+        storage.save(folder, KIND, {"vectors": self.vectors, "ids": self._ids}, {})
+
+    @classmethod
+    def load(cls, folder, mmap=True, *, verify=False):
+        """Open a folder that `save` wrote; see `RandomProjectionIndex.load`."""
+        arrays, _ = storage.load(folder, KIND, mmap=mmap, verify=verify)
+        vectors = storage.expect(folder, arrays, "vectors", (None, None))
+        return cls(vectors, storage.expect(folder, arrays, "ids", (len(vectors),)))

@@ -1,0 +1,150 @@
+"""Nearest neighbours by trees of random hyperplanes: the historical reference that a benchmark compares with.
+
+Each node of a tree halves its vectors by a hyperplane with a random normal. A search descends all trees at once, the
+surest branches first, and comes back for the far side of planes that lie near the query.
+
+Axes: N vectors, Q queries, D dimensions, T trees, S splits a tree. Split s has the children 2 s + 1 and 2 s + 2. From
+S on these are leaves; the j-th of them holds positions ``j N // (S + 1)`` and on in the tree's order of the vectors.
+"""
+
+import heapq
+
+import numpy as np
+from numba import njit
+
+from cochlea_sb.index import arguments, kernels
+
+
+class HyperplaneForest:
+    """Search by cosine. Build with `build`; to add, remove or save vectors, use `RandomProjectionIndex`.
+
+    The index of Cochlea, the sound search engine (github.com/JohnVinyard/cochlea), with two changes. Planes pass
+    through the median of a node's vectors (Dasgupta & Freund, STOC 2008), not the origin, which never parts equal
+    vectors and parts those with a common mean badly. A branch is worth the least margin on the path to it, negative on
+    the far side of a plane (as in Annoy, github.com/spotify/annoy); Cochlea sees far sides only within 0.001 of it.
+
+    Example
+    -------
+    >>> vectors = np.random.default_rng(0).normal(size=(1000, 16))
+    >>> scores, ids = HyperplaneForest.build(vectors).query(vectors[7], k=3)
+    >>> int(ids[0]), round(float(scores[0]), 5)
+    (7, 1.0)
+    """
+
+    def __init__(self, vectors, ids, normals, thresholds, order):
+        self.vectors, self.ids = vectors, ids  # [N, D] float32, unit rows or zeros; [N] int64
+        self.normals, self.thresholds, self.order = normals, thresholds, order  # as `grow` tells
+
+    @classmethod
+    def build(cls, vectors, ids=None, *, seed=0, n_trees=16, leaf_size=32):
+        """Index vectors.
+
+        Arguments
+        ---------
+        vectors : array_like [N, D], int or float, of any norm; one of zeros has cosine 0 with everything
+        ids : array_like [N], int, each once; 0 to N - 1 by default
+        seed : int
+        n_trees : int, at least 1
+            More find more with the same effort, and cost memory and time.
+        leaf_size : int, at least 2
+            The most vectors that a leaf holds. Small leaves find more with the same effort and take longer to reach.
+
+        Raises
+        ------
+        ValueError
+            For another shape or kind, NaN or infinite values, repeated ids, too small numbers.
+        """
+        if n_trees < 1 or leaf_size < 2:
+            raise ValueError(f"n_trees is {n_trees}, leaf_size {leaf_size}: expected at least 1 and at least 2.")
+        vectors = arguments.unit_rows(vectors)
+        ids = arguments.checked_ids(np.arange(len(vectors)) if ids is None else ids, len(vectors))
+        n_leaves = 1
+        while len(vectors) > leaf_size * n_leaves:
+            n_leaves *= 2
+        shape = n_trees, n_leaves - 1, vectors.shape[1]
+        normals = np.random.default_rng(seed).standard_normal(shape, np.float32)
+        normals /= np.linalg.norm(normals, axis=2, keepdims=True)
+        return cls(vectors, ids, normals, *grow(vectors, normals))
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __repr__(self):
+        return f"HyperplaneForest({len(self)} vectors of {self.vectors.shape[1]} dimensions, {len(self.order)} trees)"
+
+    def query(self, queries, k=10, effort=100.0, *, threads=None):
+        """The ``k`` nearest vectors by cosine, as far as the trees find them.
+
+        Arguments
+        ---------
+        queries : array_like [D] or [Q, D], int or float
+        k : int
+        effort : float, at least 1
+            Leaves are opened until they hold ``effort * k`` different vectors, which are compared exactly: the knob
+            that trades recall for speed, 100 in Cochlea. More never finds worse; ``N / k`` finds the true matches.
+        threads : int, optional, without effect: one thread searches
+
+        Returns
+        -------
+        scores : np.ndarray [k] or [Q, k], float32
+            Exact cosines in descending order, ties by id; fewer columns where the index holds fewer than ``k``.
+        ids : np.ndarray, int64, of the same shape
+
+        Raises
+        ------
+        ValueError
+            For another shape or kind, NaN or infinite values, ``k`` or ``effort`` below 1.
+        """
+        k = arguments.checked_k(k)
+        if not effort >= 1:
+            raise ValueError(f"effort is {effort}: expected at least 1.")
+        unit = arguments.unit_rows(np.atleast_2d(queries), self.vectors.shape[1])
+        scores, rows = (np.empty((len(unit), min(k, len(self))), kind) for kind in (np.float32, np.int64))
+        n_wanted = int(min(np.ceil(k * effort), len(self)))
+        search(unit, self.vectors, self.ids, self.normals, self.thresholds, self.order, n_wanted, scores, rows)
+        return (scores[0], self.ids[rows[0]]) if np.ndim(queries) == 1 else (scores, self.ids[rows])
+
+
+@njit(cache=True, nogil=True)
+def grow(vectors, normals):
+    """Thresholds [T, S] and orders [T, N] of trees with unit normals [T, S, D]; an order lists rows, leaf by leaf."""
+    n, (n_trees, n_splits, _) = len(vectors), normals.shape
+    thresholds, order = np.empty((n_trees, n_splits), np.float32), np.empty((n_trees, n), np.int32)
+    for tree in range(n_trees):
+        order[tree] = np.arange(n)
+        n_nodes = 1  # of the level, whose first split is number n_nodes - 1
+        while n_nodes <= n_splits:
+            for node in range(n_nodes):
+                first, last = node * n // n_nodes, (node + 1) * n // n_nodes
+                half = (2 * node + 1) * n // (2 * n_nodes) - first
+                rows, split = order[tree, first:last], n_nodes - 1 + node
+                products = np.array([kernels.dot(vectors[row], normals[tree, split]) for row in rows])
+                ranks = np.argsort(products, kind="mergesort")  # stable: equal vectors are halved as they stand
+                thresholds[tree, split] = (products[ranks[half - 1]] + products[ranks[half]]) / 2
+                rows[:] = rows[ranks]
+            n_nodes *= 2
+    return thresholds, order
+
+
+@njit(cache=True, nogil=True)
+def search(queries, vectors, ids, normals, thresholds, order, n_wanted, scores, rows):
+    """Write the best [Q, k] of ``n_wanted`` candidates, or of a few more: leaves are opened whole."""
+    n, (n_trees, n_splits) = len(vectors), thresholds.shape
+    for i in range(len(queries)):
+        query, best, best_rows = queries[i], scores[i], rows[i]
+        seen, n_seen, n_found = np.zeros(n, np.bool_), 0, 0
+        queue = [(-np.float32(np.inf), tree, 0) for tree in range(n_trees)]  # minus the least margin, tree, node
+        while n_seen < n_wanted:
+            cost, tree, node = heapq.heappop(queue)
+            if node < n_splits:
+                margin = kernels.dot(query, normals[tree, node]) - thresholds[tree, node]
+                heapq.heappush(queue, (max(cost, margin), tree, 2 * node + 1))
+                heapq.heappush(queue, (max(cost, -margin), tree, 2 * node + 2))
+                continue
+            first, last = (node - n_splits) * n // (n_splits + 1), (node - n_splits + 1) * n // (n_splits + 1)
+            for row in order[tree, first:last]:
+                if not seen[row]:
+                    seen[row] = True
+                    n_seen += 1
+                    n_found = kernels.offer(kernels.dot(query, vectors[row]), row, best, best_rows, n_found, ids)
+        kernels.sort_heap(best, best_rows, n_found, ids)

@@ -1,0 +1,74 @@
+"""What every index can do, and which to take."""
+
+from typing import Protocol
+
+import numpy as np
+
+FEW = 5000  # vectors that are compared all as fast as searched
+
+
+class Index(Protocol):
+    """Nearest neighbours by cosine; `RandomProjectionIndex` documents each method.
+
+    Queries and vectors are float rows of any norm, [D] or [Q, D]; ids are whole numbers of at most 64 bits, each once.
+    """
+
+    @property
+    def dimensions(self) -> int: ...
+
+    @property
+    def ids(self) -> np.ndarray: ...
+
+    def __len__(self) -> int: ...
+
+    def query(self, queries, k=10, effort=None, *, allowed=None, threads=None) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def add(self, vectors, ids) -> None: ...
+
+    def remove(self, ids) -> None: ...
+
+    def compact(self) -> None: ...
+
+    def tune(self, recall=0.99, queries=None, k=10) -> float: ...
+
+    def save(self, folder) -> None: ...
+
+
+def build_index(vectors, ids=None, *, seed=0):
+    """The index that suits so many vectors: exact under a few thousand, else by random projections.
+
+    Arguments
+    ---------
+    vectors : np.ndarray [N, D], float
+    ids : np.ndarray [N], int, optional
+        0 to N - 1 by default.
+    seed : int
+
+    Returns
+    -------
+    Index
+
+    Example
+    -------
+    >>> build_index(np.eye(3))
+    ExactIndex(3 vectors of 3 dimensions)
+    """
+    return kinds()["exact" if len(vectors) < FEW else "random-projection"].build(vectors, ids, seed=seed)
+
+
+def load_index(folder, mmap=True, *, verify=False):
+    """Open an index of any kind that was saved in a folder; see `RandomProjectionIndex.load`."""
+    from cochlea_sb.index import storage
+
+    kind = str(storage.read_manifest(folder).get("kind"))
+    if kind not in kinds():
+        raise ValueError(f"'{folder}' holds an index of unknown kind {kind!r}: expected one of {', '.join(kinds())}.")
+    return kinds()[kind].load(folder, mmap, verify=verify)
+
+
+def kinds():
+    """Classes by the name that a saved index bears; they are imported here because compiled code loads slowly."""
+    from cochlea_sb.index.exact import ExactIndex
+    from cochlea_sb.index.random_projection import RandomProjectionIndex
+
+    return {"exact": ExactIndex, "random-projection": RandomProjectionIndex}
