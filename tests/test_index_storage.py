@@ -1,0 +1,180 @@
+"""Saved indexes: round trips, damage, and a writer that is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zlib
+
+import numpy as np
+import pytest
+
+from cochlea_sb.index.exact import ExactIndex
+from cochlea_sb.index.interface import load_index
+from cochlea_sb.index.random_projection import RandomProjectionIndex
+
+QUERIES = np.random.default_rng(1).normal(size=(5, 16)).astype(np.float32)
+
+
+def vectors(n=1500, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, 16)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def index():
+    return RandomProjectionIndex.build(vectors())
+
+
+def same(one, other):
+    return all((a == b).all() for a, b in zip(one.query(QUERIES), other.query(QUERIES), strict=True))
+
+
+@pytest.mark.parametrize("kind", [RandomProjectionIndex, ExactIndex])
+@pytest.mark.parametrize("mmap", [True, False])
+def test_round_trip_and_changes(tmp_path, kind, mmap):
+    index = kind.build(vectors(), np.arange(1500) + 2**40)
+    index.save(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    np.save(tmp_path / "mine.npy", np.ones(3))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    opened = load_index(tmp_path, mmap)
+    assert type(opened) is kind and same(opened, index) and len(opened) == 1500
+    opened.remove(np.arange(50) + 2**40)
+    opened.add(vectors(20, seed=3), np.arange(20))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    opened.save(tmp_path)  # over the files that it maps
+    again = kind.load(tmp_path, mmap, verify=True)
+    assert same(again, opened) and len(again) == 1470
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"notes.txt", "mine.npy", "index.json"} <= names and len(names) == len(before)  # no old files left
+
+
+def test_the_effort_is_kept(tmp_path, index):
+    index.effort = 0.875
+    index.save(tmp_path)
+    assert RandomProjectionIndex.load(tmp_path).effort == 0.875
+
+
+def names():
+    return [*("vectors ids codes scales alongs counts reaches slacks".split()),
+            *(f"leaf_{name}" for name in "rotation middle centres signs scales squares spreads patience".split())]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", names())
+def test_damaged_files_are_refused(tmp_path, index, name):
+    def refused(**options):
+        with pytest.raises(ValueError) as caught:
+            RandomProjectionIndex.load(tmp_path, **options)
+        assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+
+    index.save(tmp_path)
+    (file,) = tmp_path.glob(f"{name}.*.npy")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    refused()
+    flipped = bytearray(whole)
+    flipped[-1] ^= 1
+    file.write_bytes(flipped)
+    refused(mmap=False)
+    refused(verify=True)  # mapped arrays are read when they are used: only then are their bytes compared
+    for other in (np.zeros((2, 3, 4), np.float32), np.array([{}], dtype=object), np.zeros(7, np.int16)):
+        np.save(file, other, allow_pickle=True)
+        rewrite(tmp_path, name, file, other)
+        refused()
+    file.unlink()
+    refused()
+
+
+def rewrite(folder, name, file, array, **entries):
+    """Make the manifest agree with a file."""
+    manifest = json.loads((folder / "index.json").read_text())
+    facts = {"bytes": file.stat().st_size, "crc32": zlib.crc32(file.read_bytes())}
+    manifest["arrays"][name] |= facts | {"dtype": array.dtype.str, "shape": list(array.shape)} | entries
+    (folder / "index.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("change", ["beyond", "negative", "overflow"])
+def test_leaves_beyond_the_vectors_are_refused(tmp_path, index, change):
+    index.save(tmp_path)
+    (file,) = tmp_path.glob("counts.*.npy")
+    counts = np.load(file)
+    if change == "beyond":
+        counts[0] += 5
+    if change == "negative":
+        counts[:2] = [-5, counts[:2].sum() + 5]
+    if change == "overflow":
+        counts[:3] = [2**63 - 1, 2**63 - 1, counts[:3].sum() + 2]
+    np.save(file, counts)
+    rewrite(tmp_path, "counts", file, counts)
+    with pytest.raises(ValueError, match="leaves do not hold its vectors"):
+        RandomProjectionIndex.load(tmp_path, verify=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", '{"kind": "exact"}', '{"kind": "pickle", "version": 2, "arrays": {}, "facts": {}}'],
+)
+def test_a_broken_manifest(tmp_path, index, text):
+    index.save(tmp_path)
+    (tmp_path / "index.json").write_text(text)
+    for load in (RandomProjectionIndex.load, ExactIndex.load, load_index):
+        with pytest.raises(ValueError, match="index"):
+            load(tmp_path)
+
+
+def test_other_folders_kinds_and_versions(tmp_path, index):
+    with pytest.raises(ValueError, match="holds no index"):
+        load_index(tmp_path)
+    index.save(tmp_path)
+    with pytest.raises(ValueError, match="another kind"):
+        ExactIndex.load(tmp_path)
+    manifest = json.loads((tmp_path / "index.json").read_text())
+    (tmp_path / "index.json").write_text(json.dumps(manifest | {"version": 1}))
+    with pytest.raises(ValueError, match="version 1"):
+        RandomProjectionIndex.load(tmp_path)
+    manifest["arrays"]["ids"]["file"] = "../ids.npy"
+    (tmp_path / "index.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="outside"):
+        RandomProjectionIndex.load(tmp_path)
+
+
+WRITER = """
+import sys
+import numpy as np
+from cochlea_sb.index.random_projection import RandomProjectionIndex
+kinds = [RandomProjectionIndex.load(folder, mmap=False) for folder in sys.argv[2:]]
+print("ready", flush=True)
+while True:
+    for index in kinds:
+        index.save(sys.argv[1])
+"""
+
+
+def test_a_killed_writer_leaves_the_old_or_the_new(tmp_path):
+    both = [RandomProjectionIndex.build(vectors(n, seed=n)) for n in (1200, 1900)]
+    for i, index in enumerate(both):
+        index.save(tmp_path / str(i))
+    both[0].save(tmp_path / "shared")
+    rng = np.random.default_rng(0)
+    command = [sys.executable, "-c", WRITER, *(str(tmp_path / name) for name in ("shared", "0", "1"))]
+    for _ in range(6):
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout.readline() == b"ready\n"
+            end = time.monotonic() + rng.uniform(0.02, 0.4)
+            while time.monotonic() < end:  # a reader beside it
+                assert len(RandomProjectionIndex.load(tmp_path / "shared")) in (1200, 1900)
+            os.kill(writer.pid, signal.SIGKILL)
+        left = RandomProjectionIndex.load(tmp_path / "shared", verify=True)
+        assert any(len(left) == len(index) and same(left, index) for index in both)
+
+
+def test_it_stands_on_numpy_and_numba_alone():
+    code = """
+import sys
+import cochlea_sb.index.interface, cochlea_sb.index.random_projection, cochlea_sb.index.exact
+print([name for name in ("torch", "speechbrain", "datasets", "soundfile") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
