@@ -15,7 +15,7 @@ from speechbrain.utils.importutils import LazyModule  # noqa: E402
 
 from cochlea_sb.experiment import load_experiment, save_model  # noqa: E402
 
-# Hypothesis asks every module for its file, which SpeechBrain's stand-ins for optional packages answer by an ImportError.
+# Hypothesis asks every module for its file; SpeechBrain's stand-ins for optional packages answer by an ImportError.
 for module in list(sys.modules.values()):
     if isinstance(module, LazyModule):
         module.__dict__.setdefault("__file__", None)

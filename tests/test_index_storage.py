@@ -57,12 +57,12 @@ def test_the_effort_is_kept(tmp_path, index):
     assert RandomProjectionIndex.load(tmp_path).effort == 0.875
 
 
-def names():
-    return [*("vectors ids codes scales alongs counts reaches slacks".split()),
-            *(f"leaf_{name}" for name in "rotation middle centres signs scales squares spreads patience".split())]  # fmt: skip
+NAMES = "vectors ids codes scales alongs counts reaches slacks".split() + [
+    f"leaf_{name}" for name in "rotation middle centres signs scales squares spreads patience".split()
+]
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", NAMES)
 def test_damaged_files_are_refused(tmp_path, index, name):
     def refused(**options):
         with pytest.raises(ValueError) as caught:
