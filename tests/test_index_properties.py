@@ -141,6 +141,31 @@ def test_recall_effort_and_tuning():
     assert recall(index, vectors, ids, queries) < 0.97 and low < 0.98
 
 
+@pytest.mark.parametrize("k", [1, 3, 50, 300])
+def test_other_numbers_of_matches_are_found_as_surely(k):
+    vectors, queries = clustered(20_000), clustered(200, seed=1)
+    truth = np.sort(cosines(vectors, queries), axis=1)[:, -k]
+    scores = RandomProjectionIndex.build(vectors).query(queries, k)[0]
+    assert scores.shape == (200, k) and (scores >= truth[:, None] - 1e-6).mean() >= 0.94
+
+
+def test_a_share_that_is_allowed_is_found_as_surely(monkeypatch):
+    vectors, queries = clustered(20_000), clustered(200, seed=1)
+    monkeypatch.setattr("cochlea_sb.index.random_projection.FEW", 500)  # so that it is searched, not compared
+    index = RandomProjectionIndex.build(vectors)
+    for n_allowed in (1200, 5000):
+        allowed = np.random.default_rng(0).choice(20_000, n_allowed, replace=False)
+        truth = np.sort(cosines(vectors[allowed], queries), axis=1)[:, -10]
+        scores, ids = index.query(queries, 10, allowed=allowed)
+        assert (scores >= truth[:, None] - 1e-6).mean() >= 0.9 and np.isin(ids, allowed).all()
+
+
+def test_nothing_to_tune_with():
+    for vectors, queries in ((np.ones((0, 4)), None), (np.eye(4), []), (np.eye(4), np.ones(4))):
+        with pytest.raises(ValueError, match="nothing to tune with"):
+            RandomProjectionIndex.build(vectors).tune(queries=queries)
+
+
 def test_changed_is_as_good_as_new():
     vectors, more, queries = clustered(12_000), clustered(6000, seed=2), clustered(300, seed=1)
     index = RandomProjectionIndex.build(vectors)
@@ -200,12 +225,13 @@ def test_the_number_of_vectors_chooses():
 @pytest.mark.parametrize(
     "call, words",
     [
-        (lambda index: index.query(np.ones(7)), r"shape \[1, 7\].*\[n, 8\]"),
-        (lambda index: index.query(np.ones((2, 2, 8))), r"expected \[n, 8\]"),
+        (lambda index: index.query(np.ones(7)), r"shape \[7\].*\[n, 8\]"),
+        (lambda index: index.query(np.ones((2, 2, 8))), r"\[8\] or \[n, 8\]"),
         (lambda index: index.query(np.full(8, np.nan)), "Row 0 .*NaN"),
         (lambda index: index.query(np.full((100, 8), np.inf, np.float32)), "Row 0 .*infinite"),
         (lambda index: index.query(["a"] * 8), "expected numbers"),
         (lambda index: index.query(np.ones(8), k=0), "k is 0"),
+        (lambda index: index.query(np.ones(8), threads=0), "threads is 0"),
         (lambda index: index.query(np.ones(8), k=2.5), "k is 2.5"),
         (lambda index: index.query(np.ones(8), allowed=[0.5]), "whole numbers"),
         (lambda index: index.add(np.ones((1, 8)), [1]), "1 is in the index already"),
@@ -230,3 +256,15 @@ def test_effort_and_recall_out_of_range(effort):
         index.query(np.ones(8), effort=effort)
     with pytest.raises((ValueError, TypeError)):
         index.tune(recall=effort)
+
+
+def test_values_near_the_limits():
+    for table in (np.array([[3e38, 3e38], [1e-30, 0]], np.float32), np.array([[1e300, 1e300], [1e-310, 0]])):
+        scores, ids = RandomProjectionIndex.build(table).query(np.array([1, 1]), k=2)
+        assert ids.tolist() == [0, 1] and np.allclose(scores, [1, 0.5**0.5])
+
+
+def test_a_seed_gives_the_same_index():
+    first, second = (RandomProjectionIndex.build(clustered(3000), seed=5) for _ in range(2))
+    assert all((a == b).all() for a, b in zip(first.arrays[:-1], second.arrays[:-1], strict=True))
+    assert repr(first) == "RandomProjectionIndex(3000 vectors of 64 dimensions)"

@@ -26,7 +26,7 @@ def unit_rows(vectors, dimensions=None):
     """
     vectors = np.asarray(vectors)
     if vectors.ndim != 2 or vectors.shape[1] != (dimensions or vectors.shape[1] or None):
-        wanted = "[n, dimensions]" if dimensions is None else f"[n, {dimensions}] or [{dimensions}]"
+        wanted = "[n, dimensions]" if dimensions is None else f"[n, {dimensions}]"
         raise ValueError(f"vectors have shape {list(vectors.shape)}: expected {wanted}.")
     if vectors.dtype.kind not in "fiu":
         raise ValueError(f"vectors are of type {vectors.dtype}: expected numbers, best float32.")
@@ -45,7 +45,9 @@ def query_rows(queries, dimensions):
     Whether they are finite is seen, and told by `not_finite`, as they are searched.
     """
     rows = queries[None] if queries.ndim == 1 else queries
-    ready = rows.ndim == 2 and rows.shape[1] == dimensions and rows.dtype == np.float32 and rows.flags.c_contiguous
+    if rows.ndim != 2 or rows.shape[1] != dimensions:
+        raise ValueError(f"queries have shape {list(queries.shape)}: expected [{dimensions}] or [n, {dimensions}].")
+    ready = rows.dtype == np.float32 and rows.flags.c_contiguous
     return rows if ready else unit_rows(rows, dimensions)
 
 
@@ -75,7 +77,7 @@ def whole_numbers(ids):
     """Ids as int64, of any shape."""
     ids = np.asarray(ids)
     if ids.size and (ids.dtype.kind not in "iu" or (ids.dtype == np.uint64 and ids.max() > np.iinfo(np.int64).max)):
-        raise ValueError(f"ids are of type {ids.dtype}: expected whole numbers of at most 64 bits.")
+        raise ValueError(f"ids are of type {ids.dtype}: expected whole numbers of at most 64 bits, with a sign.")
     return ids.astype(np.int64)
 
 

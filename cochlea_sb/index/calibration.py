@@ -1,7 +1,8 @@
 """How far to search: learnt from vectors that were held back while the leaves' means were settled.
 
 For each true neighbour of a held-back vector it is observed how far `kernels.search` would have had to go to reach its
-leaf, and by how much its similarity was underestimated. An effort is then a share of these neighbours to reach.
+leaf, and by how much its similarity was underestimated. An effort is then a share of these neighbours to reach. Farther
+neighbours need more: so this is observed among the nearest 10, 100 and 1,000.
 """
 
 from typing import NamedTuple
@@ -13,19 +14,21 @@ from cochlea_sb.index import kernels
 DEFAULT_EFFORT = 0.98  # gives a recall@10 of 0.95 and more on all data of benchmarks/index.py
 FEWEST = 1000  # vectors; fewer are all compared
 HELD_BACK = 256
-NEIGHBOURS = 10
+NEIGHBOURS = (10, 100, 1000)
+EACH = 10  # of a vector's neighbours that are observed, evenly spread
+SHARES = np.linspace(0, 1, 1025)
 ALL = np.float32(1e30)  # a reach or slack that leaves nothing out
 AMPLE = np.float32(4)  # standard deviations of the estimates are near 0.7
 
 
 class Observed(NamedTuple):
-    """What each neighbour of the held-back vectors needed, in ascending order; empty where none were held back."""
+    """What shares of the held-back vectors' neighbours needed, a row for each of `NEIGHBOURS` that was observed."""
 
-    reaches: np.ndarray  # [M] float32
-    slacks: np.ndarray  # [M] float32
+    reaches: np.ndarray  # [at most 3, 1025] float32
+    slacks: np.ndarray  # [at most 3, 1025] float32
 
 
-NOTHING = Observed(np.zeros(0, np.float32), np.zeros(0, np.float32))
+NOTHING = Observed(np.zeros((0, len(SHARES)), np.float32), np.zeros((0, len(SHARES)), np.float32))
 
 
 def choose(n_vectors, rng):
@@ -38,12 +41,21 @@ def observe(index, ids):
     slots = index._slots(np.sort(ids))
     if len(slots) == 0:
         return NOTHING
-    pool, tree, unit = index.pool, index.tree, index.pool.vectors[slots]
-    scores, found = index._search(unit, NEIGHBOURS + 1, ALL, AMPLE)
+    numbers = [n for n in NEIGHBOURS if 20 * n <= len(index)]
+    unit = index.pool.vectors[slots]
+    scores, found = index._search(unit, numbers[-1] + 1, ALL, AMPLE)
     others = found != slots[:, None]
     others[others.all(1), -1] = False  # a vector that its duplicates crowd out
-    scores, found = (table[others].reshape(len(slots), NEIGHBOURS) for table in (scores, found))
-    starts, counts, rooms = index.places
+    scores, found = (table[others].reshape(len(slots), -1) for table in (scores, found))
+    rows = [observe_nearest(index, unit, scores[:, :n], found[:, :n]) for n in numbers]
+    return Observed(*(np.stack(tables).astype(np.float32) for tables in zip(*rows, strict=True)))
+
+
+def observe_nearest(index, unit, scores, found):
+    """Quantiles [1025] of the reaches and of the slacks that some of the neighbours, [n, k], needed."""
+    worst, some = scores[:, -1], np.linspace(0, scores.shape[1] - 1, EACH).astype(int)
+    scores, found = scores[:, some], found[:, some]
+    tree, pool, (starts, counts, rooms) = index.tree, index.pool, index.places
     reaches, slacks = np.empty_like(scores), np.empty_like(scores)
     n_rotated, none = len(tree.rotation), np.float32(0)
     planes, residual_planes = (np.empty((n_rotated // 64, 3), np.uint64) for _ in range(2))
@@ -55,7 +67,7 @@ def observe(index, ids):
     for row, query in enumerate(rotated):
         step, total = kernels.round_to_planes(query, planes)
         leaves = np.searchsorted(starts, found[row], side="right") - 1
-        gaps = (scores[row, -1] - similarity[row, leaves]) / np.sqrt(distance[row, leaves]) / tree.spreads[leaves]
+        gaps = (worst[row] - similarity[row, leaves]) / np.sqrt(distance[row, leaves]) / tree.spreads[leaves]
         reaches[row] = gaps / tree.patience[ranks[row, leaves]]
         for column, (slot, leaf) in enumerate(zip(found[row], leaves, strict=True)):
             length = kernels.estimate_in_leaf(
@@ -64,24 +76,26 @@ def observe(index, ids):
                 none, residual, residual_planes, estimated,
             )  # fmt: skip
             slacks[row, column] = (scores[row, column] - estimated[slot - starts[leaf]]) / (pool.scales[slot] * length)
-    return Observed(np.sort(reaches, axis=None), np.sort(slacks, axis=None))
+    return np.quantile(reaches, SHARES), np.quantile(slacks, SHARES)
 
 
-def limits(observed, effort):
-    """Reach and slack for an effort in (0, 1]: half of what it may miss is left to each.
+def limits(observed, effort, row):
+    """Reach and slack for an effort in (0, 1] by a row of what was observed: half of what it may miss is left to each.
 
     Raises
     ------
     ValueError
         For an effort out of range.
     """
-    if not isinstance(effort, (int, float, np.number)) or not 0 < effort <= 1:
+    if isinstance(effort, bool) or not isinstance(effort, (int, float, np.number)) or not 0 < effort <= 1:
         raise ValueError(f"effort is {effort!r}: expected a number above 0 and at most 1, about the recall to expect.")
-    if effort == 1 or len(observed.reaches) == 0:
+    if effort == 1 or row >= len(observed.reaches):
         return ALL, ALL
-    share = 1 - (1 - effort) / 2
-    place = share * (len(observed.reaches) - 1)
-    before = min(int(place), len(observed.reaches) - 2)
-    part = place - before
-    reach, slack = ((1 - part) * values[before] + part * values[before + 1] for values in observed)
-    return np.float32(reach), np.float32(slack)
+    share = 1 - (1 - float(effort)) / 2
+    nearby = slice(max(0, row - 1), row + 1)  # for numbers between two that were observed, what does for both
+    return tuple(np.float32(max(np.interp(share, SHARES, values) for values in table[nearby])) for table in observed)
+
+
+def row_for(k):
+    """The row of what was observed that answers for the k nearest."""
+    return int(np.searchsorted(NEIGHBOURS, k))

@@ -29,6 +29,8 @@ class ExactIndex:
     ([8, 7], ['0.800', '0.600'])
     """
 
+    effort = 1.0  # whatever is asked for
+
     def __init__(self, vectors, ids):
         self.vectors, self._ids = vectors, ids
 

@@ -10,8 +10,10 @@ FEW = 5000  # vectors that are compared all as fast as searched
 class Index(Protocol):
     """Nearest neighbours by cosine; `RandomProjectionIndex` documents each method.
 
-    Queries and vectors are float rows of any norm, [D] or [Q, D]; ids are whole numbers of at most 64 bits, each once.
+    Queries are float rows of any norm, [D] or [Q, D], vectors [N, D]; ids are signed numbers of 64 bits, each once.
     """
+
+    effort: float  # that queries use when they give none
 
     @property
     def dimensions(self) -> int: ...

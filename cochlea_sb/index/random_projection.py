@@ -1,4 +1,4 @@
-"""Nearest neighbours by random projections: a tree of them to cut the set, signs of them to rank it.
+"""Nearest neighbours by random projections: few leaves of the set are visited, codes of two bits a dimension rank it.
 
 The vectors are cut into leaves (`partition`). In its leaf a vector keeps two bits for each dimension of a random
 rotation, from which a query's cosine with it is estimated by popcounts; the few that may be among the best are compared
@@ -18,7 +18,7 @@ from cochlea_sb.index.pool import Places, Pool, encode, insert, lay_out, leaf_la
 from cochlea_sb.index.threads import share_out
 
 KIND = "random-projection"
-FEW = 1000  # allowed vectors that are all compared rather than searched
+FEW = 20_000  # allowed vectors that are all compared rather than searched
 GROWTH = 4  # so many times its size at the last build, an index is laid out anew
 NO_MASK, NO_IDS = np.zeros(0, bool), np.zeros(0, np.int64)
 
@@ -129,10 +129,11 @@ class RandomProjectionIndex:
         queries : np.ndarray [D] or [Q, D], float
         k : int
         effort : float in (0, 1], optional
-            The one knob that trades speed for recall: about the recall@10 to expect of queries that are like the
-            indexed vectors. 1 compares every vector and is exact. `tune` sets what is used when none is given.
+            The one knob that trades speed for recall: about the recall to expect of queries that are like the indexed
+            vectors; for others, `tune` with some of them. 1 compares every vector and is exact. 0.98 unless tuned.
         allowed : np.ndarray, int, optional
-            Only these ids are found; those that are not in the index are ignored.
+            Only these ids are found; those that are not in the index are ignored. Up to 20,000 are all compared, which
+            is exact; more are searched among as if they were chosen by chance.
         threads : int, optional
             All cores by default where there are queries enough to share.
 
@@ -149,39 +150,43 @@ class RandomProjectionIndex:
         """
         queries = np.asarray(queries)
         rows = query_rows(queries, self.dimensions)
-        reach, slack = self._limits(self.effort if effort is None else effort)
-        k, mask = min(checked_k(k), self.n_vectors), NO_MASK
-        among = None
-        if allowed is not None:
-            among = self._slots(np.unique(whole_numbers(allowed)))
-            k = min(k, len(among))
-            if len(among) > FEW:
-                mask = np.zeros(len(self.pool.ids), bool)
-                mask[among] = True
-        if among is not None and len(among) <= FEW:
-            scores, slots = self._compare(rows, k, among, threads)
+        k, few = min(checked_k(k), self.n_vectors), calibration.NEIGHBOURS[0]
+        if allowed is None:
+            # The best of ten is found more surely than the best of one: how far to search was learnt for ten.
+            reach, slack = self._limits(effort, k if k > few else few)
+            scores, slots = self._search(rows, max(k, min(few, self.n_vectors)), reach, slack, NO_MASK, threads)
         else:
-            scores, slots = self._search(rows, k, reach, slack, mask, threads)
+            scores, slots = self._query_among(rows, k, effort, np.unique(whole_numbers(allowed)), threads)
         ids = self.pool.ids[slots]
-        return (scores[0], ids[0]) if queries.ndim == 1 else (scores, ids)
+        return (scores[0, :k], ids[0, :k]) if queries.ndim == 1 else (scores[:, :k], ids[:, :k])
 
-    def _limits(self, effort):
-        """Reach and slack of an effort, worked out once."""
+    def _query_among(self, rows, k, effort, allowed, threads):
+        """Scores and slots of at most the k nearest among ascending ids."""
+        slots = self._slots(allowed)
+        if len(slots) <= FEW:
+            self._limits(effort, k)  # is it in range?
+            arrays = self.pool.vectors, self.pool.ids, slots
+            k = min(k, len(slots))
+            return share_out(lambda rows, *found: kernels.compare(rows, *arrays, *found), rows, k, threads)
+        mask = np.zeros(len(self.pool.ids), bool)
+        mask[slots] = True
+        k = max(k, calibration.NEIGHBOURS[0])
+        # The k-th of a share is about as far as that share's part of all.
+        return self._search(rows, k, *self._limits(effort, k * self.n_vectors // len(slots)), mask, threads)
+
+    def _limits(self, effort, k):
+        """Reach and slack of an effort for the k nearest, worked out once."""
+        key = (self.effort if effort is None else effort, calibration.row_for(k))
         try:
-            return self.limits[effort]
+            return self.limits[key]
         except (KeyError, TypeError):
-            self.limits[effort] = calibration.limits(self.observed, effort)
-            return self.limits[effort]
+            self.limits[key] = calibration.limits(self.observed, *key)
+            return self.limits[key]
 
     def _search(self, rows, k, reach, slack, mask=NO_MASK, threads=None):
         """Scores and slots [Q, k] of queries among the slots of a mask, all where it is empty."""
         arrays = *self.arrays, reach, slack, mask
         return share_out(lambda rows, *found: kernels.search(rows, *arrays, *found), rows, k, threads)
-
-    def _compare(self, rows, k, among, threads=None):
-        """Scores and slots [Q, k] of queries among a few slots."""
-        arrays = self.pool.vectors, self.pool.ids, among
-        return share_out(lambda rows, *found: kernels.compare(rows, *arrays, *found), rows, k, threads)
 
     def _slots(self, ids):
         """Slots of those of the ids, in ascending order, that are in the index."""
@@ -241,8 +246,9 @@ class RandomProjectionIndex:
         """
         if not 0 < recall <= 1:
             raise ValueError(f"recall is {recall!r}: expected a number above 0 and at most 1.")
-        k = min(checked_k(k), len(self))
-        own = NO_IDS
+        k, own = min(checked_k(k), len(self)), NO_IDS
+        if len(self) == 0 or (queries is not None and (np.ndim(queries) != 2 or len(queries) == 0)):
+            raise ValueError("There is nothing to tune with: expected vectors in the index, and queries [n, D] if any.")
         if queries is None:
             slots = np.random.default_rng(self.seed).permutation(occupied(self.places))[:500]
             queries, own, k = self.pool.vectors[slots], self.pool.ids[slots], min(k + 1, len(self))
@@ -306,7 +312,11 @@ class RandomProjectionIndex:
         )  # fmt: skip
         codes = expect("codes", 2 * n_words * n)
         pool = Pool(vectors, expect("ids", n), codes, expect("scales", n), expect("alongs", n))
-        observed = calibration.Observed(expect("reaches", None), expect("slacks", len(arrays["reaches"])))
+        observed = calibration.Observed(
+            *(expect(name, None, len(calibration.SHARES)) for name in ("reaches", "slacks"))
+        )
+        if len(observed.reaches) != len(observed.slacks):
+            raise storage.damaged(folder, "what was observed does not fit together")
         if n_leaves == 0 or counts.min() < 0 or counts.max() > n or counts.sum() != n:
             raise storage.damaged(folder, "its leaves do not hold its vectors")
         places = Places(np.cumsum(counts) - counts, counts, counts.copy())

@@ -118,8 +118,10 @@ def read_manifest(folder):
         return manifest
     except FileNotFoundError as error:
         raise ValueError(f"'{folder}' holds no index (no {MANIFEST}): give a folder that `save` wrote.") from error
+    except NotADirectoryError as error:
+        raise ValueError(f"'{folder}' is a file: give the folder that `save` wrote.") from error
     except (OSError, ValueError, AttributeError) as error:
-        raise damaged(folder, error) from error
+        raise ValueError(f"'{folder}' holds no readable index: its {MANIFEST} is not one that `save` wrote.") from error
 
 
 def read_array(path, entry, mmap, verify):

@@ -33,6 +33,8 @@ def share_out(work, queries, k, threads=None):
     ValueError
         Where a query is not finite.
     """
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"threads is {threads!r}: expected a whole number, at least 1, or None for all cores.")
     scores, places = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     if k == 0 or len(queries) == 0:
         return scores, places
