@@ -15,7 +15,8 @@ DEFAULT_EFFORT = 0.98  # gives a recall@10 of 0.95 and more on all data of bench
 FEWEST = 1000  # vectors; fewer are all compared
 HELD_BACK = 256
 NEIGHBOURS = (10, 100, 1000)
-EACH = 10  # of a vector's neighbours that are observed, evenly spread
+LOOKED_AT = (256, 64, 48)  # of the held-back vectors, for each number of neighbours
+EACH = 10  # of a vector's neighbours that are looked at, evenly spread
 SHARES = np.linspace(0, 1, 1025)
 ALL = np.float32(1e30)  # a reach or slack that leaves nothing out
 AMPLE = np.float32(4)  # standard deviations of the estimates are near 0.7
@@ -41,18 +42,21 @@ def observe(index, ids):
     slots = index._slots(np.sort(ids))
     if len(slots) == 0:
         return NOTHING
-    numbers = [n for n in NEIGHBOURS if 20 * n <= len(index)]
-    unit = index.pool.vectors[slots]
-    scores, found = index._search(unit, numbers[-1] + 1, ALL, AMPLE)
-    others = found != slots[:, None]
-    others[others.all(1), -1] = False  # a vector that its duplicates crowd out
-    scores, found = (table[others].reshape(len(slots), -1) for table in (scores, found))
-    rows = [observe_nearest(index, unit, scores[:, :n], found[:, :n]) for n in numbers]
+    rows = [
+        observe_nearest(index, slots[:: len(slots) // n_looked_at], n)
+        for n, n_looked_at in zip(NEIGHBOURS, LOOKED_AT, strict=True)
+        if 20 * n <= len(index)
+    ]
     return Observed(*(np.stack(tables).astype(np.float32) for tables in zip(*rows, strict=True)))
 
 
-def observe_nearest(index, unit, scores, found):
-    """Quantiles [1025] of the reaches and of the slacks that some of the neighbours, [n, k], needed."""
+def observe_nearest(index, slots, k):
+    """Quantiles [1025] of the reaches and of the slacks that some of the k nearest of the slots' vectors needed."""
+    unit = index.pool.vectors[slots]
+    scores, found = index._search(unit, k + 1, ALL, AMPLE)
+    others = found != slots[:, None]
+    others[others.all(1), -1] = False  # a vector that its duplicates crowd out
+    scores, found = (table[others].reshape(len(slots), k) for table in (scores, found))
     worst, some = scores[:, -1], np.linspace(0, scores.shape[1] - 1, EACH).astype(int)
     scores, found = scores[:, some], found[:, some]
     tree, pool, (starts, counts, rooms) = index.tree, index.pool, index.places
