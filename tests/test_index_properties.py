@@ -158,6 +158,8 @@ def test_a_share_that_is_allowed_is_found_as_surely(monkeypatch):
         truth = np.sort(cosines(vectors[allowed], queries), axis=1)[:, -10]
         scores, ids = index.query(queries, 10, allowed=allowed)
         assert (scores >= truth[:, None] - 1e-6).mean() >= 0.9 and np.isin(ids, allowed).all()
+        scores, ids = index.query(queries[:2], 6000, allowed=allowed)  # more than are allowed
+        assert ids.shape == (2, n_allowed) and set(ids[0]) == set(ids[1]) == set(allowed)
 
 
 def test_nothing_to_tune_with():
@@ -249,13 +251,14 @@ def test_a_mistake_is_one_sentence(kind, call, words):
     assert "\n" not in str(caught.value) and len(index) == 8
 
 
-@pytest.mark.parametrize("effort", [0, -1, 1.5, "high", [1]])
+@pytest.mark.parametrize("effort", [0, -1, 1.5, "high", [1], True])
 def test_effort_and_recall_out_of_range(effort):
     index = RandomProjectionIndex.build(np.eye(8))
     with pytest.raises(ValueError, match="effort is"):
         index.query(np.ones(8), effort=effort)
-    with pytest.raises((ValueError, TypeError)):
-        index.tune(recall=effort)
+    if effort is not True:
+        with pytest.raises(ValueError, match="recall is"):
+            index.tune(recall=effort)
 
 
 def test_values_near_the_limits():
@@ -268,3 +271,25 @@ def test_a_seed_gives_the_same_index():
     first, second = (RandomProjectionIndex.build(clustered(3000), seed=5) for _ in range(2))
     assert all((a == b).all() for a, b in zip(first.arrays[:-1], second.arrays[:-1], strict=True))
     assert repr(first) == "RandomProjectionIndex(3000 vectors of 64 dimensions)"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["vectors", "scales", "alongs"])
+def test_numbers_that_went_bad_end_in_a_sentence_or_an_answer(name, value):
+    index = RandomProjectionIndex.build(clustered(3000))
+    getattr(index.pool, name)[::2] = value
+    try:
+        scores, ids = index.query(clustered(20, seed=1))
+        assert scores.shape == (20, 10) and set(ids.ravel().tolist()) <= set(range(3000))
+    except ValueError as error:
+        assert "damaged" in str(error)
+
+
+@pytest.mark.parametrize("seed", [-1, None, 0.5, np.int64(3)])
+def test_seeds(seed, tmp_path):
+    if seed == 3:
+        RandomProjectionIndex.build(np.eye(3), seed=seed).save(tmp_path)
+        assert len(load_index(tmp_path)) == 3
+    else:
+        with pytest.raises(ValueError, match="seed is"):
+            RandomProjectionIndex.build(np.eye(3), seed=seed)

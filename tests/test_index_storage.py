@@ -38,6 +38,7 @@ def test_round_trip_and_changes(tmp_path, kind, mmap):
     index.save(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     np.save(tmp_path / "mine.npy", np.ones(3))
+    np.save(tmp_path / "vectors.20240101.npy", np.ones(3))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     opened = load_index(tmp_path, mmap)
     assert type(opened) is kind and same(opened, index) and len(opened) == 1500
@@ -48,7 +49,9 @@ def test_round_trip_and_changes(tmp_path, kind, mmap):
     again = kind.load(tmp_path, mmap, verify=True)
     assert same(again, opened) and len(again) == 1470
     names = {path.name for path in tmp_path.iterdir()}
-    assert {"notes.txt", "mine.npy", "index.json"} <= names and len(names) == len(before)  # no old files left
+    assert {"notes.txt", "mine.npy", "vectors.20240101.npy", "index.json"} <= names and len(names) == len(
+        before
+    )  # no old files left
 
 
 def test_the_effort_is_kept(tmp_path, index):
@@ -70,7 +73,7 @@ def test_damaged_files_are_refused(tmp_path, index, name):
         assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
 
     index.save(tmp_path)
-    (file,) = tmp_path.glob(f"{name}.*.npy")
+    (file,) = tmp_path.glob(f"{name}.index-*.npy")
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])
     refused()
@@ -98,7 +101,7 @@ def rewrite(folder, name, file, array, **entries):
 @pytest.mark.parametrize("change", ["beyond", "negative", "overflow"])
 def test_leaves_beyond_the_vectors_are_refused(tmp_path, index, change):
     index.save(tmp_path)
-    (file,) = tmp_path.glob("counts.*.npy")
+    (file,) = tmp_path.glob("counts.index-*.npy")
     counts = np.load(file)
     if change == "beyond":
         counts[0] += 5
@@ -178,3 +181,24 @@ print([name for name in ("torch", "speechbrain", "datasets", "soundfile") if nam
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_folder_of_repeated_ids_does_no_harm(tmp_path, index):
+    index.save(tmp_path)
+    (file,) = tmp_path.glob("ids.index-*.npy")
+    ids = np.full(1500, 5)
+    np.save(file, ids)
+    rewrite(tmp_path, "ids", file, ids)
+    opened = RandomProjectionIndex.load(tmp_path)
+    opened.remove([5])
+    assert opened.query(QUERIES, allowed=[5])[1].shape[1] <= 1
+
+
+@pytest.mark.parametrize("facts", [{"effort": 7}, {"seed": -1}, {"effort": float("nan")}, {}])
+def test_facts_out_of_range_are_refused(tmp_path, index, facts):
+    index.save(tmp_path)
+    manifest = json.loads((tmp_path / "index.json").read_text())
+    manifest["facts"] = manifest["facts"] | facts if facts else {}
+    (tmp_path / "index.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="not a readable index"):
+        load_index(tmp_path)

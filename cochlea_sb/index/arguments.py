@@ -47,7 +47,7 @@ def query_rows(queries, dimensions):
     rows = queries[None] if queries.ndim == 1 else queries
     if rows.ndim != 2 or rows.shape[1] != dimensions:
         raise ValueError(f"queries have shape {list(queries.shape)}: expected [{dimensions}] or [n, {dimensions}].")
-    ready = rows.dtype == np.float32 and rows.flags.c_contiguous
+    ready = rows.dtype == np.float32 and rows.flags.carray  # other kinds would be compiled for anew
     return rows if ready else unit_rows(rows, dimensions)
 
 

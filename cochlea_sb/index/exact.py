@@ -54,7 +54,7 @@ class ExactIndex:
     @property
     def ids(self):
         """Ids of the vectors, np.ndarray [N] int64, in no particular order."""
-        return self._ids
+        return self._ids.copy()
 
     def query(self, queries, k=10, effort=None, *, allowed=None, threads=None):
         """The ``k`` nearest vectors by cosine; see `RandomProjectionIndex.query`. The effort changes nothing."""

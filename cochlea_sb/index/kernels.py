@@ -94,7 +94,7 @@ def round_to_planes(rotated, planes):
     """Fill bit-planes [W, 3] uint64 of a rotated query, [R]; returns the size of a step and the sum of the levels."""
     squares = dot(rotated, rotated)
     step = np.float32(STEP) * np.sqrt(squares / np.float32(rotated.shape[0]))
-    per_step = 1 / step if squares > 0 else np.float32(0)
+    per_step = 1 / step if step > 0 else np.float32(0)
     total, bit = np.int32(0), np.uint64(1)
     for w in range(planes.shape[0]):
         one, two, four = np.uint64(0), np.uint64(0), np.uint64(0)
@@ -339,7 +339,7 @@ def search(
     Returns
     -------
     int
-        The first query that is not finite, where the search ends, or -1.
+        The first query that is not finite, where the search ends, or -1; -2 where numbers of the index are not.
     """
     sign_scales, squares, spreads, patience = leaf_floats[0], leaf_floats[1], leaf_floats[2], leaf_floats[3]
     starts, counts, rooms = places[0], places[1], places[2]
@@ -356,7 +356,6 @@ def search(
         if not normalise(queries[row], query):
             return row
         best, best_slots = scores[row], slots[row]
-        best_slots[:] = -1
         rotate(query, rotation, rotated)
         step, total = round_to_planes(rotated, planes)
         estimate_by_signs(signs, sign_scales, planes, step, total, dot(rotated, middle), similarity)
@@ -408,7 +407,7 @@ def search(
             # Until k matches are held, the best by estimate go first: they raise the threshold for the others.
             ceiling = np.float32(np.inf)
             floor = threshold if n_found == k else value_that_k_reach(bounds, n, k)
-            while True:
+            for _ in range(2):
                 n_candidates = select(bounds, n, floor, ceiling, candidates)
                 for j in range(n_candidates):  # apart from the heap, so that the delays of memory overlap
                     cosines[j] = dot(query, vectors[first + candidates[j]])
@@ -421,6 +420,8 @@ def search(
                 if floor <= threshold or floor == -np.inf:
                     break
                 ceiling, floor = floor, threshold
+        if n_found < k:
+            return -2
         sort_heap(best, best_slots, n_found, ids)
     return -1
 
@@ -451,7 +452,7 @@ def find(wanted, ids, starts, counts, slots):
         for slot in range(starts[leaf], starts[leaf] + counts[leaf]):
             if wanted[0] <= ids[slot] <= wanted[-1]:
                 place = np.searchsorted(wanted, ids[slot])
-                if wanted[place] == ids[slot]:
+                if wanted[place] == ids[slot] and n < slots.shape[0]:
                     slots[n] = slot
                     n += 1
     return n

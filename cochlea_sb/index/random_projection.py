@@ -39,6 +39,8 @@ class Tree(NamedTuple):
 class RandomProjectionIndex:
     """Search by cosine. Make one with `build` or `load`.
 
+    Queries may run side by side in threads, but not beside `add`, `remove` or `compact`.
+
     Example
     -------
     >>> vectors = np.random.default_rng(0).normal(size=(1000, 16)).astype(np.float32)
@@ -86,6 +88,8 @@ class RandomProjectionIndex:
         ValueError
             For another shape, NaN or infinite values, repeated ids.
         """
+        if not isinstance(seed, (int, np.integer)) or seed < 0:
+            raise ValueError(f"seed is {seed!r}: expected a whole number, at least 0.")
         unit = unit_rows(vectors)
         ids = np.arange(len(unit)) if ids is None else checked_ids(ids, len(unit))
         rng = np.random.default_rng(seed)
@@ -101,8 +105,8 @@ class RandomProjectionIndex:
         patience = (1 / np.log2(np.arange(len(centres)) + 2)).astype(np.float32)
         tree = Tree(rotation, middle, centres, signs, scales, (centres**2).sum(1), spreads, patience)
         pool, places = lay_out(pool, labels, len(centres))
-        index = cls(tree, pool, places, calibration.NOTHING, seed, len(unit), calibration.DEFAULT_EFFORT)
-        index.observed, index.limits = calibration.observe(index, ids[held_back]), {}
+        index = cls(tree, pool, places, calibration.NOTHING, int(seed), len(unit), calibration.DEFAULT_EFFORT)
+        index.observed = calibration.observe(index, ids[held_back])
         return index
 
     def __len__(self):
@@ -163,10 +167,10 @@ class RandomProjectionIndex:
     def _query_among(self, rows, k, effort, allowed, threads):
         """Scores and slots of at most the k nearest among ascending ids."""
         slots = self._slots(allowed)
+        k = min(k, len(slots))
         if len(slots) <= FEW:
             self._limits(effort, k)  # is it in range?
             arrays = self.pool.vectors, self.pool.ids, slots
-            k = min(k, len(slots))
             return share_out(lambda rows, *found: kernels.compare(rows, *arrays, *found), rows, k, threads)
         mask = np.zeros(len(self.pool.ids), bool)
         mask[slots] = True
@@ -177,11 +181,12 @@ class RandomProjectionIndex:
     def _limits(self, effort, k):
         """Reach and slack of an effort for the k nearest, worked out once."""
         key = (self.effort if effort is None else effort, calibration.row_for(k))
-        try:
-            return self.limits[key]
-        except (KeyError, TypeError):
-            self.limits[key] = calibration.limits(self.observed, *key)
-            return self.limits[key]
+        found = self.limits.get(key) if isinstance(key[0], float) else None
+        if found is None:
+            found = calibration.limits(self.observed, *key)
+            if isinstance(key[0], float):
+                self.limits[key] = found
+        return found
 
     def _search(self, rows, k, reach, slack, mask=NO_MASK, threads=None):
         """Scores and slots [Q, k] of queries among the slots of a mask, all where it is empty."""
@@ -196,7 +201,7 @@ class RandomProjectionIndex:
     def add(self, vectors, ids):
         """Add vectors under new ids, each to the leaf whose centre is nearest; arguments and errors as in `build`.
 
-        An index that has grown to four times the size it was built with is built anew.
+        An index that grows beyond four times the size it was built with, and 4,000, is built anew.
         """
         unit = unit_rows(vectors, self.dimensions)
         ids = checked_ids(ids, len(unit))
@@ -244,7 +249,7 @@ class RandomProjectionIndex:
         float
             The effort, which is also kept in ``index.effort``, and saved.
         """
-        if not 0 < recall <= 1:
+        if not isinstance(recall, (int, float)) or not 0 < recall <= 1:
             raise ValueError(f"recall is {recall!r}: expected a number above 0 and at most 1.")
         k, own = min(checked_k(k), len(self)), NO_IDS
         if len(self) == 0 or (queries is not None and (np.ndim(queries) != 2 or len(queries) == 0)):
@@ -276,7 +281,7 @@ class RandomProjectionIndex:
             pool, places = lay_out(rows, leaf_labels(places), len(places.counts))
         arrays = {**{f"leaf_{name}": array for name, array in self.tree._asdict().items()}, **pool._asdict()}
         arrays |= {"counts": places.counts, **self.observed._asdict()}
-        facts = {"seed": self.seed, "built_with": self.built_with, "effort": self.effort}
+        facts = {"seed": self.seed, "built_with": self.built_with, "effort": float(self.effort)}
         storage.save(folder, KIND, arrays, facts)
 
     @classmethod
@@ -317,13 +322,16 @@ class RandomProjectionIndex:
         )
         if len(observed.reaches) != len(observed.slacks):
             raise storage.damaged(folder, "what was observed does not fit together")
-        if n_leaves == 0 or counts.min() < 0 or counts.max() > n or counts.sum() != n:
+        if n_leaves == 0 or n_dimensions == 0 or counts.min() < 0 or counts.max() > n or counts.sum() != n:
             raise storage.damaged(folder, "its leaves do not hold its vectors")
         places = Places(np.cumsum(counts) - counts, counts, counts.copy())
         try:
             seed, built_with, effort = int(facts["seed"]), int(facts["built_with"]), float(facts["effort"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise storage.damaged(folder, error) from error
+        floats = (*tree, *observed)
+        if seed < 0 or not 0 < effort <= 1 or not all(np.isfinite(a).all() for a in floats if a.dtype == np.float32):
+            raise storage.damaged(folder, "some of its numbers are out of range")
         return cls(tree, pool, places, observed, seed, built_with, effort)
 
 

@@ -17,7 +17,9 @@ import numpy as np
 VERSION = 2
 MANIFEST = "index.json"
 CHUNK = 1 << 24  # bytes
-OWN = re.compile(r"[a-z_]+\.[0-9a-f]{8}\.npy|index\.json\.[0-9a-f]{8}")  # names that `save` gives beside the manifest
+OWN = re.compile(
+    r"[a-z_]+\.index-[0-9a-f]{16}\.npy|index\.json\.[0-9a-f]{16}"
+)  # names that `save` gives beside the manifest
 WHOLE, BITS = np.dtype(np.int64), np.dtype(np.uint64)
 TYPES = {"ids": WHOLE, "counts": WHOLE, "codes": BITS, "signs": BITS}  # others are float32
 
@@ -37,10 +39,10 @@ def save(folder, kind, arrays, facts):
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    token = secrets.token_hex(4)
+    token = secrets.token_hex(8)
     entries = {}
     for name, array in arrays.items():
-        path = folder / f"{name}.{token}.npy"
+        path = folder / f"{name}.index-{token}.npy"
         with open(path, "wb") as file:
             np.lib.format.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
             file.flush()
@@ -120,7 +122,7 @@ def read_manifest(folder):
         raise ValueError(f"'{folder}' holds no index (no {MANIFEST}): give a folder that `save` wrote.") from error
     except NotADirectoryError as error:
         raise ValueError(f"'{folder}' is a file: give the folder that `save` wrote.") from error
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"'{folder}' holds no readable index: its {MANIFEST} is not one that `save` wrote.") from error
 
 

@@ -17,7 +17,7 @@ def share_out(work, queries, k, threads=None):
     ---------
     work : callable
         ``work(queries, scores, places)`` writes the last two, [n, k], for its queries, [n, D]; it returns the first
-        that is not finite, or -1. It is not called where ``k`` is 0.
+        that is not finite, -1 where all are, or -2 where the index is damaged. It is not called where ``k`` is 0.
     queries : np.ndarray [Q, D], float32
     k : int
     threads : int, optional
@@ -31,17 +31,15 @@ def share_out(work, queries, k, threads=None):
     Raises
     ------
     ValueError
-        Where a query is not finite.
+        Where a query is not finite, or the index is damaged.
     """
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
+    if threads is not None and (not isinstance(threads, (int, np.integer)) or threads < 1):
         raise ValueError(f"threads is {threads!r}: expected a whole number, at least 1, or None for all cores.")
     scores, places = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     if k == 0 or len(queries) == 0:
         return scores, places
     if len(queries) < 2 * LEAST or threads == 1:
-        row = work(queries, scores, places)
-        if row >= 0:
-            raise not_finite(row)
+        check(work(queries, scores, places))
         return scores, places
     n_threads = min(threads or available_cores(), len(queries) // LEAST)
     ends = np.linspace(0, len(queries), 4 * n_threads + 1).astype(int).tolist()
@@ -49,9 +47,16 @@ def share_out(work, queries, k, threads=None):
     with ThreadPoolExecutor(n_threads) as pool:
         wrong = pool.map(lambda part: (part.start, work(queries[part], scores[part], places[part])), parts)
         for start, row in wrong:
-            if row >= 0:
-                raise not_finite(start + row)
+            check(row, start)
     return scores, places
+
+
+def check(row, start=0):
+    """Raise what a kernel's answer stands for."""
+    if row >= 0:
+        raise not_finite(start + row)
+    if row < -1:
+        raise ValueError("The index is damaged: some of its numbers are not finite. Build it again.")
 
 
 def available_cores():
