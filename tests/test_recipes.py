@@ -38,8 +38,9 @@ def finish(process, status=0, timeout=180):
     return out, err
 
 
-def train(folder, output_folder, *arguments):
-    return script("train", "hparams/cnn.yaml", "--data_folder", folder, "--output_folder", output_folder, *arguments)
+def train(folder, output_folder, *arguments, **kwargs):
+    folders = "--data_folder", folder, "--output_folder", output_folder
+    return script("train", "hparams/cnn.yaml", *folders, *arguments, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +129,11 @@ def test_plain_speechbrain_loads_the_results_folder(results, library, tmp_path):
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(results, library, tmp_path, sent):
     folder = tmp_path / "run"
-    often = [*SMALL, "--ckpt_interval_steps", "2"]
-    process = train(library, folder, *often)
+    often = [*SMALL, "--ckpt_interval_steps", "1"]
+    process = train(library, folder, *often, preexec_fn=lambda: os.nice(10))  # so that the signal comes before its end
     deadline = time.monotonic() + 120
     while not list(folder.glob("save/CKPT*/CKPT.yaml")) and time.monotonic() < deadline:
-        time.sleep(0.01)
+        time.sleep(0.001)
     process.send_signal(sent)
     _, err = process.communicate()
     if sent == signal.SIGINT:
