@@ -5,6 +5,14 @@ import numpy as np
 from cochlea_sb.index import kernels
 
 
+def as_array(vectors):
+    """What was given as an array; ValueError for rows of several lengths."""
+    try:
+        return np.asarray(vectors)
+    except ValueError as error:
+        raise ValueError("The vectors are rows of several lengths: expected one length for all.") from error
+
+
 def unit_rows(vectors, dimensions=None):
     """Rows scaled to norm 1.
 
@@ -24,7 +32,7 @@ def unit_rows(vectors, dimensions=None):
     ValueError
         For another shape or kind, NaN or infinite values.
     """
-    vectors = np.asarray(vectors)
+    vectors = as_array(vectors)
     if vectors.ndim != 2 or vectors.shape[1] != (dimensions or vectors.shape[1] or None):
         wanted = "[n, dimensions]" if dimensions is None else f"[n, {dimensions}]"
         raise ValueError(f"vectors have shape {list(vectors.shape)}: expected {wanted}.")

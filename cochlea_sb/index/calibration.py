@@ -5,6 +5,7 @@ leaf, and by how much its similarity was underestimated. An effort is then a sha
 neighbours need more: so this is observed among the nearest 10, 100 and 1,000.
 """
 
+from bisect import bisect_left
 from typing import NamedTuple
 
 import numpy as np
@@ -59,23 +60,23 @@ def observe_nearest(index, slots, k):
     scores, found = (table[others].reshape(len(slots), k) for table in (scores, found))
     worst, some = scores[:, -1], np.linspace(0, scores.shape[1] - 1, EACH).astype(int)
     scores, found = scores[:, some], found[:, some]
-    tree, pool, (starts, counts, rooms) = index.tree, index.pool, index.places
+    about, pool, (starts, counts, rooms) = index.leaves, index.pool, index.places
     reaches, slacks = np.empty_like(scores), np.empty_like(scores)
-    n_rotated, none = len(tree.rotation), np.float32(0)
+    n_rotated, none = len(about.rotation), np.float32(0)
     planes, residual_planes = (np.empty((n_rotated // 64, 3), np.uint64) for _ in range(2))
     residual, estimated = np.empty(n_rotated, np.float32), np.empty(counts.max(), np.float32)
-    rotated = unit @ tree.rotation.T
-    similarity = rotated @ tree.centres.T
-    distance = np.maximum(1 + tree.squares - 2 * similarity, kernels.SMALLEST)
+    rotated = unit @ about.rotation.T
+    similarity = rotated @ about.centres.T
+    distance = np.maximum(1 + about.squares - 2 * similarity, kernels.SMALLEST)
     ranks = np.argsort(np.argsort(distance, axis=1), axis=1)
     for row, query in enumerate(rotated):
         step, total = kernels.round_to_planes(query, planes)
         leaves = np.searchsorted(starts, found[row], side="right") - 1
-        gaps = (worst[row] - similarity[row, leaves]) / np.sqrt(distance[row, leaves]) / tree.spreads[leaves]
-        reaches[row] = gaps / tree.patience[ranks[row, leaves]]
+        gaps = (worst[row] - similarity[row, leaves]) / np.sqrt(distance[row, leaves]) / about.spreads[leaves]
+        reaches[row] = gaps / about.patience[ranks[row, leaves]]
         for column, (slot, leaf) in enumerate(zip(found[row], leaves, strict=True)):
             length = kernels.estimate_in_leaf(
-                query, planes, step, total, similarity[row, leaf], distance[row, leaf], tree.centres[leaf],
+                query, planes, step, total, similarity[row, leaf], distance[row, leaf], about.centres[leaf],
                 pool.codes, pool.scales, pool.alongs, starts[leaf], counts[leaf], rooms[leaf],
                 none, residual, residual_planes, estimated,
             )  # fmt: skip
@@ -102,4 +103,4 @@ def limits(observed, effort, row):
 
 def row_for(k):
     """The row of what was observed that answers for the k nearest."""
-    return int(np.searchsorted(NEIGHBOURS, k))
+    return bisect_left(NEIGHBOURS, k)

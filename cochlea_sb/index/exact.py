@@ -6,7 +6,7 @@ Axes: N vectors, Q queries, D dimensions.
 import numpy as np
 
 from cochlea_sb.index import kernels, storage
-from cochlea_sb.index.arguments import checked_ids, checked_k, query_rows, unit_rows, whole_numbers
+from cochlea_sb.index.arguments import as_array, checked_ids, checked_k, query_rows, unit_rows, whole_numbers
 from cochlea_sb.index.threads import share_out
 
 KIND = "exact"
@@ -58,7 +58,7 @@ class ExactIndex:
 
     def query(self, queries, k=10, effort=None, *, allowed=None, threads=None):
         """The ``k`` nearest vectors by cosine; see `RandomProjectionIndex.query`. The effort changes nothing."""
-        queries = np.asarray(queries)
+        queries = as_array(queries)
         rows = query_rows(queries, self.dimensions)
         among = np.arange(len(self)) if allowed is None else np.flatnonzero(np.isin(self._ids, whole_numbers(allowed)))
         arrays = self.vectors, self._ids, among

@@ -55,7 +55,10 @@ def build_index(vectors, ids=None, *, seed=0):
     >>> build_index(np.eye(3))
     ExactIndex(3 vectors of 3 dimensions)
     """
-    return kinds()["exact" if len(vectors) < FEW else "random-projection"].build(vectors, ids, seed=seed)
+    from cochlea_sb.index.arguments import as_array
+
+    vectors = as_array(vectors)
+    return kinds()["exact" if vectors.shape[:1] < (FEW,) else "random-projection"].build(vectors, ids, seed=seed)
 
 
 def load_index(folder, mmap=True, *, verify=False):

@@ -28,6 +28,7 @@ LEVELS = np.float32(3)  # a rotated coordinate is rounded to -3 .. 3 steps
 STEP = 0.65  # of the coordinates' standard deviation: near the best for seven levels and a normal distribution
 RECENTRED = 0.5  # squared distance to a leaf's centre within which the query's residual to it is worth rounding
 PATIENCE = 8  # so many leaves in a row that are not worth a visit end the search
+LAST = np.int64(np.iinfo(np.int64).max)
 SMALLEST = np.float32(1e-6)  # of scales and spreads; covers the rounding of float32
 
 # Sums may be reordered, which lets the compiler use vectors; nothing is NaN, infinities keep their meaning.
@@ -293,6 +294,16 @@ def select(values, n, floor, ceiling, chosen):
     return n_chosen
 
 
+@njit(cache=True, nogil=True)
+def smallest(values):
+    """The least of positive float32 values: their bits are in the same order, and the compiler takes many at a time."""
+    bits = values.view(np.int32)
+    least = bits[:1].copy()
+    for i in range(bits.shape[0]):
+        least[0] = min(least[0], bits[i])
+    return least.view(np.float32)[0]
+
+
 @njit(cache=True, nogil=True, fastmath=FAST)
 def value_that_k_reach(values, n, k):
     """A value that at least k of the first n values reach, and few more; minus infinity where n < k."""
@@ -320,7 +331,7 @@ def search(
     Arguments
     ---------
     queries : [Q, D] float32, of any norm
-    rotation ... signs : the first fields of `random_projection.Tree`
+    rotation ... signs : the first fields of `random_projection.Leaves`
     leaf_floats : [4, L] float32, its others: scales, squares, spreads, patience
     vectors ... alongs : the fields of `pool.Pool`
     places : [3, L] int64, the fields of `pool.Places`
@@ -349,7 +360,7 @@ def search(
     similarity, distance = np.empty(n_leaves, np.float32), np.empty(n_leaves, np.float32)
     query = np.empty(queries.shape[1], np.float32)
     near, near_similarity = np.empty(n_leaves, np.int64), np.empty(n_leaves, np.float32)
-    near_distance = np.empty(n_leaves, np.float32)
+    near_distance, queue = np.empty(n_leaves, np.float32), np.empty(n_leaves, np.int64)
     bounds, cosines = np.empty(largest, np.float32), np.empty(largest, np.float32)
     candidates = np.empty(largest, np.int64)
     for row in range(queries.shape[0]):
@@ -359,38 +370,37 @@ def search(
         rotate(query, rotation, rotated)
         step, total = round_to_planes(rotated, planes)
         estimate_by_signs(signs, sign_scales, planes, step, total, dot(rotated, middle), similarity)
-        smallest, mean = np.float32(np.inf), np.float32(0)
+        mean = np.float32(0)
         for leaf in range(n_leaves):  # squared distances to the leaves' centres
-            distance[leaf] = 1 + squares[leaf] - 2 * similarity[leaf]
-            smallest = min(smallest, distance[leaf])
+            distance[leaf] = max(np.float32(1) + squares[leaf] - np.float32(2) * similarity[leaf], SMALLEST)
             mean += distance[leaf]
-        cut = (smallest + mean / n_leaves) / 2
+        cut = (smallest(distance) + mean / n_leaves) / 2
         n_near = select(distance, n_leaves, np.float32(-np.inf), cut, near)
         for i in range(n_near):
             near_similarity[i] = dot(rotated, centres[near[i]])
-            near_distance[i] = 1 + squares[near[i]] - 2 * near_similarity[i]
+            near_distance[i] = max(np.float32(1) + squares[near[i]] - np.float32(2) * near_similarity[i], SMALLEST)
+            queue[i] = (np.int64(near_distance.view(np.int32)[i]) << 32) + i  # in the order of the distances
 
         # The near leaves in order of distance, as far as it is worth while; then, if it still is, the others.
-        n_found, rank, misses, position = 0, 0, 0, 0
+        n_found, rank, misses, position, n_taken = 0, 0, 0, 0, 0
         threshold = np.float32(-np.inf)
         while position < n_leaves and misses < PATIENCE:
-            is_near = n_near > 0
+            is_near = n_taken < n_near
             if is_near:
-                place = 0
-                for i in range(1, n_near):
-                    if near_distance[i] < near_distance[place]:
-                        place = i
+                first_in_queue = LAST
+                for i in range(n_near):
+                    first_in_queue = min(first_in_queue, queue[i])
+                place = first_in_queue & 0xFFFFFFFF
+                queue[place] = LAST
+                n_taken += 1
                 leaf, offset, squared = near[place], near_similarity[place], near_distance[place]
-                n_near -= 1
-                near[place], near_similarity[place] = near[n_near], near_similarity[n_near]
-                near_distance[place] = near_distance[n_near]
             else:
                 leaf = position
                 position += 1
                 if distance[leaf] < cut:
                     continue
                 offset, squared = similarity[leaf], distance[leaf]
-            doubt = np.sqrt(max(squared, SMALLEST)) * spreads[leaf]
+            doubt = np.sqrt(squared) * spreads[leaf]
             if counts[leaf] == 0 or threshold - offset > reach * patience[rank] * doubt + SMALLEST:
                 rank += is_near
                 misses += is_near and counts[leaf] > 0

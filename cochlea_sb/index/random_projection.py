@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cochlea_sb.index import calibration, kernels, partition, storage
-from cochlea_sb.index.arguments import checked_ids, checked_k, query_rows, unit_rows, whole_numbers
+from cochlea_sb.index.arguments import as_array, checked_ids, checked_k, query_rows, unit_rows, whole_numbers
 from cochlea_sb.index.pool import Places, Pool, encode, insert, lay_out, leaf_labels, occupied, take_all
 from cochlea_sb.index.threads import share_out
 
@@ -23,7 +23,7 @@ GROWTH = 4  # so many times its size at the last build, an index is laid out ane
 NO_MASK, NO_IDS = np.zeros(0, bool), np.zeros(0, np.int64)
 
 
-class Tree(NamedTuple):
+class Leaves(NamedTuple):
     """What is known of the leaves, and how queries are rotated."""
 
     rotation: np.ndarray  # [R, D] float32, orthonormal columns
@@ -53,8 +53,8 @@ class RandomProjectionIndex:
     (999, False)
     """
 
-    def __init__(self, tree, pool, places, observed, seed, built_with, effort):
-        self.tree, self.pool, self.places, self.observed = tree, pool, places, observed
+    def __init__(self, leaves, pool, places, observed, seed, built_with, effort):
+        self.leaves, self.pool, self.places, self.observed = leaves, pool, places, observed
         self.seed, self.built_with, self.effort = seed, built_with, effort
         self.limits = {}  # of the efforts that were asked for
         self._changed()
@@ -63,8 +63,8 @@ class RandomProjectionIndex:
         """Keep what each query needs: a call with few arguments is a fast one."""
         counts = self.places.counts
         self.n_vectors = int(counts.sum())
-        floats, places = np.stack(self.tree[4:]), np.stack(self.places)
-        self.arrays = *self.tree[:4], floats, *self.pool, places, int(counts.max())
+        floats, places = np.stack(self.leaves[4:]), np.stack(self.places)
+        self.arrays = *self.leaves[:4], floats, *self.pool, places, int(counts.max())
 
     @classmethod
     def build(cls, vectors, ids=None, *, seed=0):
@@ -103,9 +103,9 @@ class RandomProjectionIndex:
         sums, counts = (np.bincount(labels, weights, len(centres)) for weights in (squared_distances, None))
         spreads = np.maximum(np.sqrt(sums / np.maximum(counts, 1)), kernels.SMALLEST).astype(np.float32)
         patience = (1 / np.log2(np.arange(len(centres)) + 2)).astype(np.float32)
-        tree = Tree(rotation, middle, centres, signs, scales, (centres**2).sum(1), spreads, patience)
+        leaves = Leaves(rotation, middle, centres, signs, scales, (centres**2).sum(1), spreads, patience)
         pool, places = lay_out(pool, labels, len(centres))
-        index = cls(tree, pool, places, calibration.NOTHING, int(seed), len(unit), calibration.DEFAULT_EFFORT)
+        index = cls(leaves, pool, places, calibration.NOTHING, int(seed), len(unit), calibration.DEFAULT_EFFORT)
         index.observed = calibration.observe(index, ids[held_back])
         return index
 
@@ -152,7 +152,7 @@ class RandomProjectionIndex:
         ValueError
             For queries of another shape, NaN or infinite values, and settings out of range.
         """
-        queries = np.asarray(queries)
+        queries = as_array(queries)
         rows = query_rows(queries, self.dimensions)
         k, few = min(checked_k(k), self.n_vectors), calibration.NEIGHBOURS[0]
         if allowed is None:
@@ -210,8 +210,8 @@ class RandomProjectionIndex:
             raise ValueError(f"Id {self.pool.ids[present[0]]} is in the index already: remove it first.")
         if len(self) + len(unit) > GROWTH * max(self.built_with, calibration.FEWEST):
             return self._rebuild(unit, ids)
-        labels = partition.nearest_leaves(unit @ self.tree.rotation.T, self.tree.centres)
-        new, _ = encode(unit, ids, self.tree.rotation, self.tree.centres, labels)
+        labels = partition.nearest_leaves(unit @ self.leaves.rotation.T, self.leaves.centres)
+        new, _ = encode(unit, ids, self.leaves.rotation, self.leaves.centres, labels)
         self.pool, self.places = insert(self.pool, self.places, new, labels)
         self._changed()
 
@@ -277,9 +277,9 @@ class RandomProjectionIndex:
         """
         pool, places = self.pool, self.places
         if places.counts.sum() < len(pool.ids):  # nothing is written of unused slots
-            rows = take_all(pool, places, len(self.tree.rotation) // 32)
+            rows = take_all(pool, places, len(self.leaves.rotation) // 32)
             pool, places = lay_out(rows, leaf_labels(places), len(places.counts))
-        arrays = {**{f"leaf_{name}": array for name, array in self.tree._asdict().items()}, **pool._asdict()}
+        arrays = {**{f"leaf_{name}": array for name, array in self.leaves._asdict().items()}, **pool._asdict()}
         arrays |= {"counts": places.counts, **self.observed._asdict()}
         facts = {"seed": self.seed, "built_with": self.built_with, "effort": float(self.effort)}
         storage.save(folder, KIND, arrays, facts)
@@ -310,8 +310,8 @@ class RandomProjectionIndex:
         # The compiled code trusts these shapes.
         vectors, counts = expect("vectors", None, None), expect("counts", None)
         (n, n_dimensions), n_leaves, n_words = vectors.shape, len(counts), -(-vectors.shape[1] // 64)
-        leaf_floats = (expect(f"leaf_{name}", n_leaves) for name in Tree._fields[4:])
-        tree = Tree(
+        leaf_floats = (expect(f"leaf_{name}", n_leaves) for name in Leaves._fields[4:])
+        leaves = Leaves(
             expect("leaf_rotation", 64 * n_words, n_dimensions), expect("leaf_middle", 64 * n_words),
             expect("leaf_centres", n_leaves, 64 * n_words), expect("leaf_signs", n_words, n_leaves), *leaf_floats,
         )  # fmt: skip
@@ -329,10 +329,10 @@ class RandomProjectionIndex:
             seed, built_with, effort = int(facts["seed"]), int(facts["built_with"]), float(facts["effort"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise storage.damaged(folder, error) from error
-        floats = (*tree, *observed)
+        floats = (*leaves, *observed)
         if seed < 0 or not 0 < effort <= 1 or not all(np.isfinite(a).all() for a in floats if a.dtype == np.float32):
             raise storage.damaged(folder, "some of its numbers are out of range")
-        return cls(tree, pool, places, observed, seed, built_with, effort)
+        return cls(leaves, pool, places, observed, seed, built_with, effort)
 
 
 def random_rotation(n_dimensions, rng):

@@ -38,7 +38,10 @@ def save(folder, kind, arrays, facts):
         Numbers and short lists, written as JSON.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"'{folder}' is, or is below, a file: give a folder to save to.") from error
     token = secrets.token_hex(8)
     entries = {}
     for name, array in arrays.items():
