@@ -3,9 +3,9 @@
 Axes: B batch, S samples, T frames, W windows, M mel bands, D embedding dimensions (128 by default).
 """
 
+import hashlib
+import json
 import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -13,8 +13,9 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from tqdm import tqdm
 
 from cochlea_sb.audio import AudioError, read_audio
-from cochlea_sb.encoders.windowed import WINDOWS_AT_ONCE, cut_windows
+from cochlea_sb.encoders.windowed import WINDOW_FRAMES, windows_at_once
 from cochlea_sb.experiment import check_device
+from cochlea_sb.read_ahead import read_ahead
 
 FILES_AT_ONCE = 256  # sorted by length together, so that batches hold little padding ...
 SECONDS_AT_ONCE = 3600  # ... unless they hold this much sound before: bounds memory
@@ -70,12 +71,47 @@ class AudioEncoder(EncoderClassifier):
                         f"'{source}' holds no model ({name} is missing): give the folder that recipes/train.py left, "
                         "or user/name of a model on the Hub."
                     )
-        return super().from_hparams(source, savedir=savedir, run_opts=run_opts, **kwargs)
+        encoder = super().from_hparams(source, savedir=savedir, run_opts=run_opts, **kwargs)
+        encoder.source = os.path.realpath(source) if os.path.isdir(source) else source
+        encoder.revision = kwargs.get("revision")
+        return encoder
 
     @property
     def sample_rate(self):
         """int: rate in Hz of the waveforms that the encoder takes."""
         return self.mods.compute_features.sample_rate
+
+    @property
+    def frame_seconds(self):
+        """float: distance between frames in seconds."""
+        return self.mods.compute_features.hop / self.sample_rate
+
+    @property
+    def window_seconds(self):
+        """float: what the encoder sees at a time, in seconds."""
+        return WINDOW_FRAMES * self.frame_seconds
+
+    @property
+    def embedding_size(self):
+        """int: dimensions of the embeddings."""
+        return self.mods.embedding_model.embedding_size
+
+    def identity(self):
+        """Which encoder this is: two with the same fingerprint give the same embeddings.
+
+        Returns
+        -------
+        dict
+            ``source`` and ``revision`` as it was loaded from, ``fingerprint`` of its weights and front end (a SHA-256).
+        """
+        digest = hashlib.sha256(json.dumps(sorted(self.mods.compute_features.settings().items())).encode())
+        model = self.mods.embedding_model
+        digest.update(f"{type(model).__qualname__} {model.hop_frames}".encode())
+        for name, value in sorted(model.state_dict().items()):
+            digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        source, revision = getattr(self, "source", None), getattr(self, "revision", None)
+        return {"source": source, "revision": revision, "fingerprint": digest.hexdigest()}
 
     def load_audio(self, path, savedir=None):
         """Decode a file with `cochlea_sb.audio.read_audio`: any format, channels and rate.
@@ -155,16 +191,53 @@ class AudioEncoder(EncoderClassifier):
         ValueError
             If the hop is shorter than a frame.
         """
-        features, encoder = self.mods.compute_features, self.mods.embedding_model
-        frame_seconds = features.hop / features.sample_rate
-        hop = round(hop_seconds / frame_seconds)
+        embeddings = self.embed_windows([read_audio(path, self.sample_rate)], hop_seconds)[0]
+        starts = torch.arange(len(embeddings), dtype=torch.float64) * self.hop_frames(hop_seconds) * self.frame_seconds
+        return embeddings, starts
+
+    def hop_frames(self, hop_seconds):
+        """A distance in whole frames, at least 1; ValueError where it is less."""
+        hop = round(hop_seconds / self.frame_seconds)
         if hop < 1:
-            raise ValueError(f"hop_seconds is {hop_seconds}: expected at least one frame, {frame_seconds} s.")
+            raise ValueError(f"hop_seconds is {hop_seconds}: expected at least one frame, {self.frame_seconds} s.")
+        return hop
+
+    @torch.inference_mode()
+    def embed_windows(self, wavs, hop_seconds=0.48):
+        """Embed each window of many sounds, in batches of windows whatever the sounds' lengths.
+
+        Arguments
+        ---------
+        wavs : list of np.ndarray [samples], float32 in [-1, 1]
+            At the encoder's sample rate; memory grows with their sum.
+        hop_seconds : float
+            Distance between windows.
+
+        Returns
+        -------
+        list of torch.Tensor [windows, D], float32, unit norm, on the encoder's device
+            For each sound what `encode_windows` gives.
+        """
+        features, encoder, hop = self.mods.compute_features, self.mods.embedding_model, self.hop_frames(hop_seconds)
+        # One waveform of all sounds, between them silence as long as an analysis window: no frame sees two of them.
+        gap = -(-features.window // features.hop)
+        n_frames = torch.tensor([features.frames_in(len(wav)) for wav in wavs])
+        firsts = torch.cumsum(n_frames + gap, 0) - n_frames - gap
+        joined = torch.zeros(int((n_frames + gap).sum()) * features.hop)
+        for wav, first in zip(wavs, (firsts * features.hop).tolist(), strict=True):
+            joined[first : first + len(wav)] = torch.as_tensor(wav)
+        n_windows = 1 + (-(-(n_frames - WINDOW_FRAMES) // hop)).clamp(min=0)
+        sounds = torch.repeat_interleave(torch.arange(len(wavs)), n_windows)
+        within = torch.arange(len(sounds)) - (torch.cumsum(n_windows, 0) - n_windows)[sounds]
+        starts, ends = (firsts[sounds] + within * hop).to(self.device), (firsts + n_frames)[sounds].to(self.device)
         with self.inference_ctx:
-            frames = features(self.load_audio(path)[None])
-            windows = cut_windows(frames, hop, encoder.silence)[0]  # [W, T, M], a view of the frames
-            embeddings = torch.cat([encoder(block)[:, 0] for block in windows.split(WINDOWS_AT_ONCE)])
-        return embeddings, torch.arange(len(embeddings), dtype=torch.float64) * hop * frame_seconds
+            frames = features(joined[None].to(self.device))[0]
+            frames[-1] = encoder.silence  # a frame of the last gap; stands for all that is beyond a sound's end
+            steps, vectors = torch.arange(WINDOW_FRAMES, device=self.device), []
+            for block in torch.arange(len(sounds), device=self.device).split(windows_at_once(frames.device)):
+                rows = starts[block, None] + steps
+                vectors.append(encoder(frames[rows.where(rows < ends[block, None], len(frames) - 1)])[:, 0])
+        return torch.cat(vectors).float().split(n_windows.tolist())
 
     def encode_files(self, paths, progress=True):
         """Embed many files, in batches by length; what can't be read is reported and skipped.
@@ -184,7 +257,8 @@ class AudioEncoder(EncoderClassifier):
         """
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
         embeddings, problems, wavs = {}, {}, {}
-        bar = tqdm(self._read_ahead(paths), total=len(paths), disable=not progress, unit="file", desc="Encoding")
+        ahead = read_ahead(self._try_to_read, paths)
+        bar = tqdm(ahead, total=len(paths), disable=not progress, unit="file", desc="Encoding")
         for row, wav in enumerate(bar):
             if isinstance(wav, AudioError):
                 problems[paths[row]] = str(wav)
@@ -196,21 +270,8 @@ class AudioEncoder(EncoderClassifier):
                     vectors = self._encode_padded([wavs[row] for row in batch])
                     embeddings.update(zip(batch, vectors, strict=True))
                 wavs = {}
-        size = self.mods.embedding_model.embedding_size
         ordered = [embeddings[row] for row in sorted(embeddings)]
-        return (torch.stack(ordered) if ordered else torch.empty(0, size)), problems
-
-    def _read_ahead(self, paths):
-        """Yield what `_try_to_read` gives for each path, decoding a few ahead in threads."""
-        threads = os.cpu_count() or 1
-        with ThreadPoolExecutor(threads) as pool:
-            ahead = deque()
-            for path in paths:
-                ahead.append(pool.submit(self._try_to_read, path))
-                if len(ahead) > 2 * threads:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
+        return (torch.stack(ordered) if ordered else torch.empty(0, self.embedding_size)), problems
 
     def _try_to_read(self, path):
         try:

@@ -1,12 +1,17 @@
 """AudioEncoder: every way in gives the same numbers, plain SpeechBrain too; mistakes are one sentence."""
 
+import io
+import os
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
-from cochlea_sb.audio import AudioError
+from cochlea_sb.audio import AudioError, read_audio
+from cochlea_sb.encoders.windowed import cut_windows
 from cochlea_sb.inference import AudioEncoder, batches_by_length
 
 
@@ -70,6 +75,31 @@ def test_windows_average_to_the_file(encoder, files):
     torch.testing.assert_close(one[0], encoder.encode_file(files[0]))
     with pytest.raises(ValueError, match="at least one frame, 0.01 s"):
         encoder.encode_windows(files[3], hop_seconds=0.001)
+
+
+def test_windows_of_many_sounds_at_once_are_those_of_each(encoder, files):
+    wavs = [read_audio(path) for path in files if "empty" not in path and "missing" not in path]
+    wavs += [np.zeros(1, np.float32), wavs[2][:15361]]
+    for wav, windows in zip(wavs, encoder.embed_windows(wavs, hop_seconds=0.3), strict=True):
+        buffer = io.BytesIO()
+        soundfile.write(buffer, wav, 16000, format="WAV", subtype="FLOAT")
+        alone, _ = encoder.encode_windows(buffer.getvalue(), hop_seconds=0.3)
+        torch.testing.assert_close(windows, alone, atol=1e-5, rtol=1e-4)
+        frames = encoder.mods.compute_features(torch.from_numpy(wav)[None])
+        with torch.inference_mode():
+            cut = cut_windows(frames, 30, encoder.mods.embedding_model.silence)[0]
+            torch.testing.assert_close(windows, encoder.mods.embedding_model(cut)[:, 0], atol=1e-5, rtol=1e-4)
+
+
+def test_the_fingerprint_follows_the_weights(encoder, model_folder, tmp_path):
+    identity = encoder.identity()
+    assert identity["source"] == os.path.realpath(model_folder) and len(identity["fingerprint"]) == 64
+    shutil.copytree(model_folder, tmp_path / "other")
+    same = AudioEncoder.from_hparams(tmp_path / "other", run_opts={"device": "cpu"})
+    assert same.identity()["fingerprint"] == identity["fingerprint"]
+    with torch.no_grad():
+        same.mods.embedding_model.project[0].weight[0, 0] += 1e-6
+    assert same.identity()["fingerprint"] != identity["fingerprint"]
 
 
 def test_a_stretch_of_a_file(encoder, files):

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from cochlea_sb.features import audibility, level
 
-WINDOWS_AT_ONCE = 512  # bounds memory
 WINDOW_FRAMES = 96  # 0.96 s, the context of Jansen et al. 2017, section 4.1
 
 
@@ -54,7 +53,7 @@ class WindowEncoder(nn.Module):
         n_windows = windows.shape[1]
         flat = windows.flatten(0, 1)
         # A recording of hours has thousands of windows; in training, statistics want the batch in one piece.
-        blocks = [flat] if self.training else flat.split(WINDOWS_AT_ONCE)
+        blocks = [flat] if self.training else flat.split(windows_at_once(flat.device))
         embeddings = torch.cat([F.normalize(self.embed(block).float(), dim=-1) for block in blocks])
         if n_windows > 1:
             starts = torch.arange(n_windows, device=frames.device) * self.hop_frames
@@ -68,6 +67,11 @@ class WindowEncoder(nn.Module):
     def embed(self, windows):
         """Embed windows: [n, 96, mels] to [n, D]."""
         raise NotImplementedError
+
+
+def windows_at_once(device):
+    """Windows in a block: bounds memory; on a CPU few enough for its caches, which more than doubles the speed."""
+    return 64 if device.type == "cpu" else 2048
 
 
 def cut_windows(frames, hop_frames, silence):
@@ -113,7 +117,7 @@ def window_weights(n_frames, starts, hop_frames):
 
 
 @torch.no_grad()
-def embed_bank(encoder, bank, batch_windows=WINDOWS_AT_ONCE):
+def embed_bank(encoder, bank):
     """Embed every sound of a `FrameBank`, in batches of windows whatever the sounds' lengths.
 
     Arguments
@@ -121,7 +125,6 @@ def embed_bank(encoder, bank, batch_windows=WINDOWS_AT_ONCE):
     encoder : WindowEncoder
         Left in the mode (training or evaluation) that it is in.
     bank : FrameBank
-    batch_windows : int
 
     Returns
     -------
@@ -133,7 +136,7 @@ def embed_bank(encoder, bank, batch_windows=WINDOWS_AT_ONCE):
     weights = window_weights(bank.lengths[sounds], starts, encoder.hop_frames)
     weights = weights * audibility(*bank.peaks(sounds, starts, WINDOW_FRAMES))
     embeddings = None
-    for batch in torch.arange(len(sounds), device=bank.device).split(batch_windows):
+    for batch in torch.arange(len(sounds), device=bank.device).split(windows_at_once(device)):
         windows = bank.crops(sounds[batch], starts[batch], WINDOW_FRAMES).to(device).float()
         vectors = F.normalize(encoder.embed(windows).float(), dim=-1) * weights[batch, None].to(device)
         if embeddings is None:

@@ -1,0 +1,65 @@
+"""Reading ahead in threads: in order, within bounds, errors raised where they are due, threads that end."""
+
+import threading
+import time
+
+import pytest
+
+from cochlea_sb.read_ahead import read_ahead
+
+
+def test_results_come_in_the_order_of_their_sources():
+    def read(number):
+        time.sleep(0.002 * (number % 3))
+        return number
+
+    assert list(read_ahead(read, range(100), threads=7)) == list(range(100))
+    assert list(read_ahead(read, [], threads=2)) == []
+
+
+def test_no_more_is_held_than_allowed():
+    held, most, lock = [0], [0], threading.Lock()
+
+    def read(number):
+        with lock:
+            held[0] += 100
+            most[0] = max(most[0], held[0])
+        return [number] * 100
+
+    for result in read_ahead(read, range(60), threads=3, limit=500):
+        time.sleep(0.001)
+        with lock:
+            held[0] -= len(result)
+    assert 200 <= most[0] <= 500 + 4 * 100 + 100
+
+
+def test_an_error_is_raised_in_its_turn():
+    def read(number):
+        if number == 5:
+            raise RuntimeError("five")
+        return number
+
+    seen = []
+    with pytest.raises(RuntimeError, match="five"):
+        for number in read_ahead(read, range(50), threads=4):
+            seen.append(number)
+    assert seen == [0, 1, 2, 3, 4]
+
+    def sources():
+        yield 1
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        list(read_ahead(abs, sources(), threads=2))
+
+
+def test_threads_end_when_the_reader_has_had_enough():
+    before, done = threading.active_count(), []
+    results = read_ahead(lambda number: done.append(number) or number, range(10**9), threads=3)
+    assert next(results) == 0
+    results.close()
+    for _ in range(200):
+        if threading.active_count() == before:
+            break
+        time.sleep(0.01)
+    assert threading.active_count() == before and len(done) < 400
