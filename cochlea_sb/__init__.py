@@ -7,6 +7,7 @@ _HOMES = {
     "AudioEncoder": "cochlea_sb.inference",
     "AudioError": "cochlea_sb.audio",
     "RandomProjectionIndex": "cochlea_sb.index.random_projection",
+    "SoundLibrary": "cochlea_sb.library.sound_library",
 }
 __all__ = sorted(_HOMES)
 

@@ -20,10 +20,12 @@ from cochlea_sb.audio import AUDIO_EXTENSIONS
 
 METADATA_READERS = {
     # As text: a label "NA" or a fold "05" stays what it is; only an empty cell is empty.
-    "metadata.csv": partial(pandas.read_csv, dtype=str, keep_default_na=False, na_values=[""]),
-    "metadata.jsonl": partial(pandas.read_json, lines=True, dtype=False),
-    "metadata.parquet": pandas.read_parquet,
+    ".csv": partial(pandas.read_csv, dtype=str, keep_default_na=False, na_values=[""]),
+    ".jsonl": partial(pandas.read_json, lines=True, dtype=False),
+    ".parquet": pandas.read_parquet,
 }
+METADATA_FILES = {f"metadata{suffix}" for suffix in METADATA_READERS}
+LIBRARY_MANIFEST = "library.json"  # of a `SoundLibrary`, which holds no sounds itself
 UNDECODED = datasets.Audio(decode=False)
 
 
@@ -119,6 +121,12 @@ def as_sounds(loaded, name, split):
     return loaded
 
 
+def list_manifest(file):
+    """A table of sounds, with a column ``file_name`` relative to its folder, as `load_sounds` gives a folder."""
+    file = Path(file).expanduser().resolve()
+    return list_folder(file.parent, [], [file])
+
+
 def list_folder(folder, paths, metadata, folder_labels=False):
     """Make rows of the files below a folder and join what its metadata files say of them.
 
@@ -172,9 +180,11 @@ def walk(folder):
     paths, metadata, been = [], [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
+        if LIBRARY_MANIFEST in names:
+            been.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in been else []
         for name in names if real not in been else ():
-            if name in METADATA_READERS:
+            if name in METADATA_FILES:
                 metadata.append(Path(parent, name))
             elif not name.startswith("."):
                 paths.append(os.path.normpath(os.path.join(parent, name)))
@@ -185,7 +195,7 @@ def walk(folder):
 def read_metadata(file):
     """Rows of a metadata file as dictionaries without their empty cells."""
     try:
-        table = METADATA_READERS[file.name](file)
+        table = METADATA_READERS[file.suffix](file)
     except (ValueError, OSError, pa.ArrowInvalid) as error:
         detail = " ".join(str(error).split())
         raise ValueError(f"'{file}' could not be read as a table: {detail}") from error

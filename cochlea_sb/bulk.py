@@ -1,0 +1,106 @@
+"""Embed many sounds: threads decode ahead, their windows go through the encoder in batches.
+
+Axes: W windows, D embedding dimensions.
+"""
+
+import hashlib
+import os
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from cochlea_sb.audio import AudioError, read_audio
+from cochlea_sb.data.sources import Row, Source
+from cochlea_sb.read_ahead import read_ahead
+
+BATCH_SECONDS = 120  # of sound that goes through the encoder together
+CHUNK = 1 << 20  # bytes
+
+
+class Embedded(NamedTuple):
+    """What came of a sound; where ``problem`` says why it could not be read, there are no windows."""
+
+    source: Source
+    windows: np.ndarray  # [W, D] float32, unit norm
+    seconds: float
+    content: str  # hash of the file's bytes
+    problem: str | None
+
+
+class Decoded(NamedTuple):
+    """A sound between its decoding and its embedding."""
+
+    source: Source
+    wav: np.ndarray  # [samples] float32, empty where there is a problem
+    content: str
+    problem: str | None
+
+    def __len__(self):
+        return len(self.wav)
+
+
+def embed_sounds(encoder, sources, hop_seconds=0.48, *, threads=None):
+    """Embed the windows of sounds.
+
+    Arguments
+    ---------
+    encoder : cochlea_sb.AudioEncoder
+    sources : iterable of Source
+    hop_seconds : float
+        Distance between windows.
+    threads : int, optional
+        That decode; all cores by default.
+
+    Yields
+    ------
+    Embedded
+        One for each source, in their order. At most some minutes of sound are held at a time, or one sound.
+    """
+    batch, held = [], 0
+    for sound in read_ahead(partial(decode, sample_rate=encoder.sample_rate), sources, threads=threads):
+        batch.append(sound)
+        held += len(sound)
+        if held >= BATCH_SECONDS * encoder.sample_rate:
+            yield from embed_batch(encoder, batch, hop_seconds)
+            batch, held = [], 0
+    yield from embed_batch(encoder, batch, hop_seconds)
+
+
+def embed_batch(encoder, batch, hop_seconds):
+    """`Embedded` for each `Decoded`."""
+    wavs = [sound.wav for sound in batch if len(sound)]
+    windows = iter(encoder.embed_windows(wavs, hop_seconds) if wavs else ())
+    nothing = np.zeros((0, encoder.embedding_size), np.float32)
+    for sound in batch:
+        vectors = next(windows).cpu().numpy() if len(sound) else nothing
+        yield Embedded(sound.source, vectors, len(sound) / encoder.sample_rate, sound.content, sound.problem)
+
+
+def decode(source, sample_rate):
+    """`Decoded` from a source."""
+    content = ""
+    try:
+        audio = source.audio.fetch() if isinstance(source.audio, Row) else source.audio
+        content = hash_of(audio)
+        wav = read_audio({"bytes": audio, "path": source.path} if isinstance(audio, bytes) else audio, sample_rate)
+        return Decoded(source, wav, content, None)
+    except (AudioError, OSError) as error:
+        return Decoded(source, np.zeros(0, np.float32), content, str(error))
+
+
+def hash_of(audio):
+    """BLAKE2b of bytes, or of a file's; empty where there is no file to read: decoding then says why."""
+    digest = hashlib.blake2b(digest_size=16)
+    if isinstance(audio, bytes):
+        digest.update(audio)
+        return digest.hexdigest()
+    try:
+        if not os.path.isfile(audio):  # opening a pipe could wait for ever
+            return ""
+        with open(audio, "rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+    except (OSError, ValueError):
+        return ""
+    return digest.hexdigest()

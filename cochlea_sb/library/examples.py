@@ -1,0 +1,95 @@
+"""What a search can start from: a file, a stretch of one, a waveform, an embedding, or a mixture of such examples."""
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+FORMS = (
+    "a file, (file, start_seconds, end_seconds), a waveform [samples], an embedding [{}], or a dict of examples and "
+    "their weights"
+)
+
+
+class Example(NamedTuple):
+    """A query ready to be searched with."""
+
+    vector: np.ndarray  # [D] float32, unit norm
+    paths: set  # files it was made of
+
+
+def embed_example(query, dimensions, get_encoder):
+    """The embedding of a query.
+
+    Arguments
+    ---------
+    query :
+        As in `SoundLibrary.search`.
+    dimensions : int
+        D.
+    get_encoder : callable
+        Gives the `AudioEncoder`; called only where there is something to encode.
+
+    Returns
+    -------
+    Example
+
+    Raises
+    ------
+    AudioError
+        If a file can't be read.
+    ValueError
+        If the query is of no form that is known, or a mixture cancels out.
+    """
+    if isinstance(query, dict) or (isinstance(query, list) and query and all(is_pair(part) for part in query)):
+        return mixture(list(query.items()) if isinstance(query, dict) else query, dimensions, get_encoder)
+    if isinstance(query, (str, os.PathLike)):
+        path = os.path.expanduser(query)
+        return Example(get_encoder().encode_file(path).cpu().numpy(), names_of(path))
+    if isinstance(query, tuple) and len(query) in (2, 3) and isinstance(query[0], (str, os.PathLike)):
+        path = os.path.expanduser(query[0])
+        return Example(get_encoder().encode_file(path, *query[1:]).cpu().numpy(), names_of(path))
+    try:
+        array = query.detach().cpu().numpy() if hasattr(query, "detach") else np.asarray(query)
+        array = array.astype(np.float32) if array.dtype.kind in "fiu" else array
+    except (ValueError, TypeError):  # rows of several lengths
+        array = np.asarray(None)
+    if array.dtype != np.float32 or array.ndim != 1 or not len(array):
+        kind = f"an array of shape {list(array.shape)}" if array.ndim else f"a {type(query).__name__}"
+        raise ValueError(f"The query is {kind}: expected {FORMS.format(dimensions)}.")
+    if not np.isfinite(array).all():
+        raise ValueError("The query holds NaN or infinite values: expected finite ones.")
+    if len(array) == dimensions:
+        return Example(unit(array, "The embedding is zero: expected a direction."), set())
+    return Example(get_encoder().encode_batch(array)[0, 0].cpu().numpy(), set())
+
+
+def mixture(parts, dimensions, get_encoder):
+    """The weighted sum of examples, of norm 1."""
+    if not parts:
+        raise ValueError("The mixture is empty: expected at least one example and its weight.")
+    total, paths = np.zeros(dimensions, np.float32), set()
+    for query, weight in parts:
+        if isinstance(weight, bool) or not isinstance(weight, (int, float, np.number)) or not np.isfinite(weight):
+            raise ValueError(f"The weight of '{query}' is {weight!r}: expected a finite number.")
+        example = embed_example(query, dimensions, get_encoder)
+        total += np.float32(weight) * example.vector
+        paths |= example.paths
+    return Example(unit(total, "The examples of the mixture cancel out: expected other weights."), paths)
+
+
+def unit(vector, sentence):
+    """A vector over its norm; ValueError with a sentence where it has none."""
+    norm = np.linalg.norm(vector)
+    if not norm > 1e-6:
+        raise ValueError(sentence)
+    return (vector / norm).astype(np.float32)
+
+
+def names_of(path):
+    """Names by which a library may know a file."""
+    return {os.path.realpath(path), os.path.abspath(path)}
+
+
+def is_pair(part):
+    return isinstance(part, (tuple, list)) and len(part) == 2 and isinstance(part[1], (int, float, np.number))

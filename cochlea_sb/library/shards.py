@@ -1,0 +1,159 @@
+"""Embedded sounds on disk: a Parquet file with a row for each window, whole or not there at all.
+
+`recipes/embed.py` writes such files for anyone (`datasets.load_dataset("parquet", ...)` and pandas read them), and a
+library keeps what was added last in them. The file's metadata holds the encoder's identity, the distance between
+windows, and which sounds could not be read.
+
+Axes: S sounds, W windows, D embedding dimensions.
+"""
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+METADATA = b"cochlea_sb"
+# What is known of a sound; `size` and `changed_ns` are its file's, `problem` says why it could not be read.
+SOUND = pa.schema(
+    {
+        "path": pa.string(),
+        "label": pa.string(),
+        "seconds": pa.float64(),
+        "size": pa.int64(),
+        "changed_ns": pa.int64(),
+        "content": pa.string(),
+        "n_windows": pa.int64(),
+        "problem": pa.string(),
+    }
+)
+OF_EACH_WINDOW = ("path", "label", "seconds", "size", "changed_ns", "content")
+
+
+class Shard(NamedTuple):
+    """What a shard holds."""
+
+    sounds: pa.Table  # [S], of `SOUND`; those that could not be read come last, with 0 windows
+    vectors: np.ndarray  # [W, D] float32, sound by sound
+    identity: dict  # of the encoder
+    hop_seconds: float
+    removed: list  # paths of sounds that are in a library no longer
+
+
+def sound_table(embedded):
+    """Table [S] of what is known of `cochlea_sb.bulk.Embedded` sounds."""
+    rows = [
+        (path, label, one.seconds, size, changed_ns, one.content, len(one.windows), one.problem)
+        for one in embedded
+        for path, _, label, size, changed_ns in [one.source]
+    ]
+    columns = list(zip(*rows, strict=True)) if rows else [[] for _ in SOUND]
+    return pa.table([pa.array(column, field.type) for column, field in zip(columns, SOUND, strict=True)], SOUND)
+
+
+def write_shard(path, embedded, identity, hop_seconds, *, removed=()):
+    """Write embedded sounds.
+
+    Arguments
+    ---------
+    path : str or Path
+        Replaced, if it is there.
+    embedded : list of cochlea_sb.bulk.Embedded
+    identity : dict
+        Of the encoder.
+    hop_seconds : float
+    removed : list of str
+        Paths that a library forgets.
+    """
+    read = [one for one in embedded if one.problem is None]
+    size = max((one.windows.shape[1] for one in embedded), default=1)
+    vectors = np.concatenate([np.zeros((0, size), np.float32), *(one.windows for one in read)])
+    sounds = sound_table(read)
+    counts = sounds["n_windows"].to_numpy()
+    rows = np.repeat(np.arange(len(counts)), counts)
+    starts = (np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]) * hop_seconds
+    columns = {name: sounds[name].combine_chunks().take(pa.array(rows)) for name in OF_EACH_WINDOW}
+    columns["start_seconds"] = pa.array(starts, pa.float64())
+    columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), size)
+    order = ["path", "start_seconds", "embedding", *OF_EACH_WINDOW[1:]]
+    unread = sound_table([one for one in embedded if one.problem is not None]).to_pylist()
+    facts = {"identity": identity, "hop_seconds": hop_seconds, "unread": unread, "removed": list(removed)}
+    table = pa.table({name: columns[name] for name in order})
+    table = table.replace_schema_metadata({METADATA: json.dumps(facts).encode()})
+    write_parquet(path, table)
+
+
+def write_parquet(path, table):
+    """Write a Parquet file that is on the disk, whole, before it has its name."""
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    plain = [name for name in table.column_names if name != "embedding"]
+    # Numbers without a pattern: compressing them takes long and saves nothing.
+    compression = {name: "zstd" for name in plain} | (
+        {"embedding.list.element": "none"} if "embedding" in table.column_names else {}
+    )
+    with open(partial, "wb") as file:
+        pq.write_table(table, file, compression=compression, use_dictionary=plain)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def read_facts(path):
+    """The facts of a shard: a dict, or None where the file is not one of ours."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        facts = json.loads(metadata[METADATA])
+        return facts if isinstance(facts.get("identity"), dict) else None
+    except (KeyError, ValueError, AttributeError, OSError, pa.ArrowException):
+        return None
+
+
+def read_shard(path):
+    """Read a shard.
+
+    Returns
+    -------
+    Shard
+
+    Raises
+    ------
+    ValueError
+        Where it is damaged, or no shard.
+    """
+    facts = read_facts(path)
+    try:
+        if facts is None:
+            raise ValueError("it has no facts of an encoder")
+        table = pq.read_table(path)
+        lists = table["embedding"].combine_chunks()
+        vectors = (
+            lists.flatten()
+            .to_numpy(zero_copy_only=False)
+            .astype(np.float32, copy=False)
+            .reshape(-1, lists.type.list_size)
+        )
+        starts = table["start_seconds"].to_numpy()
+        firsts = np.flatnonzero(starts == 0)
+        if len(starts) and (len(firsts) == 0 or firsts[0] != 0):
+            raise ValueError("its first sound does not begin at 0 s")
+        counts = np.diff(np.append(firsts, len(starts)))
+        columns = {name: table[name].combine_chunks().take(pa.array(firsts)) for name in OF_EACH_WINDOW}
+        columns |= {"n_windows": pa.array(counts, pa.int64()), "problem": pa.nulls(len(firsts), pa.string())}
+        sounds = pa.table([columns[field.name].cast(field.type) for field in SOUND], SOUND)
+        unread = pa.Table.from_pylist(facts["unread"], SOUND)
+        removed = [str(name) for name in facts["removed"]]
+        return Shard(
+            pa.concat_tables([sounds, unread]), vectors, facts["identity"], float(facts["hop_seconds"]), removed
+        )
+    except FileNotFoundError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"'{path}' is no readable shard of embeddings ({reason}): embed these sounds again."
+        ) from error

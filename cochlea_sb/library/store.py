@@ -1,0 +1,158 @@
+"""What a library is on disk: files that never change, and a manifest that is replaced in one step.
+
+    library.json            which encoder, which files; whoever reads it sees the state before a change or after it
+    sounds-*.parquet        the catalogue: what is known of each sound (`shards.SOUND` and its first window's number)
+    index-*/                the index of their windows
+    recent-*.parquet        shards of what came later (`shards`), searched beside the index until it takes them in
+    lock                    held by the process that changes the library
+
+A record of a sound in a later file replaces those of the same path in earlier ones.
+"""
+
+import json
+import os
+import re
+import secrets
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cochlea_sb.data.sounds import LIBRARY_MANIFEST
+from cochlea_sb.index.interface import load_index
+from cochlea_sb.library.shards import SOUND, read_shard, write_parquet
+
+VERSION = 1
+OWN = re.compile(
+    r"(sounds|recent)-[0-9a-f]{16}\.parquet(\.[0-9a-f]{8}\.partial)?|index-[0-9a-f]{16}|library\.json\.partial"
+)
+CATALOGUE = SOUND.append(pa.field("first_window", pa.int64()))
+
+
+class Store:
+    """The folder of a library.
+
+    Arguments
+    ---------
+    folder : str or Path
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(os.path.expanduser(folder))
+
+    def exists(self):
+        """Whether there is a library."""
+        return (self.folder / LIBRARY_MANIFEST).is_file()
+
+    def create(self, facts):
+        """Begin an empty library with some facts in its manifest; ValueError where something is there already."""
+        if self.exists():
+            raise ValueError(f"'{self.folder}' holds a library already: open it, or choose another folder.")
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise ValueError(f"'{self.folder}' is there and is no library: give the name of a new folder.")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        manifest = {"version": VERSION, **facts, "next_window": 0, "catalogue": None, "index": None, "recent": []}
+        with self.lock():
+            self.commit(manifest)
+
+    def manifest(self):
+        """The manifest, a dict; ValueError where there is none, or another version's."""
+        try:
+            manifest = json.loads((self.folder / LIBRARY_MANIFEST).read_text(encoding="utf-8"))
+            version = manifest["version"]
+            files = [manifest["catalogue"], manifest["index"], *manifest["recent"]]
+            whole = isinstance(manifest["encoder"], dict) and isinstance(manifest["next_window"], int)
+            numbers = [float(manifest[name]) for name in ("hop_seconds", "window_seconds")]
+        except FileNotFoundError as error:
+            hint = "make one with `cochlea index FOLDER --library NAME`"
+            raise ValueError(f"'{self.folder}' holds no library (no {LIBRARY_MANIFEST}): {hint}.") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self.damaged(f"its {LIBRARY_MANIFEST} is not one that was written here") from error
+        if version != VERSION:
+            raise ValueError(f"'{self.folder}' is a library of version {version}: expected version {VERSION}.")
+        if not whole or not min(numbers) > 0 or not all(name is None or OWN.fullmatch(str(name)) for name in files):
+            raise self.damaged(f"its {LIBRARY_MANIFEST} names what no library holds")
+        return manifest
+
+    def damaged(self, reason):
+        """A ValueError that says so."""
+        return ValueError(f"'{self.folder}' is damaged ({reason}): index its sounds again, into a new library.")
+
+    @contextmanager
+    def lock(self):
+        """Be the only one who changes the library; the lock of a process that ends, however it does, is free."""
+        lock = filelock.FileLock(self.folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise ValueError(
+                f"'{self.folder}' is in use: another process is changing it. Searching goes on meanwhile; run this "
+                "again when that has ended."
+            ) from error
+        except OSError as error:
+            raise ValueError(f"'{self.folder}' cannot be changed ({error.strerror}): may you write there?") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def commit(self, manifest):
+        """Make a manifest the library's state, and delete what it has no use for. Needs the lock."""
+        partial = self.folder / f"{LIBRARY_MANIFEST}.partial"
+        with open(partial, "w", encoding="utf-8") as file:
+            json.dump(manifest, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, self.folder / LIBRARY_MANIFEST)
+        current = {manifest["catalogue"], manifest["index"], *manifest["recent"]}
+        for path in self.folder.iterdir():
+            if OWN.fullmatch(path.name) and path.name not in current:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+    def new_name(self, kind, suffix=""):
+        """The name of a new file: ``sounds``, ``recent`` or ``index``."""
+        return f"{kind}-{secrets.token_hex(8)}{suffix}"
+
+    def write_catalogue(self, table):
+        """Write a table of `CATALOGUE`; returns the file's name."""
+        name = self.new_name("sounds", ".parquet")
+        write_parquet(self.folder / name, table)
+        return name
+
+    def read(self):
+        """The library's state.
+
+        Returns
+        -------
+        manifest : dict
+        catalogue : pa.Table, of `CATALOGUE`
+        index : cochlea_sb.index.interface.Index or None
+        recent : list of Shard
+        """
+        while True:
+            manifest = self.manifest()
+            try:
+                catalogue = CATALOGUE.empty_table()
+                if manifest["catalogue"] is not None:
+                    catalogue = pq.read_table(self.folder / manifest["catalogue"], schema=CATALOGUE)
+                index = None
+                if manifest["index"] is not None:
+                    if not (self.folder / manifest["index"]).is_dir():
+                        raise FileNotFoundError(manifest["index"])
+                    index = load_index(self.folder / manifest["index"])
+                recent = [read_shard(self.folder / name) for name in manifest["recent"]]
+            except (OSError, ValueError, pa.ArrowException) as error:
+                if self.manifest() != manifest:  # replaced by a writer since it was read
+                    continue
+                if isinstance(error, ValueError) and not isinstance(error, pa.ArrowException):
+                    raise
+                raise self.damaged(" ".join(str(error).split())) from error
+            if int(catalogue["n_windows"].to_numpy().sum()) != (0 if index is None else len(index)):
+                raise self.damaged("its catalogue and its index do not agree")
+            return manifest, catalogue, index, recent
