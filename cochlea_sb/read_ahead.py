@@ -66,7 +66,7 @@ def read_ahead(read, sources, *, threads=None, limit=1 << 26):
     try:
         while True:
             with changed:
-                changed.wait_for(lambda: number in results or not state["working"])
+                changed.wait_for(lambda wanted=number: wanted in results or not state["working"])
                 if number not in results and "sources" not in results:
                     return
                 result, failed = results.pop(number if number in results else "sources")
