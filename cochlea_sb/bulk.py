@@ -5,10 +5,12 @@ Axes: W windows, D embedding dimensions.
 
 import hashlib
 import os
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from cochlea_sb.audio import AudioError, read_audio
 from cochlea_sb.data.sources import Row, Source
@@ -50,21 +52,36 @@ def embed_sounds(encoder, sources, hop_seconds=0.48, *, threads=None):
     hop_seconds : float
         Distance between windows.
     threads : int, optional
-        That decode; all cores by default.
+        That decode; half the cores by default, and the encoder has the others where it runs on the CPU.
 
     Yields
     ------
     Embedded
         One for each source, in their order. At most some minutes of sound are held at a time, or one sound.
     """
-    batch, held = [], 0
-    for sound in read_ahead(partial(decode, sample_rate=encoder.sample_rate), sources, threads=threads):
-        batch.append(sound)
-        held += len(sound)
-        if held >= BATCH_SECONDS * encoder.sample_rate:
-            yield from embed_batch(encoder, batch, hop_seconds)
-            batch, held = [], 0
-    yield from embed_batch(encoder, batch, hop_seconds)
+    cores = os.cpu_count() or 1
+    threads = threads or max(1, cores // 2)
+    read = partial(decode, sample_rate=encoder.sample_rate)
+    with torch_threads(max(1, cores - threads)):
+        batch, held = [], 0
+        for sound in read_ahead(read, sources, threads=threads):
+            batch.append(sound)
+            held += len(sound)
+            if held >= BATCH_SECONDS * encoder.sample_rate:
+                yield from embed_batch(encoder, batch, hop_seconds)
+                batch, held = [], 0
+        yield from embed_batch(encoder, batch, hop_seconds)
+
+
+@contextmanager
+def torch_threads(most):
+    """Let torch use no more threads than that: its threads wait busily, which slows those that decode."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, most))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def embed_batch(encoder, batch, hop_seconds):

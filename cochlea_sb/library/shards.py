@@ -157,3 +157,13 @@ def read_shard(path):
         raise ValueError(
             f"'{path}' is no readable shard of embeddings ({reason}): embed these sounds again."
         ) from error
+
+
+def embedding_shards(folder):
+    """Shards that recipes/embed.py left in a folder, or a shard itself; an empty list where there are none."""
+    folder = os.path.expanduser(folder)
+    if os.path.isdir(folder):
+        files = sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".parquet"))
+    else:
+        files = [folder] if os.fspath(folder).endswith(".parquet") and os.path.isfile(folder) else []
+    return [file for file in files if read_facts(file) is not None]

@@ -6,26 +6,16 @@ Axes: W windows, D embedding dimensions.
 import fnmatch
 import os
 import re
-import time
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
-from cochlea_sb.bulk import Embedded, embed_sounds
-from cochlea_sb.data.sources import Source, list_sources
-from cochlea_sb.index.exact import ExactIndex
-from cochlea_sb.index.interface import FEW, build_index
 from cochlea_sb.library.examples import Example, embed_example
-from cochlea_sb.library.shards import read_facts, read_shard, write_shard
 from cochlea_sb.library.state import State
 from cochlea_sb.library.store import Store
-
-SLACK = 20_000  # windows that may stay beside a large index: they are compared in about a millisecond
-FOLD_AT_ONCE = 100_000  # windows beside the index, more of which are taken in while adding still goes on
-MANY_FILES = 64  # of recent windows
 
 
 class Match(NamedTuple):
@@ -126,6 +116,11 @@ class SoundLibrary:
     def n_windows(self):
         """int: windows that are searched."""
         return int(self._state.counts[self._state.known].sum())
+
+    @property
+    def hop_seconds(self):
+        """float: distance between the windows of a sound."""
+        return self._state.manifest["hop_seconds"]
 
     @property
     def sounds(self):
@@ -236,9 +231,9 @@ class SoundLibrary:
         return [self._match(rows[i], windows[i], scores[i]) for i in kept[skip:wanted].tolist()]
 
     def _match(self, row, window, score):
-        state, hop = self._state, self._state.manifest["hop_seconds"]
+        state = self._state
         path, seconds, label = (state.sounds[name][int(row)].as_py() for name in ("path", "seconds", "label"))
-        start = round(int(window - state.firsts[row]) * hop, 6)
+        start = round(int(window - state.firsts[row]) * self.hop_seconds, 6)
         end = min(start + state.manifest["window_seconds"], seconds)
         return Match(path, start, max(start, round(end, 6)), float(score), label)
 
@@ -291,88 +286,10 @@ class SoundLibrary:
         ValueError
             If a source is not there, or another process is changing the library.
         """
-        sources = [sources] if isinstance(sources, (str, os.PathLike)) or hasattr(sources, "column_names") else sources
-        with self.store.lock():
-            self.refresh()
-            shards = {one: embedding_shards(one) for one in sources if isinstance(one, (str, os.PathLike))}
-            imported, passed_over = self._import([file for files in shards.values() for file in files], progress)
-            options = {"folder_labels": folder_labels, "config": config, "split": split}
-            others = [one for one in sources if not (isinstance(one, (str, os.PathLike)) and shards[one])]
-            todo, unchanged = self._changed(list_sources(others, **options), retry)
-            problems = self._embed(todo, progress, threads, commit_seconds) if todo else {}
-            self._tidy()
-        return Added(imported + len(todo) - len(problems), passed_over + unchanged, problems)
-
-    def _changed(self, sources, retry):
-        """Sources that are new or have changed, and the number of others."""
-        state = self._state
-        columns = [state.sounds[name].to_pylist() for name in ("path", "size", "changed_ns", "problem")]
-        seen = {
-            path: (size, changed)
-            for path, size, changed, problem, known in zip(*columns, state.known.tolist(), strict=True)
-            if known and not (retry and problem)
-        }
-        todo = [source for source in sources if seen.get(source.path) != (source.size, source.changed_ns)]
-        return todo, len(sources) - len(todo)
-
-    def _embed(self, todo, progress, threads, commit_seconds):
-        """Embed sources and commit them as they come; problems by path."""
-        pending, problems, kept_at = [], {}, time.monotonic()
-        bar = tqdm(total=len(todo), disable=not progress, unit="sound", desc="Indexing", smoothing=0.05)
-        try:
-            for one in embed_sounds(self.encoder, todo, self._state.manifest["hop_seconds"], threads=threads):
-                pending.append(one)
-                if one.problem is not None:
-                    problems[one.source.path] = one.problem
-                bar.update()
-                if time.monotonic() - kept_at > commit_seconds:
-                    pending, kept_at = self._commit(pending), time.monotonic()
-                    self._fold_if(FOLD_AT_ONCE)
-        finally:  # also where it was interrupted: nothing that was done is lost
-            bar.close()
-            self._commit(pending)
-        return problems
-
-    def _commit(self, embedded, removed=()):
-        """Make embedded sounds part of the library, and forget others; returns an empty list."""
-        if embedded or removed:
-            manifest, name = self._state.manifest, self.store.new_name("recent", ".parquet")
-            write_shard(self.store.folder / name, embedded, self.identity, manifest["hop_seconds"], removed=removed)
-            next_window = manifest["next_window"] + sum(len(one.windows) for one in embedded)
-            self.store.commit({**manifest, "recent": [*manifest["recent"], name], "next_window": next_window})
-            self.refresh()
-        return []
-
-    def _import(self, shards, progress):
-        """Take in shards that recipes/embed.py wrote; the numbers of sounds taken in and passed over."""
-        counts = [0, 0]
-        for file in tqdm(shards, disable=not (progress and shards), unit="shard", desc="Importing"):
-            shard, manifest = read_shard(file), self._state.manifest
-            if shard.identity.get("fingerprint") != self.identity["fingerprint"]:
-                raise ValueError(
-                    f"'{file}' was embedded with another encoder ({shard.identity.get('source')}) than "
-                    f"'{self.store.folder}' ({self.identity['source']}): their embeddings can't be compared."
-                )
-            if abs(shard.hop_seconds - manifest["hop_seconds"]) > 1e-9:
-                raise ValueError(
-                    f"'{file}' has a window every {shard.hop_seconds} s, '{self.store.folder}' one every "
-                    f"{manifest['hop_seconds']} s: embed the sounds again with that --hop_seconds."
-                )
-            sounds = shard.sounds.to_pylist()
-            parts = np.split(shard.vectors, np.cumsum([sound["n_windows"] for sound in sounds])[:-1])
-            sources = [Source(s["path"], None, s["label"], s["size"], s["changed_ns"]) for s in sounds]
-            todo = set(self._changed(sources, retry=False)[0])
-            self._commit(
-                [
-                    Embedded(source, vectors, sound["seconds"], sound["content"], sound["problem"])
-                    for source, vectors, sound in zip(sources, parts, sounds, strict=True)
-                    if source in todo
-                ]
-            )
-            self._fold_if(FOLD_AT_ONCE)
-            counts[0] += len(todo)
-            counts[1] += len(sounds) - len(todo)
-        return counts
+        given = [sources] if isinstance(sources, (str, os.PathLike)) or hasattr(sources, "column_names") else sources
+        options = {"folder_labels": folder_labels, "config": config, "split": split}
+        with self._writer() as writer:
+            return Added(*writer.add(list(given), options, retry, progress, threads, commit_seconds))
 
     def remove(self, paths):
         """Forget sounds.
@@ -392,91 +309,31 @@ class SoundLibrary:
         ValueError
             If a path is of no sound of the library, or another process is changing it.
         """
-        paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-        with self.store.lock():
-            self.refresh()
-            known = self._paths()
-            gone = set()
-            for given in map(os.fspath, paths):
-                name = os.path.realpath(os.path.expanduser(given))
-                hit = {path for path in known if path in (given, name) or path.startswith(name + os.sep)}
-                if not hit and any(sign in given for sign in "*?["):
-                    hit = set(fnmatch.filter(known, given)) | set(fnmatch.filter(known, name))
-                if not hit:
-                    raise ValueError(f"'{given}' is neither a sound of '{self.store.folder}' nor a folder of some.")
-                gone |= hit
-            self._commit([], sorted(gone))
-            self._tidy()
-        return len(gone)
+        with self._writer() as writer:
+            return writer.remove([paths] if isinstance(paths, (str, os.PathLike)) else list(paths))
 
     def prune(self):
         """Forget sounds whose files are gone from the disk; returns their paths.
 
         A disk that is not mounted looks like that, too.
         """
-        with self.store.lock():
-            self.refresh()
-            gone = sorted(path for path in self._paths() if "#" not in path and not os.path.exists(path))
-            self._commit([], gone)
-            self._tidy()
-        return gone
+        with self._writer() as writer:
+            return writer.prune()
 
     def save(self):
         """Put everything into one index, for the quickest search; sounds are safe without."""
+        with self._writer() as writer:
+            writer.fold()
+
+    @contextmanager
+    def _writer(self):
+        """Be the only one who changes the library, from its present state on."""
+        from cochlea_sb.library.writer import Writer
+
         with self.store.lock():
             self.refresh()
-            self._fold()
-
-    def _paths(self):
-        """Paths of all known sounds, unreadable ones too."""
-        return self._state.sounds["path"].filter(pa.array(self._state.known)).to_pylist()
-
-    def _tidy(self):
-        """Put everything into the index where searching what is beside it, or has left it, would be felt."""
-        _, gone, in_index = self._state.sizes()
-        if len(self._state.manifest["recent"]) > MANY_FILES or gone > in_index / 10:
-            self._fold()
-        self._fold_if(FEW if in_index < SLACK else SLACK)
-
-    def _fold_if(self, most):
-        """Put everything into the index where more windows than that, and a good part of all, are beside it."""
-        beside, _, in_index = self._state.sizes()
-        if beside > max(most, in_index / 4 if most > SLACK else 0):
-            self._fold()
-
-    def _fold(self):
-        """Take recent windows into the index, and out of it those that no sound has any more."""
-        state, store = self._state, self.store
-        if not state.manifest["recent"]:
-            return
-        in_index = state.firsts < state.first_recent
-        index, ids = state.index, np.zeros(0, np.int64)
-        vectors = np.zeros((0, state.manifest["dimensions"]), np.float32)
-        if state.vectors is not None:
-            ids = state.windows_of(np.flatnonzero(state.known & ~in_index))
-            vectors = state.vectors[ids - state.first_recent]
-        if index is not None:
-            index.remove(state.windows_of(np.flatnonzero(~state.known & in_index)))
-        if index is None or isinstance(index, ExactIndex):
-            if index is not None:
-                ids, vectors = np.concatenate([index.ids, ids]), np.concatenate([index.vectors, vectors])
-            index = build_index(vectors, ids) if len(ids) else None
-        elif len(ids):
-            index.add(vectors, ids)
-        catalogue, name = state.sounds.filter(pa.array(state.known)), None
-        if index is not None and len(index):
-            name = store.new_name("index")
-            index.save(store.folder / name)
-        file = store.write_catalogue(catalogue)
-        store.commit({**state.manifest, "catalogue": file, "index": name, "recent": []})
-        self.refresh()
-
-
-def embedding_shards(folder):
-    """Shards that recipes/embed.py left in a folder, or a shard itself; an empty list where there are none."""
-    folder = os.path.expanduser(folder)
-    if os.path.isdir(folder):
-        files = sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".parquet"))
-    else:
-        files = [folder] if os.fspath(folder).endswith(".parquet") and os.path.isfile(folder) else []
-    return [file for file in files if read_facts(file) is not None]
+            writer = Writer(self.store, self._state, lambda: self.encoder)
+            try:
+                yield writer
+            finally:
+                self._state = writer.state

@@ -1,0 +1,188 @@
+"""Change a library: sounds in, sounds out, each step of it committed as a whole.
+
+Used by `SoundLibrary`, with the library's lock held.
+"""
+
+import fnmatch
+import os
+import time
+
+import numpy as np
+import pyarrow as pa
+from tqdm import tqdm
+
+from cochlea_sb.bulk import Embedded, embed_sounds
+from cochlea_sb.data.sources import Source, list_sources
+from cochlea_sb.index.exact import ExactIndex
+from cochlea_sb.index.interface import FEW, build_index
+from cochlea_sb.library.shards import embedding_shards, read_shard, write_shard
+from cochlea_sb.library.state import State
+
+SLACK = 20_000  # windows that may stay beside a large index: they are compared in about a millisecond
+FOLD_AT_ONCE = 100_000  # windows beside the index, more of which are taken in while adding still goes on
+MANY_FILES = 64  # of recent windows
+
+
+class Writer:
+    """The one who changes a library.
+
+    Arguments
+    ---------
+    store : Store
+        Locked.
+    state : State
+        The present one; replaced with each change.
+    get_encoder : callable
+        Gives the library's `AudioEncoder`; called only where there is something to embed.
+    """
+
+    def __init__(self, store, state, get_encoder):
+        self.store, self.state, self.get_encoder = store, state, get_encoder
+
+    def add(self, given, options, retry, progress, threads, commit_seconds):
+        """Do what `SoundLibrary.add` says; numbers of sounds added and unchanged, and problems."""
+        shards = {one: embedding_shards(one) for one in given if isinstance(one, (str, os.PathLike))}
+        imported, passed_over = self.take_in([file for files in shards.values() for file in files], progress)
+        others = [one for one in given if not (isinstance(one, (str, os.PathLike)) and shards[one])]
+        todo, unchanged = self.changed(list_sources(others, **options), retry)
+        problems = self.embed(todo, progress, threads, commit_seconds) if todo else {}
+        self.tidy()
+        return imported + len(todo) - len(problems), passed_over + unchanged, problems
+
+    def changed(self, sources, retry=False):
+        """Sources that are new or have changed, and the number of others."""
+        state = self.state
+        columns = [state.sounds[name].to_pylist() for name in ("path", "size", "changed_ns", "problem")]
+        seen = {
+            path: (size, changed)
+            for path, size, changed, problem, known in zip(*columns, state.known.tolist(), strict=True)
+            if known and not (retry and problem)
+        }
+        todo = [source for source in sources if seen.get(source.path) != (source.size, source.changed_ns)]
+        return todo, len(sources) - len(todo)
+
+    def embed(self, todo, progress, threads, commit_seconds):
+        """Embed sources and commit them as they come; problems by path."""
+        pending, problems, kept_at = [], {}, time.monotonic()
+        bar = tqdm(total=len(todo), disable=not progress, unit="sound", desc="Indexing", smoothing=0.05)
+        try:
+            for one in embed_sounds(self.get_encoder(), todo, self.state.manifest["hop_seconds"], threads=threads):
+                pending.append(one)
+                if one.problem is not None:
+                    problems[one.source.path] = one.problem
+                bar.update()
+                if time.monotonic() - kept_at > commit_seconds:
+                    self.commit(pending)
+                    pending, kept_at = [], time.monotonic()
+                    self.fold_if_beyond(FOLD_AT_ONCE)
+        finally:  # also where it was interrupted: nothing that was done is lost
+            bar.close()
+            self.commit(pending)
+        return problems
+
+    def take_in(self, shards, progress):
+        """Add what recipes/embed.py embedded; the numbers of sounds taken in and passed over."""
+        taken, passed_over, manifest = 0, 0, self.state.manifest
+        for file in tqdm(shards, disable=not (progress and shards), unit="shard", desc="Importing"):
+            shard = read_shard(file)
+            if shard.identity.get("fingerprint") != manifest["encoder"]["fingerprint"]:
+                raise ValueError(
+                    f"'{file}' was embedded with another encoder ({shard.identity.get('source')}) than "
+                    f"'{self.store.folder}' ({manifest['encoder']['source']}): their embeddings can't be compared."
+                )
+            if abs(shard.hop_seconds - manifest["hop_seconds"]) > 1e-9:
+                raise ValueError(
+                    f"'{file}' has a window every {shard.hop_seconds} s, '{self.store.folder}' one every "
+                    f"{manifest['hop_seconds']} s: embed the sounds again with that --hop_seconds."
+                )
+            sounds = shard.sounds.to_pylist()
+            parts = np.split(shard.vectors, np.cumsum([sound["n_windows"] for sound in sounds])[:-1])
+            sources = [Source(s["path"], None, s["label"], s["size"], s["changed_ns"]) for s in sounds]
+            todo = set(self.changed(sources)[0])
+            self.commit(
+                [
+                    Embedded(source, vectors, sound["seconds"], sound["content"], sound["problem"])
+                    for source, vectors, sound in zip(sources, parts, sounds, strict=True)
+                    if source in todo
+                ]
+            )
+            self.fold_if_beyond(FOLD_AT_ONCE)
+            taken += len(todo)
+            passed_over += len(sounds) - len(todo)
+        return taken, passed_over
+
+    def commit(self, embedded, removed=()):
+        """Make embedded sounds part of the library, and forget others."""
+        if not embedded and not removed:
+            return
+        manifest, name = self.state.manifest, self.store.new_name("recent", ".parquet")
+        facts = manifest["encoder"], manifest["hop_seconds"]
+        write_shard(self.store.folder / name, embedded, *facts, removed=removed)
+        next_window = manifest["next_window"] + sum(len(one.windows) for one in embedded)
+        self.store.commit({**manifest, "recent": [*manifest["recent"], name], "next_window": next_window})
+        self.state = State(*self.store.read())
+
+    def remove(self, given):
+        """Do what `SoundLibrary.remove` says."""
+        paths, gone = self.paths(), set()
+        for one in map(os.fspath, given):
+            name = os.path.realpath(os.path.expanduser(one))
+            hit = {path for path in paths if path in (one, name) or path.startswith(name + os.sep)}
+            if not hit and any(sign in one for sign in "*?["):
+                hit = set(fnmatch.filter(paths, one)) | set(fnmatch.filter(paths, name))
+            if not hit:
+                raise ValueError(f"'{one}' is neither a sound of '{self.store.folder}' nor a folder of some.")
+            gone |= hit
+        self.commit([], sorted(gone))
+        self.tidy()
+        return len(gone)
+
+    def prune(self):
+        """Do what `SoundLibrary.prune` says."""
+        gone = sorted(path for path in self.paths() if "#" not in path and not os.path.exists(path))
+        self.commit([], gone)
+        self.tidy()
+        return gone
+
+    def paths(self):
+        """Paths of all known sounds, unreadable ones too."""
+        return self.state.sounds["path"].filter(pa.array(self.state.known)).to_pylist()
+
+    def tidy(self):
+        """Put everything into the index where searching what is beside it, or has left it, would be felt."""
+        _, gone, in_index = self.state.sizes()
+        if len(self.state.manifest["recent"]) > MANY_FILES or gone > in_index / 10:
+            self.fold()
+        self.fold_if_beyond(FEW if in_index < SLACK else SLACK)
+
+    def fold_if_beyond(self, most):
+        """Put everything into the index where more windows than that, and a good part of all, are beside it."""
+        beside, _, in_index = self.state.sizes()
+        if beside > max(most, in_index / 4 if most > SLACK else 0):
+            self.fold()
+
+    def fold(self):
+        """Take recent windows into the index, and out of it those that no sound has any more."""
+        state, store = self.state, self.store
+        if not state.manifest["recent"]:
+            return
+        in_index, index = state.firsts < state.first_recent, state.index
+        ids, vectors = np.zeros(0, np.int64), np.zeros((0, state.manifest["dimensions"]), np.float32)
+        if state.vectors is not None:
+            ids = state.windows_of(np.flatnonzero(state.known & ~in_index))
+            vectors = state.vectors[ids - state.first_recent]
+        if index is not None:
+            index.remove(state.windows_of(np.flatnonzero(~state.known & in_index)))
+        if index is None or isinstance(index, ExactIndex):
+            if index is not None:
+                ids, vectors = np.concatenate([index.ids, ids]), np.concatenate([index.vectors, vectors])
+            index = build_index(vectors, ids) if len(ids) else None
+        elif len(ids):
+            index.add(vectors, ids)
+        name = None
+        if index is not None and len(index):
+            name = store.new_name("index")
+            index.save(store.folder / name)
+        file = store.write_catalogue(state.sounds.filter(pa.array(state.known)))
+        store.commit({**state.manifest, "catalogue": file, "index": name, "recent": []})
+        self.state = State(*store.read())
