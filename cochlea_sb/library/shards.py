@@ -55,7 +55,7 @@ def sound_table(embedded):
     return pa.table([pa.array(column, field.type) for column, field in zip(columns, SOUND, strict=True)], SOUND)
 
 
-def write_shard(path, embedded, identity, hop_seconds, *, removed=()):
+def write_shard(path, embedded, identity, hop_seconds, *, removed=(), made_of=None):
     """Write embedded sounds.
 
     Arguments
@@ -68,6 +68,8 @@ def write_shard(path, embedded, identity, hop_seconds, *, removed=()):
     hop_seconds : float
     removed : list of str
         Paths that a library forgets.
+    made_of : str, optional
+        Tells the writer which sounds these were.
     """
     read = [one for one in embedded if one.problem is None]
     size = max((one.windows.shape[1] for one in embedded), default=1)
@@ -82,6 +84,7 @@ def write_shard(path, embedded, identity, hop_seconds, *, removed=()):
     order = ["path", "start_seconds", "embedding", *OF_EACH_WINDOW[1:]]
     unread = sound_table([one for one in embedded if one.problem is not None]).to_pylist()
     facts = {"identity": identity, "hop_seconds": hop_seconds, "unread": unread, "removed": list(removed)}
+    facts |= {"made_of": made_of}
     table = pa.table({name: columns[name] for name in order})
     table = table.replace_schema_metadata({METADATA: json.dumps(facts).encode()})
     write_parquet(path, table)

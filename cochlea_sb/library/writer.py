@@ -42,12 +42,13 @@ class Writer:
     def add(self, given, options, retry, progress, threads, commit_seconds):
         """Do what `SoundLibrary.add` says; numbers of sounds added and unchanged, and problems."""
         shards = {one: embedding_shards(one) for one in given if isinstance(one, (str, os.PathLike))}
-        imported, passed_over = self.take_in([file for files in shards.values() for file in files], progress)
+        taken, passed_over, problems = self.take_in([file for files in shards.values() for file in files], progress)
         others = [one for one in given if not (isinstance(one, (str, os.PathLike)) and shards[one])]
         todo, unchanged = self.changed(list_sources(others, **options), retry)
-        problems = self.embed(todo, progress, threads, commit_seconds) if todo else {}
+        taken += len(todo)
+        problems |= self.embed(todo, progress, threads, commit_seconds) if todo else {}
         self.tidy()
-        return imported + len(todo) - len(problems), passed_over + unchanged, problems
+        return taken - len(problems), passed_over + unchanged, problems
 
     def changed(self, sources, retry=False):
         """Sources that are new or have changed, and the number of others."""
@@ -81,8 +82,8 @@ class Writer:
         return problems
 
     def take_in(self, shards, progress):
-        """Add what recipes/embed.py embedded; the numbers of sounds taken in and passed over."""
-        taken, passed_over, manifest = 0, 0, self.state.manifest
+        """Add what recipes/embed.py embedded; the numbers of sounds taken in and passed over, and problems by path."""
+        taken, passed_over, problems, manifest = 0, 0, {}, self.state.manifest
         for file in tqdm(shards, disable=not (progress and shards), unit="shard", desc="Importing"):
             shard = read_shard(file)
             if shard.identity.get("fingerprint") != manifest["encoder"]["fingerprint"]:
@@ -109,7 +110,9 @@ class Writer:
             self.fold_if_beyond(FOLD_AT_ONCE)
             taken += len(todo)
             passed_over += len(sounds) - len(todo)
-        return taken, passed_over
+            new = {source.path for source in todo}
+            problems |= {s["path"]: s["problem"] for s in sounds if s["problem"] is not None and s["path"] in new}
+        return taken, passed_over, problems
 
     def commit(self, embedded, removed=()):
         """Make embedded sounds part of the library, and forget others."""

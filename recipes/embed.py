@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Embed a collection into Parquet shards: a row for each window with its path, start_seconds, embedding and label.
+
+    python recipes/embed.py ~/samples --model results/cnn/1986 --output embeddings
+    python recipes/embed.py user/name --model user/model --output embeddings --device cuda --precision bf16
+
+The source is a folder, a table of files with a column file_name, or a dataset on the Hub. Run it again after an
+interruption: shards that are there, of the same sounds and the same model, are left as they are. They load with
+`datasets.load_dataset("parquet", data_dir="embeddings")`, and `cochlea index embeddings --library NAME` takes them in.
+"""
+
+import argparse
+import json
+from itertools import chain, islice
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cochlea_sb.bulk import embed_sounds, hash_of
+from cochlea_sb.cli import load_encoder, newest_model, run
+from cochlea_sb.data.corpus import write_problems
+from cochlea_sb.data.sources import list_sources
+from cochlea_sb.library.shards import read_facts, write_shard
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", nargs="+", help="folder, table of files, or dataset on the Hub")
+    parser.add_argument("--output", required=True, help="folder of the shards")
+    parser.add_argument("--model", help="folder or Hub name of the encoder; default: the newest below results/")
+    parser.add_argument("--hop_seconds", type=float, default=0.48, help="distance between windows; default 0.48")
+    parser.add_argument("--shard_sounds", type=int, default=1000, help="sounds in a shard; default 1000")
+    parser.add_argument("--folder_labels", action="store_true", help="a file's folder is its label")
+    parser.add_argument("--config", help="configuration of a dataset on the Hub")
+    parser.add_argument("--split", default="train", help="split of a dataset; default train")
+    parser.add_argument("--device", help="where the encoder runs: cpu, cuda, ...")
+    parser.add_argument(
+        "--precision", default="fp32", choices=["fp32", "fp16", "bf16"], help="of the encoder's arithmetic"
+    )
+    parser.add_argument("--threads", type=int, help="that decode; default: half the cores")
+    parser.add_argument("--workers", type=int, default=1, help="run this command so many times side by side, ...")
+    parser.add_argument("--worker", type=int, default=0, help="... each with its own number from 0 on")
+    arguments = parser.parse_args(argv)
+    if arguments.shard_sounds < 1 or not 0 <= arguments.worker < arguments.workers:
+        raise ValueError("Expected --shard_sounds of at least 1, and --worker from 0 to --workers - 1.")
+
+    run_opts = {"eval_precision": arguments.precision}
+    run_opts |= {"device": arguments.device} if arguments.device else {}
+    encoder = load_encoder(arguments.model or newest_model(), run_opts=run_opts)
+    identity = encoder.identity() | {"precision": arguments.precision}
+    options = {"folder_labels": arguments.folder_labels, "config": arguments.config, "split": arguments.split}
+    sources = list_sources(arguments.source, **options)
+
+    # Each shard holds a fixed stretch of the list, so that what is done is known by its name.
+    output = Path(arguments.output).expanduser()
+    output.mkdir(parents=True, exist_ok=True)
+    stretches = [sources[i : i + arguments.shard_sounds] for i in range(0, len(sources), arguments.shard_sounds)]
+    shards = {output / f"embeddings-{i:05d}-of-{len(stretches):05d}.parquet": part for i, part in enumerate(stretches)}
+    strangers = sorted(path.name for path in output.glob("embeddings-*.parquet") if path not in shards)
+    if strangers:
+        raise ValueError(
+            f"'{output}' holds shards of another run ({strangers[0]}): choose another --output, or delete them."
+        )
+    made_of = {
+        path: hash_of(json.dumps([(s.path, s.label, s.size, s.changed_ns) for s in part]).encode())
+        for path, part in shards.items()
+    }
+    for path in filter(Path.exists, shards):
+        facts = read_facts(path) or {}
+        same = facts.get("identity", {}).get("fingerprint") == identity["fingerprint"]
+        if not same or (facts["hop_seconds"], facts["made_of"]) != (arguments.hop_seconds, made_of[path]):
+            raise ValueError(
+                f"'{path}' is of other sounds, another model or hop: choose another --output, or delete it."
+            )
+
+    # One stream of sounds, cut into shards as they come.
+    todo = [path for path in list(shards)[arguments.worker :: arguments.workers] if not path.exists()]
+    stream = embed_sounds(
+        encoder, chain(*(shards[path] for path in todo)), arguments.hop_seconds, threads=arguments.threads
+    )
+    with tqdm(total=sum(len(shards[path]) for path in todo), unit="sound", desc="Embedding") as bar:
+        for path in todo:
+            embedded = []
+            for one in islice(stream, len(shards[path])):
+                embedded.append(one)
+                bar.update()
+            write_shard(path, embedded, identity, arguments.hop_seconds, made_of=made_of[path])
+
+    done = [path for path in shards if path.exists()]
+    unread = [(row["path"], row["problem"]) for path in done for row in read_facts(path)["unread"]]
+    print(f"{len(done)} of {len(shards)} shards are in {output}")
+    if unread:
+        write_problems(unread, output / "skipped.csv")
+        print(f"{len(unread)} sounds could not be read; {output / 'skipped.csv'} says why")
+
+
+if __name__ == "__main__":
+    run(main)
