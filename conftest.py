@@ -9,7 +9,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import sys  # noqa: E402
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import soundfile  # noqa: E402
 import torch  # noqa: E402
 from speechbrain.utils.importutils import LazyModule  # noqa: E402
 
@@ -31,4 +33,13 @@ def model_folder(tmp_path_factory):
             encoder.train()(torch.randn(64, 96, 64) * 4 - 10)
     folder = tmp_path_factory.mktemp("model")
     save_model(folder, text, encoder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def sound_folder(tmp_path_factory):
+    """A folder with three sounds."""
+    folder, times = tmp_path_factory.mktemp("sounds"), np.arange(24000) / 16000
+    for name, hertz in (("low", 200), ("middle", 300), ("high", 5000)):
+        soundfile.write(folder / f"{name}.wav", 0.3 * np.sin(2 * np.pi * hertz * times), 16000)
     return str(folder)

@@ -28,7 +28,7 @@ from cochlea_sb.bulk import decode, embed_batch, embed_sounds, torch_threads
 from cochlea_sb.data.sources import list_sources
 from cochlea_sb.read_ahead import read_ahead
 
-LARGEST_TERM = 500  # of a ratio of rates that torchaudio resamples in reasonable time
+LARGEST_TERM = 40_000  # of a ratio of rates that torchaudio resamples in less than minutes
 
 
 def seconds(function):

@@ -224,6 +224,21 @@ def test_the_number_of_vectors_chooses():
 
 
 @pytest.mark.parametrize("kind", [RandomProjectionIndex, ExactIndex])
+def test_vectors_come_back_by_their_ids(kind):
+    rng = np.random.default_rng(0)
+    vectors, ids = rng.normal(size=(3000, 8)), rng.permutation(10_000)[:3000] - 5000
+    index = kind.build(vectors[:2000], ids[:2000])
+    index.add(vectors[2000:], ids[2000:])
+    index.remove(ids[:100])
+    rows = rng.integers(100, 3000, 500)
+    unit = vectors[rows] / np.linalg.norm(vectors[rows], axis=1, keepdims=True)
+    np.testing.assert_allclose(index.vectors_of(ids[rows]), unit, atol=1e-6)
+    assert index.vectors_of([]).shape == (0, 8)
+    with pytest.raises(ValueError, match=f"Id {ids[7]} is not in the index"):
+        index.vectors_of([ids[200], ids[7]])
+
+
+@pytest.mark.parametrize("kind", [RandomProjectionIndex, ExactIndex])
 @pytest.mark.parametrize(
     "call, words",
     [

@@ -89,8 +89,26 @@ def whole_numbers(ids):
     return ids.astype(np.int64)
 
 
+def places_of(ids, among):
+    """Where in ``among``, in any order, each of the ids is, [n]; ValueError for one that is not there."""
+    order = np.argsort(among)
+    places = np.searchsorted(among, ids, sorter=order)
+    there = places < len(among)
+    there[there] = among[order[places[there]]] == ids[there]
+    if not there.all():
+        raise ValueError(f"Id {ids[~there][0]} is not in the index.")
+    return order[places]
+
+
 def checked_k(k):
     """The number of matches wanted, at least 1."""
     if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
         raise ValueError(f"k is {k!r}: expected a whole number of matches, at least 1.")
     return int(k)
+
+
+def checked_effort(effort):
+    """The share of the nearest to find, above 0 and at most 1."""
+    if isinstance(effort, bool) or not isinstance(effort, (int, float, np.number)) or not 0 < effort <= 1:
+        raise ValueError(f"effort is {effort!r}: expected a number above 0 and at most 1, about the recall to expect.")
+    return effort

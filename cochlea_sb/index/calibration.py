@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cochlea_sb.index import kernels
+from cochlea_sb.index.arguments import checked_effort
 
 DEFAULT_EFFORT = 0.98  # gives a recall@10 of 0.95 and more on all data of benchmarks/index.py
 FEWEST = 1000  # vectors; fewer are all compared
@@ -92,9 +93,7 @@ def limits(observed, effort, row):
     ValueError
         For an effort out of range.
     """
-    if isinstance(effort, bool) or not isinstance(effort, (int, float, np.number)) or not 0 < effort <= 1:
-        raise ValueError(f"effort is {effort!r}: expected a number above 0 and at most 1, about the recall to expect.")
-    if effort == 1 or row >= len(observed.reaches):
+    if checked_effort(effort) == 1 or row >= len(observed.reaches):
         return ALL, ALL
     share = 1 - (1 - float(effort)) / 2
     nearby = slice(max(0, row - 1), row + 1)  # for numbers between two that were observed, what does for both

@@ -6,7 +6,16 @@ Axes: N vectors, Q queries, D dimensions.
 import numpy as np
 
 from cochlea_sb.index import kernels, storage
-from cochlea_sb.index.arguments import as_array, checked_ids, checked_k, query_rows, unit_rows, whole_numbers
+from cochlea_sb.index.arguments import (
+    as_array,
+    checked_effort,
+    checked_ids,
+    checked_k,
+    places_of,
+    query_rows,
+    unit_rows,
+    whole_numbers,
+)
 from cochlea_sb.index.threads import share_out
 
 KIND = "exact"
@@ -56,9 +65,14 @@ class ExactIndex:
         """Ids of the vectors, np.ndarray [N] int64, in no particular order."""
         return self._ids.copy()
 
+    def vectors_of(self, ids):
+        """The unit vectors of some ids, np.ndarray [n, D] float32; ValueError for one that is not in the index."""
+        return self.vectors[places_of(whole_numbers(ids), self._ids)]
+
     def query(self, queries, k=10, effort=None, *, allowed=None, threads=None):
-        """The ``k`` nearest vectors by cosine; see `RandomProjectionIndex.query`. The effort changes nothing."""
+        """The ``k`` nearest vectors by cosine; see `RandomProjectionIndex.query`. Any effort is exact."""
         queries = as_array(queries)
+        checked_effort(self.effort if effort is None else effort)
         rows = query_rows(queries, self.dimensions)
         among = np.arange(len(self)) if allowed is None else np.flatnonzero(np.isin(self._ids, whole_numbers(allowed)))
         arrays = self.vectors, self._ids, among

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cochlea_sb.index import calibration, kernels, partition, storage
-from cochlea_sb.index.arguments import as_array, checked_ids, checked_k, query_rows, unit_rows, whole_numbers
+from cochlea_sb.index.arguments import as_array, checked_ids, checked_k, places_of, query_rows, unit_rows, whole_numbers
 from cochlea_sb.index.pool import Places, Pool, encode, insert, lay_out, leaf_labels, occupied, take_all
 from cochlea_sb.index.threads import share_out
 
@@ -124,6 +124,12 @@ class RandomProjectionIndex:
     def ids(self):
         """Ids of the vectors, np.ndarray [N] int64, in no particular order."""
         return self.pool.ids[occupied(self.places)]
+
+    def vectors_of(self, ids):
+        """The unit vectors of some ids, np.ndarray [n, D] float32; ValueError for one that is not in the index."""
+        ids = whole_numbers(ids)
+        slots = self._slots(np.unique(ids))
+        return self.pool.vectors[slots[places_of(ids, self.pool.ids[slots])]]
 
     def query(self, queries, k=10, effort=None, *, allowed=None, threads=None):
         """The ``k`` nearest vectors by cosine.

@@ -49,8 +49,9 @@ class SoundLibrary:
     >>> library = SoundLibrary.create(getfixture("tmp_path") / "sounds.library", encoder)
     >>> library.add([getfixture("sound_folder")], progress=False).added
     3
-    >>> [match.path[-8:] for match in library.search(getfixture("sound_folder") + "/low.wav", k=1)]
-    ['high.wav']
+    >>> matches = library.search(getfixture("sound_folder") + "/low.wav", k=2)
+    >>> [match.start_seconds < match.end_seconds <= 1.5 for match in matches]
+    [True, True]
     """
 
     def __init__(self, store, encoder=None, run_opts=None):

@@ -63,6 +63,13 @@ class State:
         counts = self.counts[rows]
         return np.repeat(self.firsts[rows] - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
 
+    def vectors_of(self, windows):
+        """Unit vectors of windows in ascending order, [n, D]."""
+        n_in_index = np.searchsorted(windows, self.first_recent)
+        parts = [self.index.vectors_of(windows[:n_in_index])] if n_in_index else []
+        parts += [self.recent.vectors_of(windows[n_in_index:])] if n_in_index < len(windows) else []
+        return np.concatenate(parts)
+
     def nearest(self, query, n, effort=None, allowed=None):
         """Cosines and numbers of the n windows nearest to a unit vector [D], best first, of unknown sounds too."""
         found = [

@@ -1,0 +1,273 @@
+"""The sound library: what is added is found; what has changed, gone or broken is dealt with; queries of every form."""
+
+import os
+import shutil
+
+import datasets
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from cochlea_sb import AudioEncoder, SoundLibrary
+from cochlea_sb.audio import AudioError, read_audio
+from cochlea_sb.library import writer
+
+
+@pytest.fixture(scope="module")
+def encoder(model_folder):
+    return AudioEncoder.from_hparams(model_folder, run_opts={"device": "cpu"})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A dozen sounds of two kinds in two folders, and one that is none."""
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        for kind, wav in (
+            ("tone", tone(200 * 1.2**number)),
+            ("noise", 0.1 * rng.standard_normal(16000 + 4000 * number)),
+        ):
+            path = tmp_path / "sounds" / kind / f"{kind}{number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, wav, 16000)
+    (tmp_path / "sounds" / "broken.wav").write_bytes(b"RIFF....WAVE")
+    return tmp_path / "sounds"
+
+
+@pytest.fixture
+def library(encoder, folder, tmp_path):
+    library = SoundLibrary.create(tmp_path / "a.library", encoder)
+    library.add(folder, folder_labels=True, progress=False)
+    return library
+
+
+def tone(hertz, seconds=1.5):
+    return 0.3 * np.sin(2 * np.pi * hertz * np.arange(int(16000 * seconds)) / 16000)
+
+
+def contents(library):
+    """Every window: path, start, and its embedding as the library finds it."""
+    found = {}
+    state = library._state
+    for row in np.flatnonzero(state.known & (state.counts > 0)):
+        path = state.sounds["path"][int(row)].as_py()
+        found |= {(path, i): vector for i, vector in enumerate(state.vectors_of(state.windows_of(np.array([row]))))}
+    return found
+
+
+def check(library, encoder, files):
+    """The library holds the windows of these files, and nothing else."""
+    expected = {}
+    for path in map(str, files):
+        for number, vector in enumerate(encoder.encode_windows(path, library.hop_seconds)[0].numpy()):
+            expected[path, number] = vector
+    found = contents(library)
+    assert found.keys() == expected.keys()
+    for key, vector in expected.items():
+        np.testing.assert_allclose(found[key], vector, atol=1e-5)
+
+
+def test_every_window_of_every_sound_is_there(library, encoder, folder):
+    files = sorted(folder.glob("*/*.wav"))
+    check(library, encoder, files)
+    assert len(library) == 12 and list(library.problems) == [str(folder / "broken.wav")]
+    assert "not audio" in library.problems[str(folder / "broken.wav")]
+    library.save()
+    check(library, encoder, files)
+    check(SoundLibrary.open(library.store.folder), encoder, files)
+
+
+def test_a_sound_finds_its_own_windows_and_its_kind(library, encoder, folder):
+    query = folder / "noise" / "noise5.wav"
+    matches = library.search(query, k=3, with_query=True)
+    assert matches[0].path == str(query) and [match.label for match in matches] == ["noise"] * 3
+    others = library.search(query, k=20)
+    assert len(others) == 11 and str(query) not in [match.path for match in others]
+    assert [match.score for match in others] == sorted((match.score for match in others), reverse=True)
+    best = encoder.encode_windows(others[0].path)[0] @ encoder.encode_file(query)
+    assert others[0].score == pytest.approx(float(best.max()), abs=1e-5)
+    assert others[0].start_seconds == pytest.approx(0.48 * int(best.argmax()))
+    seconds = len(read_audio(others[0].path)) / 16000
+    assert others[0].end_seconds == pytest.approx(min(others[0].start_seconds + 0.96, seconds))
+
+
+def test_pages_follow_each_other(library, folder):
+    query = folder / "tone" / "tone0.wav"
+    everything = library.search(query, k=100)
+    pages = [match for skip in range(0, 12, 3) for match in library.search(query, k=3, skip=skip)]
+    assert pages == everything
+    windows = library.search(query, k=1000, every_window=True, with_query=True)
+    assert len(windows) == library.n_windows == len(set(windows))
+
+
+def test_queries_of_every_form_agree(library, encoder, folder):
+    path = folder / "tone" / "tone3.wav"
+    wav, vector = read_audio(path), encoder.encode_file(path)
+    first = [match[:3] for match in library.search(str(path), with_query=True)]
+    for query in (path, wav, torch.from_numpy(wav), vector, vector.numpy(), 3 * vector.numpy().astype(float), {path: 2},
+                  [(vector, 1.0)], (path, 0.0, None), {str(path): 1.5, path: 0.5}):  # fmt: skip
+        assert [match[:3] for match in library.search(query, with_query=True)] == first
+    part = encoder.encode_file(path, 0.2, 0.9)
+    assert library.search((path, 0.2, 0.9), 1)[0].score == pytest.approx(library.search(part, 2)[1].score, abs=0.3)
+    assert np.allclose(library.embed((path, 0.2, 0.9)).vector, part, atol=1e-6)
+
+
+def test_a_mixture_is_the_weighted_sum(library, encoder, folder):
+    one, other = folder / "tone" / "tone0.wav", folder / "noise" / "noise0.wav"
+    expected = 0.7 * encoder.encode_file(one) - 0.3 * encoder.encode_file(other)
+    example = library.embed({one: 0.7, other: -0.3})
+    np.testing.assert_allclose(example.vector, expected / expected.norm(), atol=1e-6)
+    found = [match.path for match in library.search({one: 0.7, other: -0.3}, k=100)]
+    assert len(found) == 10 and str(one) not in found and str(other) not in found
+
+
+def test_filters(library, folder):
+    query = folder / "tone" / "tone0.wav"
+    assert {match.label for match in library.search(query, 100, label="noise")} == {"noise"}
+    assert len(library.search(query, 100, path="noise/noise")) == 6
+    assert len(library.search(query, 100, path="*/tone?.wav")) == 5
+    assert library.search(query, 100, path="no such") == library.search(query, 100, label="no such") == []
+
+
+def test_nothing_is_added_twice_and_what_changed_is_replaced(library, encoder, folder):
+    windows = library.n_windows
+    added = library.add([folder, folder / "tone", folder / "tone" / "tone0.wav"], progress=False)
+    assert added == (0, 13, {}) and library.n_windows == windows
+    changed = folder / "tone" / "tone0.wav"
+    soundfile.write(changed, tone(3000, 3.0), 16000)
+    soundfile.write(folder / "broken.wav", tone(440), 16000)
+    added = library.add(folder, progress=False)
+    assert added.added == 2 and not library.problems
+    files = [*folder.glob("*/*.wav"), folder / "broken.wav"]
+    check(library, encoder, files)
+    changed.write_bytes(b"no longer a sound")
+    assert list(library.add(folder, progress=False).problems) == [str(changed)]
+    assert list(library.problems) == [str(changed)]
+    check(library, encoder, [file for file in files if file != changed])
+    library.save()
+    check(library, encoder, [file for file in files if file != changed])
+
+
+def test_what_could_not_be_read_is_tried_again_only_when_asked(library, folder):
+    assert library.add(folder, progress=False).problems == {}
+    assert list(library.add(folder, retry=True, progress=False).problems) == [str(folder / "broken.wav")]
+
+
+def test_removing_and_pruning(library, encoder, folder):
+    library.save()
+    assert library.remove(folder / "noise" / "noise0.wav") == 1
+    assert library.remove(str(folder / "tone" / "tone[01].wav")) == 2
+    left = sorted(folder.glob("*/*.wav"))[1:6] + sorted(folder.glob("tone/*.wav"))[2:]
+    check(library, encoder, left)
+    assert {match.path for match in library.search(left[0], 100, with_query=True)} == set(map(str, left))
+    assert library.remove([folder / "noise"]) == 5
+    os.remove(folder / "tone" / "tone5.wav")
+    assert library.prune() == [str(folder / "tone" / "tone5.wav")]
+    check(library, encoder, left[5:-1])
+    with pytest.raises(ValueError, match="neither a sound of"):
+        library.remove(folder / "noise")
+    library.add(folder, progress=False)
+    check(library, encoder, sorted(folder.glob("*/*.wav")))
+    library.remove(folder)
+    assert len(library) == library.n_windows == 0 and library.search(tone(200)) == []
+    library.save()
+    assert len(SoundLibrary.open(library.store.folder)) == 0
+
+
+def test_a_large_library_answers_as_a_small_one(encoder, folder, tmp_path, monkeypatch):
+    """Through the index by random projections, with sounds added, changed and removed beside it."""
+    monkeypatch.setattr(writer, "FEW", 10)
+    monkeypatch.setattr(writer, "MANY_FILES", 3)
+    library = SoundLibrary.create(tmp_path / "b.library", encoder, hop_seconds=0.05)
+    library.add([folder / "tone"], progress=False)
+    assert library._state.index is not None and library._state.recent is None
+    for file in sorted((folder / "noise").glob("*.wav"))[:3]:
+        library.add(file, progress=False)
+        library.remove(file)
+        library.add(file, progress=False)
+    soundfile.write(folder / "tone" / "tone1.wav", tone(50), 16000)
+    library.add([folder], progress=False, commit_seconds=0)
+    check(library, encoder, sorted(folder.glob("*/*.wav")))
+
+
+def test_the_label_comes_from_metadata_or_the_folder(encoder, folder, tmp_path):
+    (folder / "metadata.csv").write_text("file_name,label\ntone/tone0.wav,sine\n")
+    library = SoundLibrary.create(tmp_path / "b.library", encoder)
+    library.add(folder / "metadata.csv", progress=False)
+    assert library.sounds["label"].to_pylist() == ["sine"] and len(library) == 1
+    library.add(folder, folder_labels=True, progress=False)
+    assert sorted(set(library.sounds["label"].to_pylist())) == ["noise", "sine", "tone"]
+
+
+def test_rows_of_a_dataset(encoder, folder, tmp_path):
+    files = sorted(folder.glob("*/*.wav"))[:4]
+    audio = [{"bytes": file.read_bytes(), "path": file.name} for file in files] + [{"bytes": b"none", "path": "x.wav"}]
+    rows = datasets.Dataset.from_dict({"audio": audio, "label": [0, 1, 0, 1, 1]})
+    rows = rows.cast_column("audio", datasets.Audio(decode=False))
+    rows = rows.cast_column("label", datasets.ClassLabel(names=["a", "b"]))
+    library = SoundLibrary.create(tmp_path / "b.library", encoder)
+    added = library.add(rows, progress=False)
+    assert added.added == 4 and len(added.problems) == 1
+    assert library.add(rows, progress=False) == (0, 5, {})
+    assert library.sounds["label"].to_pylist() == ["a", "b", "a", "b"]
+    match = library.search(files[2], 1)[0]
+    assert match.path.endswith("#2") and match.score > 0.9
+    assert library.prune() == []
+
+
+def test_a_library_among_the_sounds_is_not_taken_for_sounds(encoder, folder):
+    library = SoundLibrary.create(folder / "own.library", encoder)
+    library.add(folder, progress=False)
+    library.save()
+    assert library.add(folder, progress=False) == (0, 13, {})
+
+
+def test_another_encoder_is_refused(library, model_folder, folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "model")
+    other = AudioEncoder.from_hparams(tmp_path / "model", run_opts={"device": "cpu"})
+    SoundLibrary.open(library.store.folder, other)  # a copy is the same encoder
+    with torch.no_grad():
+        other.mods.embedding_model.project[0].weight += 0.01
+    with pytest.raises(ValueError, match="made with another encoder"):
+        SoundLibrary.open(library.store.folder, other)
+
+
+def test_the_encoder_is_loaded_when_it_is_needed(library, encoder, folder, tmp_path):
+    opened = SoundLibrary.open(library.store.folder)
+    assert opened.search(np.ones(128), 2) and opened._encoder is None
+    assert opened.search(folder / "tone" / "tone0.wav", 1) and opened._encoder is not None
+    moved = tmp_path / "moved.library"
+    shutil.copytree(library.store.folder, moved)
+    manifest = (moved / "library.json").read_text().replace(encoder.source, "/no/such/model")
+    (moved / "library.json").write_text(manifest)
+    with pytest.raises(ValueError, match="not where it was"):
+        SoundLibrary.open(moved).search(folder / "tone" / "tone0.wav")
+
+
+@pytest.mark.parametrize(
+    "ask, words",
+    [
+        (lambda library: library.search("missing.wav"), "missing.wav: cannot be opened"),
+        (lambda library: library.search(np.ones(128), k=0), "k is 0"),
+        (lambda library: library.search(np.ones(128), skip=-1), "skip is -1"),
+        (lambda library: library.search(np.ones((2, 128))), r"shape \[2, 128\]"),
+        (lambda library: library.search(np.full(128, np.nan)), "NaN"),
+        (lambda library: library.search(np.zeros(128)), "zero"),
+        (lambda library: library.search(None), "a NoneType: expected a file"),
+        (lambda library: library.search({}), "empty"),
+        (lambda library: library.search([(np.ones(128), 1), (np.ones(128), -1)]), "cancel out"),
+        (lambda library: library.search({"a.wav": "much"}), "weight of 'a.wav' is 'much'"),
+        (lambda library: library.search(np.ones(128), effort=2), "effort is 2"),
+        (lambda library: library.add("/no/such/folder"), "'/no/such/folder' is not there"),
+        (lambda library: SoundLibrary.create(library.store.folder, library.encoder), "holds a library already"),
+        (lambda library: SoundLibrary.create(__file__, library.encoder), "is there and is no library"),
+        (lambda library: SoundLibrary.create("x.library", library.encoder, hop_seconds=0), "at least one frame"),
+        (lambda library: SoundLibrary.open("/no/such/library"), "holds no library"),
+    ],
+)
+def test_a_mistake_is_one_sentence(library, ask, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        ask(library)
+    assert "\n" not in str(caught.value) and isinstance(caught.value, (ValueError, AudioError))
+    assert len(SoundLibrary.open(library.store.folder)) == 12

@@ -1,0 +1,256 @@
+"""Killed at any moment, read while it is written, damaged, or wanted by two at once: a library is never wrong."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from cochlea_sb import AudioEncoder, SoundLibrary
+
+KILLS = 20
+SOUNDS = 300
+# A process that imports everything once, and for each line it is given forks one that adds a folder to a library.
+ADDING = """
+import os, sys
+import torch
+torch.set_num_threads(1)
+from cochlea_sb import AudioEncoder, SoundLibrary
+from cochlea_sb.library import writer
+from cochlea_sb.library.store import Store
+writer.FEW, writer.MANY_FILES = 150, 4  # so that the index is often written anew
+model, folder = sys.argv[1:]
+encoder = AudioEncoder.from_hparams(model, run_opts={"device": "cpu"})
+for line in sys.stdin:
+    name, child = line.rstrip(), os.fork()
+    if child:
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    made = Store(name).exists()
+    library = SoundLibrary.open(name, encoder) if made else SoundLibrary.create(name, encoder)
+    library.add(folder, progress=False, commit_seconds=0.1)
+    library.save()
+    os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def encoder(model_folder):
+    return AudioEncoder.from_hparams(model_folder, run_opts={"device": "cpu"})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sounds")
+    rng = np.random.default_rng(0)
+    for number in range(SOUNDS):
+        soundfile.write(folder / f"{number:03}.wav", 0.1 * rng.standard_normal(int(rng.integers(4000, 40000))), 16000)
+    for number in range(0, SOUNDS, 50):
+        (folder / f"{number:03}x.wav").write_bytes(b"broken")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adding(model_folder, folder):
+    """``adding(library)`` begins to add the folder in another process; returns its pid and a function that waits."""
+    command = [sys.executable, "-c", ADDING, str(model_folder), str(folder)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+
+    def begin(library):
+        process.stdin.write(f"{library}\n")
+        process.stdin.flush()
+        return int(process.stdout.readline()), lambda: int(process.stdout.readline())
+
+    yield begin
+    process.stdin.close()
+    process.wait()
+
+
+def windows_of(library):
+    """Embeddings of all windows by path, from the library's files alone; checks that catalogue and vectors agree."""
+    state, found = library._state, {}
+    for row in np.flatnonzero(state.known & (state.counts > 0)):
+        path = state.sounds["path"][int(row)].as_py()
+        assert path not in found, "twice in the catalogue"
+        found[path] = state.vectors_of(state.windows_of(np.array([row])))
+    return found
+
+
+def test_killed_at_any_moment_it_opens_goes_on_and_ends_as_if_never_killed(adding, tmp_path):
+    adding(tmp_path / "warm.library")[1]()
+    began = time.monotonic()
+    assert adding(tmp_path / "whole.library")[1]() == 0
+    duration = time.monotonic() - began
+    expected = windows_of(SoundLibrary.open(tmp_path / "whole.library"))
+    assert len(expected) == SOUNDS
+
+    name, rng, kills, ends = tmp_path / "killed.library", random.Random(0), 0, 0
+    while kills < KILLS:
+        process, wait = adding(name)
+        time.sleep(rng.uniform(0, 0.3 * duration))
+        os.kill(process, signal.SIGKILL)
+        status = wait()
+        if (name / "library.json").exists():
+            found = windows_of(SoundLibrary.open(name))
+            for path, vectors in found.items():
+                np.testing.assert_allclose(vectors, expected[path], atol=1e-5)
+        if status == 0:  # it had come to its end: begin again
+            assert found.keys() == expected.keys()
+            shutil.rmtree(name)
+            ends += 1
+        else:
+            assert status == -signal.SIGKILL
+            kills += 1
+    assert adding(name)[1]() == 0
+    library, uninterrupted = SoundLibrary.open(name), SoundLibrary.open(tmp_path / "whole.library")
+    found = windows_of(library)
+    assert found.keys() == expected.keys() and library.problems == uninterrupted.problems
+    for path, vectors in found.items():
+        np.testing.assert_allclose(vectors, expected[path], atol=1e-5)
+    columns = ["path", "label", "seconds", "size", "changed_ns", "content", "n_windows"]
+    tables = [one.sounds.select(columns).sort_by("path") for one in (library, uninterrupted)]
+    assert tables[0].equals(tables[1])
+    current = {"lock", "library.json", *(library._state.manifest[name] for name in ("catalogue", "index"))}
+    assert {path.name for path in name.iterdir()} <= current, "files that nothing refers to were left"
+
+
+def test_a_reader_searches_while_a_writer_adds_and_a_second_writer_is_told(encoder, adding, folder, tmp_path):
+    name = tmp_path / "a.library"
+    library = SoundLibrary.create(name, encoder)
+    library.add(folder / "000.wav", progress=False)
+    truth = {path: encoder.encode_windows(path)[0].numpy() for path in map(str, sorted(folder.glob("???.wav")))}
+    queries = {path: vectors[0] for path, vectors in truth.items()}
+    process, wait = adding(name)
+    sizes, refused, number = [], 0, 0
+    while len(library) < SOUNDS:
+        reader = SoundLibrary.open(name) if number % 2 else library
+        if number % 2 == 0:
+            library.refresh()
+        held = reader.sounds["path"].to_pylist()
+        sizes.append(len(held))
+        for path in random.Random(number).sample(held, min(5, len(held))):
+            matches = reader.search(queries[path], 3)
+            assert matches[0].path == path and matches[0].score == pytest.approx(1, abs=1e-4)
+            for match in matches:
+                window = round(match.start_seconds / 0.48)
+                assert match.score == pytest.approx(float(truth[match.path][window] @ queries[path]), abs=1e-4)
+        if 1 < len(held) < SOUNDS / 2:  # the writer is at it
+            with pytest.raises(ValueError, match="is in use: another process is changing it"):
+                SoundLibrary.open(name, encoder).remove(folder / "000.wav")
+            refused += 1
+        number += 1
+    assert wait() == 0
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) > 3 and refused > 0
+
+
+def test_two_writers_in_one_process(encoder, folder, tmp_path):
+    library = SoundLibrary.create(tmp_path / "a.library", encoder)
+    other = SoundLibrary.open(tmp_path / "a.library", encoder)
+    with library.store.lock(), pytest.raises(ValueError, match="in use: another process is changing it"):
+        other.add(folder / "000.wav", progress=False)
+    assert other.add(folder / "000.wav", progress=False).added == 1
+    threads = [threading.Thread(target=lambda: library.search(np.ones(128), 3)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_an_interrupted_add_keeps_what_was_done(encoder, folder, tmp_path, monkeypatch):
+    from cochlea_sb.library import writer
+
+    library, real = SoundLibrary.create(tmp_path / "a.library", encoder), writer.embed_sounds
+
+    def interrupted(*arguments, **options):
+        for number, one in enumerate(real(*arguments, **options)):
+            if number == 40:
+                raise KeyboardInterrupt
+            yield one
+
+    monkeypatch.setattr(writer, "embed_sounds", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        library.add(folder, progress=False)
+    monkeypatch.setattr(writer, "embed_sounds", real)
+    opened = SoundLibrary.open(tmp_path / "a.library", encoder)
+    assert len(opened) + len(opened.problems) == 40 and len(library) == len(opened)
+    assert opened.add(folder, progress=False).unchanged == 40
+    assert len(opened) == SOUNDS
+
+
+@pytest.fixture
+def saved(encoder, folder, tmp_path):
+    """A library with an index, a catalogue and a recent shard."""
+    library = SoundLibrary.create(tmp_path / "a.library", encoder)
+    library.add([folder / f"{number:03}.wav" for number in range(20)], progress=False)
+    library.save()
+    library.add([folder / f"{number:03}.wav" for number in range(20, 25)], progress=False)
+    return library.store.folder
+
+
+def damage(path, how):
+    data = path.read_bytes()
+    if how == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(os.urandom(len(data)))
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "gone", "random"])
+@pytest.mark.parametrize(
+    "which", ["library.json", "sounds-*.parquet", "recent-*.parquet", "index-*/index.json", "index-*/*.npy"]
+)
+def test_damage_is_told_in_a_sentence(saved, which, how):
+    damage(next(saved.glob(which)), how)
+    with pytest.raises(ValueError) as caught:
+        SoundLibrary.open(saved)
+    assert str(saved) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"catalogue": "../../etc/passwd"},
+        {"index": "/etc"},
+        {"recent": ["../recent-0000000000000000.parquet"]},
+        {"recent": [None, 3]},
+        {"recent": "recent"},
+        {"version": 99},
+        {"version": None},
+        {"next_window": "many"},
+        {"hop_seconds": 0},
+        {"hop_seconds": float("nan")},
+        {"hop_seconds": "x"},
+        {"encoder": None},
+        {"dimensions": 7},
+        {"next_window": 0},
+    ],
+)
+def test_a_manifest_that_says_otherwise_is_refused_or_harmless(saved, change):
+    manifest = json.loads((saved / "library.json").read_text())
+    (saved / "library.json").write_text(json.dumps(manifest | change))
+    try:
+        SoundLibrary.open(saved).search(np.ones(128), 3)
+    except ValueError as error:
+        assert "\n" not in str(error)
+
+
+def test_catalogue_and_index_that_do_not_agree_are_refused(saved):
+    file = next(saved.glob("sounds-*.parquet"))
+    pq.write_table(pq.read_table(file).slice(1), file)
+    with pytest.raises(ValueError, match="do not agree"):
+        SoundLibrary.open(saved)
