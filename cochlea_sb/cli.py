@@ -44,9 +44,11 @@ def run(main):
 
 def index(arguments):
     """Add sounds to a library, which is made where it is not there."""
+    from cochlea_sb.experiment import check_device
     from cochlea_sb.library.sound_library import SoundLibrary
     from cochlea_sb.library.store import Store
 
+    check_device(arguments.device)
     options = {"run_opts": {"device": arguments.device}} if arguments.device else {}
     if Store(arguments.library).exists():
         encoder = load_encoder(arguments.model, **options) if arguments.model else None

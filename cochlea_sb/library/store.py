@@ -66,7 +66,7 @@ class Store:
             files = [manifest["catalogue"], manifest["index"], *manifest["recent"]]
             whole = isinstance(manifest["encoder"], dict) and isinstance(manifest["next_window"], int)
             numbers = [float(manifest[name]) for name in ("hop_seconds", "window_seconds")]
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             hint = "make one with `cochlea index FOLDER --library NAME`"
             raise ValueError(f"'{self.folder}' holds no library (no {LIBRARY_MANIFEST}): {hint}.") from error
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,0 +1,207 @@
+"""The command `cochlea` and recipes/embed.py, as their users run them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import soundfile
+
+from cochlea_sb import SoundLibrary, cli
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Sounds of two kinds in folders, and a file that is none."""
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        for kind, wav in (
+            ("tone", 0.3 * np.sin(np.arange(20000) * 0.1 * 1.3**number)),
+            ("noise", rng.normal(size=30000) * 0.1),
+        ):
+            path = tmp_path / "sounds" / kind / f"{number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, wav, 16000)
+    (tmp_path / "sounds" / "notes.txt").write_text("not a sound")
+    return tmp_path / "sounds"
+
+
+@pytest.fixture
+def cochlea(capsys, monkeypatch):
+    """``cochlea(arguments...)`` gives the exit status and what was printed."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["cochlea", *map(str, arguments)])
+        status = 0
+        try:
+            cli.cochlea()
+        except SystemExit as end:
+            status = end.code
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return call
+
+
+@pytest.fixture
+def library(cochlea, folder, model_folder, tmp_path):
+    name = tmp_path / "a.library"
+    status, _, err = cochlea("index", folder, "--library", name, "--model", model_folder, "--folder_labels", "--quiet")
+    assert status == 0, err
+    return name
+
+
+def test_index_search_info_remove(cochlea, library, folder):
+    status, out, _ = cochlea("index", folder, "--library", library, "--quiet")
+    assert status == 0 and "Added 0 sounds, 9 were there already" in out and "8 sounds" in out
+    status, out, _ = cochlea("search", library, folder / "noise" / "0.wav", "-k", 3)
+    lines = [line.split() for line in out.splitlines()]
+    assert status == 0 and [line[0] for line in lines] == ["1", "2", "3"] and {line[-1] for line in lines} == {"noise"}
+    status, out, _ = cochlea("info", library)
+    assert status == 0 and "8 sounds" in out and "2 labels" in out and "notes.txt" in out
+    status, out, _ = cochlea("remove", library, folder / "noise")
+    assert status == 0 and "Forgot 4 sounds" in out
+    os.remove(folder / "tone" / "0.wav")
+    assert "Forgot 1 sounds" in cochlea("remove", library, "--missing")[1]
+    assert len(SoundLibrary.open(library)) == 3
+
+
+def test_json_is_all_that_is_on_stdout(cochlea, library, folder, tmp_path, model_folder):
+    query = folder / "tone" / "1.wav"
+    matches = json.loads(cochlea("search", library, query, "--json", "--with_query")[1])
+    assert matches[0].keys() == {"path", "start_seconds", "end_seconds", "score", "label"} and len(matches) == 8
+    facts = json.loads(cochlea("info", library, "--json", "--problems")[1])
+    assert facts["sounds"] == 8 and list(facts["problems"]) == [str(folder / "notes.txt")]
+    other = tmp_path / "b.library"
+    added = json.loads(cochlea("index", folder, "--library", other, "--model", model_folder, "--json")[1])
+    assert added["added"] == 8 and len(added["problems"]) == 1
+    assert json.loads(cochlea("remove", library, query, "--json")[1]) == {"removed": 1, "sounds": 7}
+    command = [
+        sys.executable,
+        "-c",
+        "from cochlea_sb.cli import cochlea; cochlea()",
+        "search",
+        library,
+        query,
+        "--json",
+    ]
+    alone = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert alone.returncode == 0 and len(json.loads(alone.stdout)) == 7
+
+
+def test_mixtures_stretches_pages_and_filters(cochlea, library, folder):
+    tone, noise = folder / "tone" / "0.wav", folder / "noise" / "0.wav"
+    found = {}
+    for name, options in {
+        "plain": [],
+        "mixed": ["--mix", noise],
+        "without": ["--mix", f"{noise}=-0.5"],
+        "stretch": ["--start", 0.2, "--end", 0.7],
+        "page": ["--skip", 2, "-k", 2],
+        "windows": ["--every_window", "-k", 100],
+        "label": ["--label", "noise"],
+        "path": ["--path", "noise"],
+    }.items():
+        status, out, err = cochlea("search", library, tone, "--json", *options)
+        assert status == 0, err
+        found[name] = json.loads(out)
+    assert found["page"] == found["plain"][2:4] and len(found["windows"]) > len(found["plain"])
+    assert found["label"] == found["path"] and len(found["label"]) == 4
+    library = SoundLibrary.open(library)
+    for name, query in (
+        ("mixed", {tone: 1, noise: 1}),
+        ("without", {tone: 1, noise: -0.5}),
+        ("stretch", (tone, 0.2, 0.7)),
+    ):
+        expected = [match._asdict() for match in library.search(query)]
+        assert [one["path"] for one in found[name]] == [one["path"] for one in expected]
+        np.testing.assert_allclose([x["score"] for x in found[name]], [x["score"] for x in expected], atol=1e-6)
+
+
+def test_the_newest_model_is_taken_where_none_is_named(cochlea, folder, model_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = cochlea("index", folder, "--library", "a.library", "--quiet")
+    assert status == 2 and "no model below results/" in err and not Path("a.library").exists()
+    shutil.copytree(model_folder, "results/mine")
+    status, out, err = cochlea("index", folder, "--library", "a.library", "--quiet")
+    assert status == 0 and "results/mine" in err and "8 sounds" in out
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["search", "{library}", "missing.wav"], "missing.wav: cannot be opened"),
+        (["search", "nothing", "a.wav"], "'nothing' holds no library"),
+        (["search", "{library}", "{sound}", "-k", "0"], "k is 0"),
+        (["search", "{library}", "{sound}", "--mix", "x.wav=loud"], "--mix is 'x.wav=loud'"),
+        (["search", "{library}", "{sound}", "--start", "99"], "0.wav"),
+        (["search", "{library}", "{sound}", "--effort", "7"], "effort is 7.0"),
+        (["search", "{library}", "{sound}", "--model", "nothing"], "holds no model"),
+        (["index", "/no/such", "--library", "{library}"], "'/no/such' is not there"),
+        (["index", "{sound}", "--library", "{library}", "--hop_seconds", "0.1"], "window every 0.48 s"),
+        (["index", "{sound}", "--library", "{sound}", "--model", "{model}"], "is no library"),
+        (["index", "{sound}", "--library", "{library}", "--device", "cuda:77"], "device is 'cuda:77'"),
+        (["remove", "{library}"], "nothing to remove"),
+        (["remove", "{library}", "/no/such"], "neither a sound"),
+        (["info", "{sound}"], "holds no library"),
+        (["dance"], "invalid choice"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_status_2(cochlea, library, folder, model_folder, arguments, words):
+    names = {"library": library, "sound": folder / "tone" / "0.wav", "model": model_folder}
+    status, _, err = cochlea(*(argument.format(**names) for argument in arguments))
+    assert status == 2 and words in err and "Traceback" not in err
+
+
+def embed(*arguments, status=0):
+    command = [sys.executable, "recipes/embed.py", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def test_embedding_into_shards_that_a_library_takes_in(cochlea, library, folder, model_folder, tmp_path):
+    output = tmp_path / "embedded"
+    options = ["--model", model_folder, "--output", output, "--shard_sounds", 4, "--folder_labels"]
+    embed(folder, *options)
+    shards = sorted(output.glob("*.parquet"))
+    assert [shard.name for shard in shards] == [f"embeddings-0000{number}-of-00003.parquet" for number in range(3)]
+    assert "notes.txt" in (output / "skipped.csv").read_text()
+    rows = datasets.load_dataset("parquet", data_files=list(map(str, shards)), split="train")
+    here = SoundLibrary.open(library)
+    assert len(rows) == here.n_windows and set(rows["label"]) == {"tone", "noise"}
+    assert np.allclose(np.linalg.norm(np.array(rows["embedding"]), axis=1), 1, atol=1e-5)
+
+    # What is there stays as it is; what is missing comes again.
+    times = {shard: shard.stat().st_mtime_ns for shard in shards}
+    shards[1].unlink()
+    embed(folder, *options)
+    now = {shard: shard.stat().st_mtime_ns for shard in shards}
+    assert [now[shard] == times[shard] for shard in shards] == [True, False, True]
+    assert "another model or hop" in embed(folder, *options, "--hop_seconds", 0.1, status=2).stderr
+    assert "shards of another run" in embed(folder / "tone", *options, status=2).stderr
+
+    other = tmp_path / "b.library"
+    status, out, err = cochlea("index", output, "--library", other, "--model", model_folder, "--quiet")
+    assert status == 0 and "Added 8 sounds" in out, err
+    imported = SoundLibrary.open(other)
+    assert imported.problems == here.problems
+    query = folder / "noise" / "3.wav"
+    for one, two in zip(imported.search(query, 100), here.search(query, 100), strict=True):
+        assert one[:3] == two[:3] and one.score == pytest.approx(two.score, abs=1e-5)
+    assert imported.add(folder, progress=False) == (0, 9, {})
+
+
+def test_workers_share_the_shards(folder, model_folder, tmp_path):
+    output = tmp_path / "embedded"
+    options = [folder, "--model", model_folder, "--output", output, "--shard_sounds", 2, "--workers", 2]
+    assert "3 of 5 shards" in embed(*options, "--worker", 0).stdout
+    assert "5 of 5 shards" in embed(*options, "--worker", 1, "--precision", "bf16").stdout
+    assert "--worker from 0" in embed(*options, "--worker", 2, status=2).stderr
