@@ -27,7 +27,9 @@ def session(tmp_path_factory):
     write_library(home / "samples", 4)
     write_library(home / "labelled", 4)
     rng = np.random.default_rng(0)
-    for path, seconds in (("samples/dog.wav", 1), ("dog.wav", 1), ("rain.flac", 2), ("long.wav", 5)):
+    (home / "more").mkdir()
+    names = {"samples/dog.wav": 1, "more/cat.wav": 1, "dog.wav": 1, "rain.flac": 2, "long.wav": 5, "song.wav": 15}
+    for path, seconds in (names | {"drums.wav": 1, "flute.wav": 2}).items():
         soundfile.write(home / path, 0.1 * rng.normal(size=16000 * seconds), 16000)
     return home
 
@@ -40,6 +42,8 @@ def commands():
             words = shlex.split(line, comments=True)
             if words[0] == "python":
                 yield [sys.executable, *words[1:], *(FEW_STEPS if "train.py" in line else [])]
+            elif words[0] == "cochlea":
+                yield [str(Path(sys.executable).with_name("cochlea")), *words[1:]]
 
 
 def test_the_two_commands_come_first_and_exist():
