@@ -124,18 +124,24 @@ def encode_signs(residuals, signs, scales):
         scales[i] = squares / sizes if sizes > 0 else np.float32(0)
 
 
+@njit(cache=True, nogil=True, inline="always")
+def weigh(word, one, two, four):
+    """The levels in bit-planes of weights 1, 2 and -4, summed up where a word has ones; float32."""
+    ones, twos, fours = popcount(word & one), popcount(word & two), popcount(word & four)
+    return np.float32(np.int32(ones + (twos << np.uint64(1)) - (fours << np.uint64(2))))
+
+
 @njit(cache=True, nogil=True, fastmath=FAST)
 def estimate_by_signs(signs, scales, planes, step, total, offset, out):
     """Estimated similarities of vectors to a query, [L], from their signs [W, L] alone."""
     for w in range(planes.shape[0]):
-        one, two, four = planes[w, 0], planes[w, 1], planes[w, 2]
+        one, two, four, words = planes[w, 0], planes[w, 1], planes[w, 2], signs[w]
         for i in range(out.shape[0]):
-            word = signs[w, i]
-            product = np.int32(popcount(word & one)) + 2 * np.int32(popcount(word & two))
-            product -= 4 * np.int32(popcount(word & four))
-            out[i] = np.float32(product) if w == 0 else out[i] + np.float32(product)
+            product = weigh(words[i], one, two, four)
+            out[i] = product if w == 0 else out[i] + product
+    twice = np.float32(2)
     for i in range(out.shape[0]):
-        out[i] = offset + scales[i] * step * (2 * out[i] - total)
+        out[i] = offset + scales[i] * step * (twice * out[i] - total)
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
@@ -146,20 +152,18 @@ def estimate(codes, scales, alongs, share, start, n, room, planes, step, total, 
     bits, then those of low bits. ``offset`` is the query's similarity to the vectors' centre; ``share`` of each
     vector's ``along`` and ``slack`` of its scale are added.
     """
-    constant = slack - 3 * step * total
-    n_words = planes.shape[0]
+    n_words, constant, twice = planes.shape[0], slack - np.float32(3) * step * total, np.float32(2)
+    first = 2 * n_words * start
     for w in range(n_words):
         one, two, four = planes[w, 0], planes[w, 1], planes[w, 2]
-        high_start = 2 * n_words * start + w * room
-        low_start = high_start + n_words * room
+        # Slices, as sums in the index of an array might be negative and so count from its end: that is thrice as slow.
+        highs, lows = codes[first + w * room :][:n], codes[first + (n_words + w) * room :][:n]
         for i in range(n):
-            high, low = codes[high_start + i], codes[low_start + i]
-            product = 2 * np.int32(popcount(high & one)) + np.int32(popcount(low & one))
-            product += 4 * np.int32(popcount(high & two)) + 2 * np.int32(popcount(low & two))
-            product -= 8 * np.int32(popcount(high & four)) + 4 * np.int32(popcount(low & four))
-            out[i] = np.float32(product) if w == 0 else out[i] + np.float32(product)
+            product = twice * weigh(highs[i], one, two, four) + weigh(lows[i], one, two, four)
+            out[i] = product if w == 0 else out[i] + product
+    scales, alongs = scales[start : start + n], alongs[start : start + n]
     for i in range(n):
-        out[i] = offset + share * alongs[start + i] + scales[start + i] * (constant + 2 * step * out[i])
+        out[i] = offset + share * alongs[i] + scales[i] * (constant + twice * step * out[i])
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
