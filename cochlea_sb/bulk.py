@@ -16,7 +16,7 @@ from cochlea_sb.audio import AudioError, read_audio
 from cochlea_sb.data.sources import Row, Source
 from cochlea_sb.read_ahead import read_ahead
 
-BATCH_SECONDS = 120  # of sound that goes through the encoder together
+BATCH_SECONDS, BATCH_SOUNDS = 120, 256  # that go through the encoder together, at most
 CHUNK = 1 << 20  # bytes
 
 
@@ -57,17 +57,17 @@ def embed_sounds(encoder, sources, hop_seconds=0.48, *, threads=None):
     Yields
     ------
     Embedded
-        One for each source, in their order. At most some minutes of sound are held at a time, or one sound.
+        One for each source, in their order. About an hour of sound is held at a time, and one sound for each thread.
     """
     cores = os.cpu_count() or 1
-    threads = threads or max(1, cores // 2)
+    threads = max(1, cores // 2) if threads is None else threads
     read = partial(decode, sample_rate=encoder.sample_rate)
     with torch_threads(max(1, cores - threads)):
         batch, held = [], 0
         for sound in read_ahead(read, sources, threads=threads):
             batch.append(sound)
             held += len(sound)
-            if held >= BATCH_SECONDS * encoder.sample_rate:
+            if held >= BATCH_SECONDS * encoder.sample_rate or len(batch) == BATCH_SOUNDS:
                 yield from embed_batch(encoder, batch, hop_seconds)
                 batch, held = [], 0
         yield from embed_batch(encoder, batch, hop_seconds)
@@ -90,8 +90,10 @@ def embed_batch(encoder, batch, hop_seconds):
     windows = iter(encoder.embed_windows(wavs, hop_seconds) if wavs else ())
     nothing = np.zeros((0, encoder.embedding_size), np.float32)
     for sound in batch:
-        vectors = next(windows).cpu().numpy() if len(sound) else nothing
-        yield Embedded(sound.source, vectors, len(sound) / encoder.sample_rate, sound.content, sound.problem)
+        vectors, problem = next(windows).cpu().numpy() if len(sound) else nothing, sound.problem
+        if not np.isfinite(vectors).all():  # half the precision may not do for every sound
+            vectors, problem = nothing, f"{sound.source.path}: its embedding is not finite; use another precision."
+        yield Embedded(sound.source, vectors, len(sound) / encoder.sample_rate, sound.content, problem)
 
 
 def decode(source, sample_rate):

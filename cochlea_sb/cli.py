@@ -7,8 +7,11 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import sys
 from pathlib import Path
+
+from cochlea_sb import __version__
 
 STATUS_MISTAKE = 2  # as argparse ends
 STATUS_INTERRUPTED = 130  # as shells report Ctrl-C
@@ -50,29 +53,38 @@ def index(arguments):
 
     check_device(arguments.device)
     options = {"run_opts": {"device": arguments.device}} if arguments.device else {}
-    if Store(arguments.library).exists():
+    made = not Store(arguments.library).exists()
+    if not made:
         encoder = load_encoder(arguments.model, **options) if arguments.model else None
         library = SoundLibrary.open(arguments.library, encoder, **options)
         hop = library.hop_seconds
-        if arguments.hop_seconds is not None and abs(arguments.hop_seconds - hop) > 1e-9:
+        if arguments.hop_seconds is not None and abs(arguments.hop_seconds - hop) > 0.005:
             raise ValueError(f"'{arguments.library}' has a window every {hop} s: leave out --hop_seconds.")
     else:
         encoder = load_encoder(arguments.model or newest_model(), **options)
         hop = 0.48 if arguments.hop_seconds is None else arguments.hop_seconds
         library = SoundLibrary.create(arguments.library, encoder, hop_seconds=hop)
-    added = library.add(
-        arguments.sources,
-        folder_labels=arguments.folder_labels,
-        config=arguments.config,
-        split=arguments.split,
-        retry=arguments.retry,
-        threads=arguments.threads,
-        progress=not arguments.quiet,
-    )
+    try:
+        added = library.add(
+            arguments.sources,
+            folder_labels=arguments.folder_labels,
+            config=arguments.config,
+            split=arguments.split,
+            retry=arguments.retry,
+            threads=arguments.threads,
+            progress=not arguments.quiet,
+        )
+        if added.problems and not added.added and not added.unchanged:
+            first = next(iter(added.problems.values()))
+            raise ValueError(f"None of {len(added.problems):,} files could be read as audio; the first: {first}")
+    except ValueError:
+        if made and not len(library):  # of a mistake nothing stays
+            shutil.rmtree(library.store.folder)
+        raise
     if arguments.json:
         return show_json({**added._asdict(), "sounds": len(library), "windows": library.n_windows})
-    print(f"Added {added.added:,} sounds, {added.unchanged:,} were there already: '{arguments.library}' holds", end=" ")
-    print(f"{len(library):,} sounds, {library.n_windows:,} windows.")
+    print(f"Added {added.added:,} sounds, {added.unchanged:,} files were known already: '{arguments.library}'", end=" ")
+    print(f"holds {len(library):,} sounds, {library.n_windows:,} windows.")
     show_problems(added.problems, arguments.library)
 
 
@@ -103,18 +115,19 @@ def search(arguments):
         stretch = f"{match.start_seconds:8.2f} -{match.end_seconds:8.2f} s"
         print(f"{rank:4d}  {match.score:6.3f}  {stretch}  {match.path}  {match.label or ''}".rstrip())
     if not matches:
-        print("Nothing found: no other sounds pass.", file=sys.stderr)
+        reason = "the library is empty" if not len(library) else "no sound passes, or --skip is beyond the last"
+        print(f"Nothing found: {reason}.", file=sys.stderr)
 
 
 def info(arguments):
     """Print what a library holds."""
+    from cochlea_sb.data.sounds import file_stamp
     from cochlea_sb.library.sound_library import SoundLibrary
 
     library = SoundLibrary.open(arguments.library)
     sounds, problems = library.sounds, library.problems
     seconds = sum(sounds["seconds"].to_pylist())
     labels = {label for label in sounds["label"].unique().to_pylist() if label is not None}
-    files = [file for file in Path(library.store.folder).rglob("*") if file.is_file()]
     facts = {
         "sounds": len(library),
         "windows": library.n_windows,
@@ -122,7 +135,7 @@ def info(arguments):
         "hop_seconds": library.hop_seconds,
         "labels": len(labels),
         "unreadable": len(problems),
-        "bytes": sum(file.stat().st_size for file in files),
+        "bytes": sum(file[0] for file in map(file_stamp, Path(library.store.folder).rglob("*")) if file is not None),
         "encoder": library.identity,
     }
     if arguments.json:
@@ -198,6 +211,7 @@ def show_json(value):
 def main(argv=None):
     """Parse a command line and do what it asks."""
     parser = argparse.ArgumentParser(prog="cochlea", description="Search sounds by example.")
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(function, **kwargs):

@@ -19,6 +19,10 @@ CORPUS_KEYS = ("data_folder", "dataset", "config", "split", "folder_labels", "nu
 MAY_CHANGE = {"number_of_epochs", "lr_schedule", "epoch_counter", "num_proc", "ckpt_interval_minutes", "evaluate_all"}
 # Where the run lies, and what holds its paths: a folder that was moved, or is spelt otherwise, is the same run.
 MAY_CHANGE |= {"output_folder", "save_folder", "train_log", "train_logger", "checkpointer"}
+# The tags of the yaml of a model that a library may name.
+KNOWN_PARTS = {"!ref", "!new:speechbrain.utils.parameter_transfer.Pretrainer"} | {
+    f"!new:cochlea_sb.{name}" for name in ("features.LogMel", "features.Unnormalised", "encoders.cnn.ConvEncoder")
+}
 MODEL_HEADER = "# A cochlea_sb encoder: load it with cochlea_sb.AudioEncoder.from_hparams(this folder).\n"
 MODEL_FOOTER = """
 modules:
@@ -159,6 +163,39 @@ def plain(node):
     if isinstance(node, yaml.SequenceNode):
         return node.tag, [plain(value) for value in node.value]
     return node.tag, node.value
+
+
+def check_known_parts(folder):
+    """Raise ``ValueError`` unless a model's yaml builds nothing but the parts of a model that we know.
+
+    HyperPyYAML calls whatever a yaml names: a model of unknown origin could run any code.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Of the model; a name on the Hub is refused, too.
+    """
+    file = Path(folder, "hyperparams.yaml")
+    if not file.is_file():
+        raise ValueError(f"'{folder}' holds no model on this machine.")
+    try:
+        waiting, seen = [ruamel.yaml.YAML().compose(file.read_text(encoding="utf-8"))], set()
+        while waiting:
+            node = waiting.pop()
+            if id(node) in seen or node is None:
+                continue
+            seen.add(id(node))
+            tag = str(node.tag)
+            if not tag.startswith("tag:yaml.org,2002:") and tag not in KNOWN_PARTS:
+                raise ValueError(
+                    f"'{file}', line {node.start_mark.line + 1}, wants {tag}, which is no part of a model."
+                )
+            if isinstance(node, ruamel.yaml.nodes.MappingNode):
+                waiting += [part for pair in node.value for part in pair]
+            elif isinstance(node, ruamel.yaml.nodes.SequenceNode):
+                waiting += node.value
+    except (ruamel.yaml.YAMLError, OSError, RecursionError) as error:
+        raise ValueError(f"'{file}' can't be read as a yaml: {' '.join(str(error).split())}") from error
 
 
 def check_device(device):

@@ -28,6 +28,8 @@ def read_ahead(read, sources, *, threads=None, limit=1 << 26):
     >>> list(read_ahead(str.upper, ["a", "b"]))
     ['A', 'B']
     """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads is {threads}: expected at least 1.")
     numbered, results, changed = enumerate(sources), {}, threading.Condition()
     state = {"held": 0, "working": 0, "stop": False}
 
@@ -58,7 +60,9 @@ def read_ahead(read, sources, *, threads=None, limit=1 << 26):
                 state["working"] -= 1
                 changed.notify_all()
 
-    workers = [threading.Thread(target=work, daemon=True) for _ in range(threads or os.cpu_count() or 1)]
+    workers = [
+        threading.Thread(target=work, daemon=True) for _ in range(os.cpu_count() or 1 if threads is None else threads)
+    ]
     state["working"] = len(workers)
     for worker in workers:
         worker.start()

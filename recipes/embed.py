@@ -41,12 +41,16 @@ def main(argv):
     parser.add_argument("--workers", type=int, default=1, help="run this command so many times side by side, ...")
     parser.add_argument("--worker", type=int, default=0, help="... each with its own number from 0 on")
     arguments = parser.parse_args(argv)
-    if arguments.shard_sounds < 1 or not 0 <= arguments.worker < arguments.workers:
-        raise ValueError("Expected --shard_sounds of at least 1, and --worker from 0 to --workers - 1.")
+    if not 1 <= arguments.shard_sounds <= 10_000 or not 0 <= arguments.worker < arguments.workers:
+        raise ValueError(
+            f"--shard_sounds is {arguments.shard_sounds}, --worker {arguments.worker} of {arguments.workers}: expected "
+            "1 to 10,000 sounds, and workers that are numbered from 0."
+        )
 
     run_opts = {"eval_precision": arguments.precision}
     run_opts |= {"device": arguments.device} if arguments.device else {}
     encoder = load_encoder(arguments.model or newest_model(), run_opts=run_opts)
+    hop_seconds = encoder.hop_frames(arguments.hop_seconds) * encoder.frame_seconds
     identity = encoder.identity() | {"precision": arguments.precision}
     options = {"folder_labels": arguments.folder_labels, "config": arguments.config, "split": arguments.split}
     sources = list_sources(arguments.source, **options)
@@ -68,30 +72,29 @@ def main(argv):
     for path in filter(Path.exists, shards):
         facts = read_facts(path) or {}
         same = facts.get("identity", {}).get("fingerprint") == identity["fingerprint"]
-        if not same or (facts["hop_seconds"], facts["made_of"]) != (arguments.hop_seconds, made_of[path]):
+        if not same or (facts["hop_seconds"], facts["made_of"]) != (hop_seconds, made_of[path]):
             raise ValueError(
                 f"'{path}' is of other sounds, another model or hop: choose another --output, or delete it."
             )
 
     # One stream of sounds, cut into shards as they come.
     todo = [path for path in list(shards)[arguments.worker :: arguments.workers] if not path.exists()]
-    stream = embed_sounds(
-        encoder, chain(*(shards[path] for path in todo)), arguments.hop_seconds, threads=arguments.threads
-    )
+    stream = embed_sounds(encoder, chain(*(shards[path] for path in todo)), hop_seconds, threads=arguments.threads)
     with tqdm(total=sum(len(shards[path]) for path in todo), unit="sound", desc="Embedding") as bar:
         for path in todo:
             embedded = []
             for one in islice(stream, len(shards[path])):
                 embedded.append(one)
                 bar.update()
-            write_shard(path, embedded, identity, arguments.hop_seconds, made_of=made_of[path])
+            write_shard(path, embedded, identity, hop_seconds, made_of=made_of[path])
 
     done = [path for path in shards if path.exists()]
     unread = [(row["path"], row["problem"]) for path in done for row in read_facts(path)["unread"]]
     print(f"{len(done)} of {len(shards)} shards are in {output}")
     if unread:
-        write_problems(unread, output / "skipped.csv")
-        print(f"{len(unread)} sounds could not be read; {output / 'skipped.csv'} says why")
+        skipped = output.with_name(f"{output.name}-skipped.csv")  # not among the shards, which load as a folder
+        write_problems(unread, skipped)
+        print(f"{len(unread)} sounds could not be read; {skipped} says why")
 
 
 if __name__ == "__main__":

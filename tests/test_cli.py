@@ -60,7 +60,7 @@ def library(cochlea, folder, model_folder, tmp_path):
 
 def test_index_search_info_remove(cochlea, library, folder):
     status, out, _ = cochlea("index", folder, "--library", library, "--quiet")
-    assert status == 0 and "Added 0 sounds, 9 were there already" in out and "8 sounds" in out
+    assert status == 0 and "Added 0 sounds, 9 files were known already" in out and "8 sounds" in out
     status, out, _ = cochlea("search", library, folder / "noise" / "0.wav", "-k", 3)
     lines = [line.split() for line in out.splitlines()]
     assert status == 0 and [line[0] for line in lines] == ["1", "2", "3"] and {line[-1] for line in lines} == {"noise"}
@@ -134,6 +134,13 @@ def test_the_newest_model_is_taken_where_none_is_named(cochlea, folder, model_fo
     assert status == 0 and "results/mine" in err and "8 sounds" in out
 
 
+def test_of_a_mistake_nothing_stays(cochlea, folder, model_folder, tmp_path):
+    name = tmp_path / "b.library"
+    for sources, words in (("/no/such", "is not there"), (folder / "notes.txt", "None of 1 files could be read")):
+        status, _, err = cochlea("index", sources, "--library", name, "--model", model_folder, "--quiet")
+        assert status == 2 and words in err and not name.exists()
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -146,7 +153,7 @@ def test_the_newest_model_is_taken_where_none_is_named(cochlea, folder, model_fo
         (["search", "{library}", "{sound}", "--model", "nothing"], "holds no model"),
         (["index", "/no/such", "--library", "{library}"], "'/no/such' is not there"),
         (["index", "{sound}", "--library", "{library}", "--hop_seconds", "0.1"], "window every 0.48 s"),
-        (["index", "{sound}", "--library", "{sound}", "--model", "{model}"], "is no library"),
+        (["index", "{sound}", "--library", "{sound}", "--model", "{model}"], "and no library"),
         (["index", "{sound}", "--library", "{library}", "--device", "cuda:77"], "device is 'cuda:77'"),
         (["remove", "{library}"], "nothing to remove"),
         (["remove", "{library}", "/no/such"], "neither a sound"),
@@ -173,8 +180,8 @@ def test_embedding_into_shards_that_a_library_takes_in(cochlea, library, folder,
     embed(folder, *options)
     shards = sorted(output.glob("*.parquet"))
     assert [shard.name for shard in shards] == [f"embeddings-0000{number}-of-00003.parquet" for number in range(3)]
-    assert "notes.txt" in (output / "skipped.csv").read_text()
-    rows = datasets.load_dataset("parquet", data_files=list(map(str, shards)), split="train")
+    assert "notes.txt" in (tmp_path / "embedded-skipped.csv").read_text()
+    rows = datasets.load_dataset("parquet", data_dir=str(output), split="train")
     here = SoundLibrary.open(library)
     assert len(rows) == here.n_windows and set(rows["label"]) == {"tone", "noise"}
     assert np.allclose(np.linalg.norm(np.array(rows["embedding"]), axis=1), 1, atol=1e-5)
@@ -204,4 +211,4 @@ def test_workers_share_the_shards(folder, model_folder, tmp_path):
     options = [folder, "--model", model_folder, "--output", output, "--shard_sounds", 2, "--workers", 2]
     assert "3 of 5 shards" in embed(*options, "--worker", 0).stdout
     assert "5 of 5 shards" in embed(*options, "--worker", 1, "--precision", "bf16").stdout
-    assert "--worker from 0" in embed(*options, "--worker", 2, status=2).stderr
+    assert "--worker 2 of 2: expected" in embed(*options, "--worker", 2, status=2).stderr

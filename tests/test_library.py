@@ -118,6 +118,8 @@ def test_a_mixture_is_the_weighted_sum(library, encoder, folder):
     expected = 0.7 * encoder.encode_file(one) - 0.3 * encoder.encode_file(other)
     example = library.embed({one: 0.7, other: -0.3})
     np.testing.assert_allclose(example.vector, expected / expected.norm(), atol=1e-6)
+    same = library.embed([str(one), other]).vector
+    np.testing.assert_allclose(same, library.embed({one: 2, other: 2}).vector, atol=1e-6)
     found = [match.path for match in library.search({one: 0.7, other: -0.3}, k=100)]
     assert len(found) == 10 and str(one) not in found and str(other) not in found
 
@@ -216,6 +218,44 @@ def test_rows_of_a_dataset(encoder, folder, tmp_path):
     assert library.prune() == []
 
 
+def test_names_of_all_sorts(encoder, folder, tmp_path):
+    """A sharp is no row of a dataset, a link no second sound, another's library.json no library."""
+    sharp, odd = folder / "tone" / "C#4.wav", os.fsencode(tmp_path) + b"/\xff\xfe.wav"
+    shutil.copy(folder / "tone" / "tone0.wav", sharp)
+    shutil.copy(folder / "tone" / "tone0.wav", odd)
+    os.symlink(folder / "tone", folder / "noise" / "link")
+    (folder / "noise" / "library.json").write_text("{}")
+    library = SoundLibrary.create(tmp_path / "b.library", encoder)
+    assert library.add([os.fsdecode(odd)], progress=False).added == 1
+    added = library.add([folder / "noise", folder / "tone"], progress=False)
+    assert len(library) == 12 + 2 and any("library.json" in path for path in added.problems)
+    assert not library.search(sharp, 1)[0].path.endswith("C#4.wav")
+    os.remove(sharp)
+    assert str(sharp) in library.prune()
+    for nothing in ("", 5):
+        with pytest.raises(ValueError, match="no sound"):
+            library.remove([nothing])
+        with pytest.raises(ValueError, match="no sounds in"):
+            library.add([nothing])
+
+
+def test_splits_are_not_taken_for_each_other_and_changed_rows_are_seen(encoder, folder, tmp_path):
+    def rows(*names):
+        audio = [{"bytes": (folder / name).read_bytes(), "path": None} for name in names]
+        return datasets.Dataset.from_dict({"audio": audio}).cast_column("audio", datasets.Audio(decode=False))
+
+    one, other = rows("tone/tone0.wav", "noise/noise0.wav"), rows("tone/tone1.wav", "tone/tone2.wav")
+    datasets.DatasetDict({"train": one, "test": other}).save_to_disk(tmp_path / "saved")
+    library = SoundLibrary.create(tmp_path / "b.library", encoder)
+    assert library.add(tmp_path / "saved", progress=False).added == 2
+    assert library.add(tmp_path / "saved", split="test", progress=False).added == 2
+    shutil.rmtree(tmp_path / "saved")
+    again = rows("tone/tone3.wav", "noise/noise0.wav")
+    datasets.DatasetDict({"train": again, "test": other}).save_to_disk(tmp_path / "saved")
+    assert library.add(tmp_path / "saved", progress=False)[:2] == (1, 1)
+    assert library.remove(tmp_path / "saved") == 4
+
+
 def test_a_library_among_the_sounds_is_not_taken_for_sounds(encoder, folder):
     library = SoundLibrary.create(folder / "own.library", encoder)
     library.add(folder, progress=False)
@@ -241,7 +281,7 @@ def test_the_encoder_is_loaded_when_it_is_needed(library, encoder, folder, tmp_p
     shutil.copytree(library.store.folder, moved)
     manifest = (moved / "library.json").read_text().replace(encoder.source, "/no/such/model")
     (moved / "library.json").write_text(manifest)
-    with pytest.raises(ValueError, match="not where it was"):
+    with pytest.raises(ValueError, match="can't be loaded.*holds no model"):
         SoundLibrary.open(moved).search(folder / "tone" / "tone0.wav")
 
 
@@ -259,10 +299,16 @@ def test_the_encoder_is_loaded_when_it_is_needed(library, encoder, folder, tmp_p
         (lambda library: library.search([(np.ones(128), 1), (np.ones(128), -1)]), "cancel out"),
         (lambda library: library.search({"a.wav": "much"}), "weight of 'a.wav' is 'much'"),
         (lambda library: library.search(np.ones(128), effort=2), "effort is 2"),
+        (lambda library: library.search(np.ones(128), label=3), "label is 3"),
+        (lambda library: library.search(("a.wav", "x")), "expected its start and end"),
+        (lambda library: library.add(library.store.folder.parent, threads=0, retry=True), "threads is 0"),
+        (lambda library: library.add(None), "no sounds in None"),
+        (lambda library: SoundLibrary.open(""), "The library is ''"),
         (lambda library: library.add("/no/such/folder"), "'/no/such/folder' is not there"),
         (lambda library: SoundLibrary.create(library.store.folder, library.encoder), "holds a library already"),
-        (lambda library: SoundLibrary.create(__file__, library.encoder), "is there and is no library"),
+        (lambda library: SoundLibrary.create(__file__, library.encoder), "is, or is below, a file, and no library"),
         (lambda library: SoundLibrary.create("x.library", library.encoder, hop_seconds=0), "at least one frame"),
+        (lambda library: SoundLibrary.create("x.library", library.encoder, hop_seconds="x"), "at least one frame"),
         (lambda library: SoundLibrary.open("/no/such/library"), "holds no library"),
     ],
 )

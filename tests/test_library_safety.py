@@ -11,11 +11,13 @@ import threading
 import time
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
 
 from cochlea_sb import AudioEncoder, SoundLibrary
+from cochlea_sb.library.store import Store
 
 KILLS = 20
 SOUNDS = 300
@@ -254,3 +256,123 @@ def test_catalogue_and_index_that_do_not_agree_are_refused(saved):
     pq.write_table(pq.read_table(file).slice(1), file)
     with pytest.raises(ValueError, match="do not agree"):
         SoundLibrary.open(saved)
+
+
+def test_the_encoder_that_a_library_names_builds_known_parts_only(saved, model_folder, tmp_path):
+    model, ran = tmp_path / "model", tmp_path / "ran"
+    shutil.copytree(model_folder, model)
+    with open(model / "hyperparams.yaml", "a") as file:
+        file.write(f"more: [[!apply:os.mkdir [{ran}]]]\n")
+    manifest = json.loads((saved / "library.json").read_text())
+    for source in (str(model), "user/name"):
+        manifest["encoder"]["source"] = source
+        (saved / "library.json").write_text(json.dumps(manifest))
+        with pytest.raises(ValueError, match="!apply:os.mkdir, which is no part|no model on this machine"):
+            SoundLibrary.open(saved).search(np.zeros(9000, np.float32) + 0.1)
+    assert not ran.exists()
+
+
+def test_links_in_a_library_lead_nowhere(saved, encoder, folder, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    for name in ("library.json.partial", "library.json.0123456789abcdef.partial", "sounds-0123456789abcdef.parquet"):
+        os.symlink(victim, saved / name)
+    os.symlink(tmp_path, saved / "index-0123456789abcdef")
+    (saved / "notes.txt").write_text("mine, too")
+    SoundLibrary.open(saved, encoder).add(folder / "030.wav", progress=False)
+    assert victim.read_text() == "mine" and (saved / "notes.txt").exists() and folder.exists()
+    (saved / "lock").unlink()
+    os.symlink(victim, saved / "lock")
+    with pytest.raises(ValueError, match="its lock is a link"):
+        SoundLibrary.open(saved, encoder).add(folder / "031.wav", progress=False)
+    assert victim.read_text() == "mine"
+
+
+def test_two_that_create_one_library(encoder, folder, tmp_path, monkeypatch):
+    name, made = tmp_path / "a.library", []
+    real = Store.lock
+
+    def slow(store):
+        if not made:  # another process was quicker
+            made.append(True)
+            SoundLibrary.create(name, encoder).add(folder / "000.wav", progress=False)
+        return real(store)
+
+    monkeypatch.setattr(Store, "lock", slow)
+    with pytest.raises(ValueError, match="holds a library already"):
+        SoundLibrary.create(name, encoder)
+    assert len(SoundLibrary.open(name)) == 1
+    (name / "library.json").unlink()  # killed between the lock and the manifest
+    assert len(SoundLibrary.create(name, encoder)) == 0
+
+
+def test_shards_that_would_break_a_library_are_refused(saved, encoder, tmp_path):
+    library = SoundLibrary.open(saved, encoder)
+    good = next(saved.glob("recent-*.parquet"))
+    table = pq.read_table(good)
+    embeddings = np.stack(table["embedding"].to_pylist()).astype(np.float32)
+    embeddings[3, 5] = np.nan
+    for number, column in enumerate(
+        (
+            pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), 128),
+            pa.FixedSizeListArray.from_arrays(pa.array(np.ones(len(table) * 64, np.float32)), 64),
+            pa.array([None] * len(table), pa.list_(pa.float32(), 128)),
+            pa.array(["x"] * len(table)),
+        )
+    ):
+        bad = table.set_column(table.column_names.index("embedding"), "embedding", column)
+        file = tmp_path / f"bad{number}.parquet"
+        pq.write_table(bad.replace_schema_metadata(table.schema.metadata), file)
+        with pytest.raises(ValueError, match="bad") as caught:
+            library.add(file, progress=False)
+        assert "\n" not in str(caught.value)
+    for name in ("path", "seconds", "start_seconds"):
+        gap = pa.array([None] * len(table), table[name].type)
+        bad = table.set_column(table.column_names.index(name), name, gap)
+        pq.write_table(bad.replace_schema_metadata(table.schema.metadata), tmp_path / "bad.parquet")
+        with pytest.raises(ValueError, match="no readable shard"):
+            library.add(tmp_path / "bad.parquet", progress=False)
+    assert len(SoundLibrary.open(saved)) == 25
+
+
+@pytest.mark.parametrize(
+    "column, value", [("first_window", 7), ("n_windows", 1 << 50), ("path", None), ("seconds", None)]
+)
+def test_a_catalogue_out_of_order_is_refused(saved, column, value):
+    file = next(saved.glob("sounds-*.parquet"))
+    table = pq.read_table(file)
+    values = table[column].to_pylist()
+    values[4] = value
+    place = table.column_names.index(column)
+    pq.write_table(table.set_column(place, column, pa.array(values, table[column].type)), file)
+    with pytest.raises(ValueError, match="gaps|out of order|do not agree"):
+        SoundLibrary.open(saved)
+
+
+def test_a_fold_that_fails_leaves_the_open_library_as_it_was(saved, encoder, folder, monkeypatch):
+    library = SoundLibrary.open(saved, encoder)
+    library.remove(folder / "001.wav")
+    library.add([folder / "026.wav", folder / "027.wav"], progress=False)
+    before = [match[:3] for match in library.search(np.ones(128), 1000, every_window=True)]
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Store, "write_catalogue", full)
+    with pytest.raises(OSError, match="No space left"):
+        library.save()
+    assert [match[:3] for match in library.search(np.ones(128), 1000, every_window=True)] == before
+    monkeypatch.undo()
+    library.save()
+    assert [match[:3] for match in library.search(np.ones(128), 1000, every_window=True)] == before
+
+
+def test_many_files_that_cannot_be_read(encoder, tmp_path):
+    """More reasons than go into one file."""
+    names = [f"/no/such/{number}/{'x' * 100}.wav" for number in range(12_000)]
+    (tmp_path / "list.csv").write_text("file_name\n" + "\n".join(names))
+    library = SoundLibrary.create(tmp_path / "a.library", encoder)
+    assert len(library.add(tmp_path / "list.csv", progress=False).problems) == 12_000
+    assert len(SoundLibrary.open(tmp_path / "a.library").problems) == 12_000
+    assert library.remove("/no/such") == 12_000
+    assert not SoundLibrary.open(tmp_path / "a.library").problems

@@ -180,7 +180,7 @@ def walk(folder):
     paths, metadata, been = [], [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
-        if LIBRARY_MANIFEST in names:
+        if LIBRARY_MANIFEST in names and holds_library(parent):
             been.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in been else []
         for name in names if real not in been else ():
@@ -190,6 +190,15 @@ def walk(folder):
                 paths.append(os.path.normpath(os.path.join(parent, name)))
         been.add(real)
     return paths, metadata
+
+
+def holds_library(folder):
+    """Whether the file that is named as a library's manifest is one."""
+    try:
+        with open(os.path.join(folder, LIBRARY_MANIFEST), encoding="utf-8") as file:
+            return '"next_window"' in file.read(1 << 20)
+    except (OSError, ValueError):
+        return False
 
 
 def read_metadata(file):

@@ -41,6 +41,8 @@ def embed_example(query, dimensions, get_encoder):
     ValueError
         If the query is of no form that is known, or a mixture cancels out.
     """
+    if isinstance(query, list) and query and all(isinstance(part, (str, os.PathLike)) for part in query):
+        query = [(part, 1.0) for part in query]
     if isinstance(query, dict) or (isinstance(query, list) and query and all(is_pair(part) for part in query)):
         return mixture(list(query.items()) if isinstance(query, dict) else query, dimensions, get_encoder)
     if isinstance(query, (str, os.PathLike)):
@@ -48,6 +50,8 @@ def embed_example(query, dimensions, get_encoder):
         return Example(get_encoder().encode_file(path).cpu().numpy(), names_of(path))
     if isinstance(query, tuple) and len(query) in (2, 3) and isinstance(query[0], (str, os.PathLike)):
         path = os.path.expanduser(query[0])
+        if not all(isinstance(second, (int, float, type(None))) for second in query[1:]) or query[1] is None:
+            raise ValueError(f"The stretch of '{path}' is {query[1:]}: expected its start and end in seconds.")
         return Example(get_encoder().encode_file(path, *query[1:]).cpu().numpy(), names_of(path))
     try:
         array = query.detach().cpu().numpy() if hasattr(query, "detach") else np.asarray(query)
@@ -80,7 +84,7 @@ def mixture(parts, dimensions, get_encoder):
 
 def unit(vector, sentence):
     """A vector over its norm; ValueError with a sentence where it has none."""
-    norm = np.linalg.norm(vector)
+    norm = np.linalg.norm(vector.astype(np.float64))
     if not norm > 1e-6:
         raise ValueError(sentence)
     return (vector / norm).astype(np.float32)

@@ -93,13 +93,13 @@ def write_shard(path, embedded, identity, hop_seconds, *, removed=(), made_of=No
 def write_parquet(path, table):
     """Write a Parquet file that is on the disk, whole, before it has its name."""
     path = Path(path)
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
     plain = [name for name in table.column_names if name != "embedding"]
     # Numbers without a pattern: compressing them takes long and saves nothing.
     compression = {name: "zstd" for name in plain} | (
         {"embedding.list.element": "none"} if "embedding" in table.column_names else {}
     )
-    with open(partial, "wb") as file:
+    with open(partial, "xb") as file:
         pq.write_table(table, file, compression=compression, use_dictionary=plain)
         file.flush()
         os.fsync(file.fileno())
@@ -130,7 +130,7 @@ def read_shard(path):
     """
     facts = read_facts(path)
     try:
-        if facts is None:
+        if facts is None or not 0 < float(facts["hop_seconds"]) < 1e6:
             raise ValueError("it has no facts of an encoder")
         table = pq.read_table(path)
         lists = table["embedding"].combine_chunks()
@@ -140,6 +140,10 @@ def read_shard(path):
             .astype(np.float32, copy=False)
             .reshape(-1, lists.type.list_size)
         )
+        if lists.null_count or lists.flatten().null_count or not np.isfinite(vectors).all():
+            raise ValueError("some of its embeddings are missing or not finite")
+        if any(table[name].null_count for name in ("path", "start_seconds", "seconds", "size", "changed_ns")):
+            raise ValueError("some of its rows have gaps")
         starts = table["start_seconds"].to_numpy()
         firsts = np.flatnonzero(starts == 0)
         if len(starts) and (len(firsts) == 0 or firsts[0] != 0):
@@ -149,6 +153,9 @@ def read_shard(path):
         columns |= {"n_windows": pa.array(counts, pa.int64()), "problem": pa.nulls(len(firsts), pa.string())}
         sounds = pa.table([columns[field.name].cast(field.type) for field in SOUND], SOUND)
         unread = pa.Table.from_pylist(facts["unread"], SOUND)
+        counts = unread["n_windows"].to_pylist()
+        if any(unread[name].null_count for name in SOUND.names if name != "label") or any(counts):
+            raise ValueError("what it says of unread sounds is no such thing")
         removed = [str(name) for name in facts["removed"]]
         return Shard(
             pa.concat_tables([sounds, unread]), vectors, facts["identity"], float(facts["hop_seconds"]), removed

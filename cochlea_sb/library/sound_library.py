@@ -145,16 +145,18 @@ class SoundLibrary:
     def encoder(self):
         """AudioEncoder: the one the library was made with; loaded when it is first needed."""
         if self._encoder is None:
+            from cochlea_sb.experiment import check_known_parts
             from cochlea_sb.inference import AudioEncoder
 
             if self.identity["source"] is None:
                 raise ValueError(f"'{self.store.folder}' does not say where its encoder is: open it with the encoder.")
-            options = {"revision": self.identity["revision"]} if self.identity["revision"] else {}
             try:
-                found = AudioEncoder.from_hparams(self.identity["source"], run_opts=self._run_opts, **options)
+                # Whoever made the library chose this model, not whoever opens it: it may build known parts only.
+                check_known_parts(self.identity["source"])
+                found = AudioEncoder.from_hparams(self.identity["source"], run_opts=self._run_opts)
             except ValueError as error:
                 raise ValueError(
-                    f"The encoder of '{self.store.folder}' is not where it was: {error} Or open the library with it."
+                    f"The encoder of '{self.store.folder}' can't be loaded: {error} Give the encoder (--model)."
                 ) from error
             self._encoder = self._checked(found)
         return self._encoder
@@ -180,9 +182,9 @@ class SoundLibrary:
         Arguments
         ---------
         query : str, Path, tuple, array, or dict
-            A file; ``(file, start_seconds, end_seconds)``, a stretch of it; a waveform [samples] at the encoder's
-            sample rate; an embedding [D]; or a mixture: a dict, or a list of pairs, of such examples and their
-            weights, which may be negative.
+            A file; ``(file, start_seconds, end_seconds)``, a stretch of it; a waveform [samples] in [-1, 1] at the
+            encoder's sample rate (16 kHz by default); an embedding [D]; or a mixture: a dict, or a list of pairs, of
+            such examples and their weights, which may be negative; or a list of files, which weigh the same.
         k : int
             How many matches.
         skip : int
@@ -214,8 +216,9 @@ class SoundLibrary:
             if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
                 raise ValueError(f"{name} is {number!r}: expected a whole number, at least {least}.")
         example = self.embed(query)
-        left_out, state, wanted = set() if with_query else example.paths, self._state, skip + k
-        allowed = None if path is None and label is None else state.windows_of(self._rows_where(path, label))
+        left_out, wanted = set() if with_query else example.paths, skip + k
+        state = self._state  # one and the same, whatever other threads do meanwhile
+        allowed = None if path is None and label is None else state.windows_of(rows_where(state, path, label))
         n, paths = 2 * wanted + 32, state.sounds["path"]
         while True:
             scores, windows = state.nearest(example.vector, n, effort, allowed)
@@ -229,27 +232,7 @@ class SoundLibrary:
             if len(kept) >= wanted or len(windows) < n:
                 break
             n *= 4
-        return [self._match(rows[i], windows[i], scores[i]) for i in kept[skip:wanted].tolist()]
-
-    def _match(self, row, window, score):
-        state = self._state
-        path, seconds, label = (state.sounds[name][int(row)].as_py() for name in ("path", "seconds", "label"))
-        start = round(int(window - state.firsts[row]) * self.hop_seconds, 6)
-        end = min(start + state.manifest["window_seconds"], seconds)
-        return Match(path, start, max(start, round(end, 6)), float(score), label)
-
-    def _rows_where(self, path, label):
-        """Rows of known sounds that pass the filters."""
-        state = self._state
-        passed = state.known & (state.counts > 0)
-        if label is not None:
-            passed &= pc.fill_null(pc.equal(state.sounds["label"], label), False).to_numpy()
-        if path is not None:
-            path = os.fspath(path)
-            wild = any(sign in path for sign in "*?[")
-            matches = re.compile(fnmatch.translate(path)).match if wild else lambda name: path in name
-            passed &= np.array([bool(matches(name)) for name in state.sounds["path"].to_pylist()], bool)
-        return np.flatnonzero(passed)
+        return [match_of(state, rows[i], windows[i], scores[i]) for i in kept[skip:wanted].tolist()]
 
     def embed(self, query) -> Example:
         """The unit vector of a query, and the files it speaks of; arguments and errors as in `search`."""
@@ -261,7 +244,8 @@ class SoundLibrary:
             threads=None, commit_seconds=30.0):  # fmt: skip
         """Add sounds. What is there already, unchanged, is passed over; what has changed is replaced.
 
-        The work is kept every ``commit_seconds``: killed at any moment, the same call goes on from there.
+        The work is kept every ``commit_seconds``, at first more often: killed at any moment, the same call goes on
+        from there.
 
         Arguments
         ---------
@@ -275,7 +259,7 @@ class SoundLibrary:
         progress : bool
             Show a progress bar.
         threads : int, optional
-            That decode; all cores by default.
+            That decode; half the cores by default.
         commit_seconds : float
 
         Returns
@@ -287,7 +271,7 @@ class SoundLibrary:
         ValueError
             If a source is not there, or another process is changing the library.
         """
-        given = [sources] if isinstance(sources, (str, os.PathLike)) or hasattr(sources, "column_names") else sources
+        given = sources if isinstance(sources, (list, tuple)) else [sources]
         options = {"folder_labels": folder_labels, "config": config, "split": split}
         with self._writer() as writer:
             return Added(*writer.add(list(given), options, retry, progress, threads, commit_seconds))
@@ -338,3 +322,26 @@ class SoundLibrary:
                 yield writer
             finally:
                 self._state = writer.state
+
+
+def match_of(state, row, window, score):
+    """The `Match` of a window of a sound."""
+    path, seconds, label = (state.sounds[name][int(row)].as_py() for name in ("path", "seconds", "label"))
+    start = round(int(window - state.firsts[row]) * state.manifest["hop_seconds"], 6)
+    end = min(start + state.manifest["window_seconds"], seconds)
+    return Match(path, start, max(start, round(end, 6)), float(score), label)
+
+
+def rows_where(state, path, label):
+    """Rows of known sounds whose path and label are as wanted; None takes all."""
+    if not isinstance(label, (str, type(None))) or not isinstance(path, (str, os.PathLike, type(None))):
+        raise ValueError(f"path is {path!r} and label is {label!r}: expected text, or None for all sounds.")
+    passed = state.known & (state.counts > 0)
+    if label is not None:
+        passed &= pc.fill_null(pc.equal(state.sounds["label"], label), False).to_numpy()
+    if path is not None:
+        path = os.fspath(path)
+        wild = any(sign in path for sign in "*?[")
+        matches = re.compile(fnmatch.translate(path)).match if wild else lambda name: path in name
+        passed &= np.array([bool(matches(name)) for name in state.sounds["path"].to_pylist()], bool)
+    return np.flatnonzero(passed)

@@ -48,11 +48,10 @@ class State:
         self.firsts, self.counts = (self.sounds[name].to_numpy() for name in ("first_window", "n_windows"))  # [S]
         self.with_windows = np.flatnonzero(self.counts > 0)  # ascending by their first windows
         self.first_recent = manifest["next_window"] - sum(map(len, vectors))
-        self.vectors = np.concatenate(vectors) if vectors else None
         self.recent = None
         if vectors:
             numbers = np.arange(self.first_recent, manifest["next_window"])
-            self.recent = ExactIndex.build(self.vectors, numbers)
+            self.recent = ExactIndex.build(np.concatenate(vectors), numbers)
 
     def rows_of(self, windows):
         """Rows of the sounds that windows belong to, [n]."""

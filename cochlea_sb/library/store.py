@@ -27,7 +27,8 @@ from cochlea_sb.library.shards import SOUND, read_shard, write_parquet
 
 VERSION = 1
 OWN = re.compile(
-    r"(sounds|recent)-[0-9a-f]{16}\.parquet(\.[0-9a-f]{8}\.partial)?|index-[0-9a-f]{16}|library\.json\.partial"
+    r"(sounds|recent)-[0-9a-f]{16}\.parquet(\.[0-9a-f]{16}\.partial)?|index-[0-9a-f]{16}|"
+    r"library\.json\.[0-9a-f]{16}\.partial"
 )
 CATALOGUE = SOUND.append(pa.field("first_window", pa.int64()))
 
@@ -41,6 +42,8 @@ class Store:
     """
 
     def __init__(self, folder):
+        if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder):
+            raise ValueError(f"The library is {folder!r}: expected the name of a folder.")
         self.folder = Path(os.path.expanduser(folder))
 
     def exists(self):
@@ -49,13 +52,18 @@ class Store:
 
     def create(self, facts):
         """Begin an empty library with some facts in its manifest; ValueError where something is there already."""
-        if self.exists():
-            raise ValueError(f"'{self.folder}' holds a library already: open it, or choose another folder.")
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            raise ValueError(f"'{self.folder}' is there and is no library: give the name of a new folder.")
-        self.folder.mkdir(parents=True, exist_ok=True)
         manifest = {"version": VERSION, **facts, "next_window": 0, "catalogue": None, "index": None, "recent": []}
+        try:
+            strangers = [path for path in self.folder.iterdir() if path.name != "lock" and not OWN.fullmatch(path.name)]
+            if strangers and not self.exists():
+                raise ValueError(f"'{self.folder}' is there and is no library: give the name of a new folder.")
+        except FileNotFoundError:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except NotADirectoryError as error:
+            raise ValueError(f"'{self.folder}' is, or is below, a file, and no library: name a new folder.") from error
         with self.lock():
+            if self.exists():
+                raise ValueError(f"'{self.folder}' holds a library already: open it, or choose another folder.")
             self.commit(manifest)
 
     def manifest(self):
@@ -64,16 +72,20 @@ class Store:
             manifest = json.loads((self.folder / LIBRARY_MANIFEST).read_text(encoding="utf-8"))
             version = manifest["version"]
             files = [manifest["catalogue"], manifest["index"], *manifest["recent"]]
-            whole = isinstance(manifest["encoder"], dict) and isinstance(manifest["next_window"], int)
-            numbers = [float(manifest[name]) for name in ("hop_seconds", "window_seconds")]
+            encoder = manifest["encoder"]
+            whole = isinstance(encoder["fingerprint"], str) and {"source", "revision"} <= set(encoder)
+            counts = [manifest["dimensions"], manifest["next_window"] + 1]
+            whole = whole and all(isinstance(count, int) and 0 < count < 1 << 62 for count in counts)
+            numbers = [manifest["hop_seconds"], manifest["window_seconds"]]
+            whole = whole and all(isinstance(number, (int, float)) and 0 < number < 1e6 for number in numbers)
         except (FileNotFoundError, NotADirectoryError) as error:
             hint = "make one with `cochlea index FOLDER --library NAME`"
             raise ValueError(f"'{self.folder}' holds no library (no {LIBRARY_MANIFEST}): {hint}.") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise self.damaged(f"its {LIBRARY_MANIFEST} is not one that was written here") from error
         if version != VERSION:
             raise ValueError(f"'{self.folder}' is a library of version {version}: expected version {VERSION}.")
-        if not whole or not min(numbers) > 0 or not all(name is None or OWN.fullmatch(str(name)) for name in files):
+        if not whole or not all(name is None or OWN.fullmatch(str(name)) for name in files):
             raise self.damaged(f"its {LIBRARY_MANIFEST} names what no library holds")
         return manifest
 
@@ -85,6 +97,8 @@ class Store:
     def lock(self):
         """Be the only one who changes the library; the lock of a process that ends, however it does, is free."""
         lock = filelock.FileLock(self.folder / "lock")
+        if (self.folder / "lock").is_symlink():
+            raise self.damaged("its lock is a link")
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout as error:
@@ -101,8 +115,8 @@ class Store:
 
     def commit(self, manifest):
         """Make a manifest the library's state, and delete what it has no use for. Needs the lock."""
-        partial = self.folder / f"{LIBRARY_MANIFEST}.partial"
-        with open(partial, "w", encoding="utf-8") as file:
+        partial = self.folder / f"{LIBRARY_MANIFEST}.{secrets.token_hex(8)}.partial"
+        with open(partial, "x", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
@@ -153,6 +167,22 @@ class Store:
                 if isinstance(error, ValueError) and not isinstance(error, pa.ArrowException):
                     raise
                 raise self.damaged(" ".join(str(error).split())) from error
-            if int(catalogue["n_windows"].to_numpy().sum()) != (0 if index is None else len(index)):
-                raise self.damaged("its catalogue and its index do not agree")
+            self.check(manifest, catalogue, index, recent)
             return manifest, catalogue, index, recent
+
+    def check(self, manifest, catalogue, index, recent):
+        """Raise a ValueError unless the parts of a library fit together."""
+        needed = ("path", "seconds", "size", "changed_ns", "n_windows", "first_window")
+        if any(catalogue[name].null_count for name in needed):
+            raise self.damaged("its catalogue has gaps")
+        counts, firsts = catalogue["n_windows"].to_numpy(), catalogue["first_window"].to_numpy()
+        first_recent = manifest["next_window"] - sum(len(shard.vectors) for shard in recent)
+        inside = (counts >= 0) & (counts < 1 << 40) & (firsts >= 0) & (firsts <= first_recent)
+        if not inside.all() or ((firsts + counts)[:-1] > firsts[1:]).any() or (firsts + counts > first_recent).any():
+            raise self.damaged("its catalogue is out of order")
+        if int(counts.sum()) != (0 if index is None else len(index)):
+            raise self.damaged("its catalogue and its index do not agree")
+        if len({manifest["dimensions"], *(part.dimensions for part in [index] if part is not None)}) > 1 or any(
+            len(shard.vectors) and shard.vectors.shape[1] != manifest["dimensions"] for shard in recent
+        ):
+            raise self.damaged("its vectors are of several sizes")

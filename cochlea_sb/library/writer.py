@@ -12,15 +12,16 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from cochlea_sb.bulk import Embedded, embed_sounds
-from cochlea_sb.data.sources import Source, list_sources
+from cochlea_sb.data.sources import ROW, Source, list_sources
 from cochlea_sb.index.exact import ExactIndex
-from cochlea_sb.index.interface import FEW, build_index
+from cochlea_sb.index.interface import FEW, build_index, load_index
 from cochlea_sb.library.shards import embedding_shards, read_shard, write_shard
 from cochlea_sb.library.state import State
 
 SLACK = 20_000  # windows that may stay beside a large index: they are compared in about a millisecond
 FOLD_AT_ONCE = 100_000  # windows beside the index, more of which are taken in while adding still goes on
 MANY_FILES = 64  # of recent windows
+IN_A_FILE = 10_000  # sounds
 
 
 class Writer:
@@ -38,6 +39,12 @@ class Writer:
 
     def __init__(self, store, state, get_encoder):
         self.store, self.state, self.get_encoder = store, state, get_encoder
+        columns = [state.sounds[name].to_pylist() for name in ("path", "size", "changed_ns", "n_windows")]
+        self.seen = {  # by path: what its file was like, and whether it could be read
+            path: (size, changed, count > 0)
+            for path, size, changed, count, known in zip(*columns, state.known.tolist(), strict=True)
+            if known
+        }
 
     def add(self, given, options, retry, progress, threads, commit_seconds):
         """Do what `SoundLibrary.add` says; numbers of sounds added and unchanged, and problems."""
@@ -52,19 +59,17 @@ class Writer:
 
     def changed(self, sources, retry=False):
         """Sources that are new or have changed, and the number of others."""
-        state = self.state
-        columns = [state.sounds[name].to_pylist() for name in ("path", "size", "changed_ns", "problem")]
-        seen = {
-            path: (size, changed)
-            for path, size, changed, problem, known in zip(*columns, state.known.tolist(), strict=True)
-            if known and not (retry and problem)
-        }
-        todo = [source for source in sources if seen.get(source.path) != (source.size, source.changed_ns)]
+        readable = (True,) if retry else (True, False)
+        todo = [
+            source
+            for source in sources
+            if self.seen.get(source.path) not in [(source.size, source.changed_ns, known) for known in readable]
+        ]
         return todo, len(sources) - len(todo)
 
     def embed(self, todo, progress, threads, commit_seconds):
         """Embed sources and commit them as they come; problems by path."""
-        pending, problems, kept_at = [], {}, time.monotonic()
+        pending, problems, kept_at, interval = [], {}, time.monotonic(), min(2.0, commit_seconds)
         bar = tqdm(total=len(todo), disable=not progress, unit="sound", desc="Indexing", smoothing=0.05)
         try:
             for one in embed_sounds(self.get_encoder(), todo, self.state.manifest["hop_seconds"], threads=threads):
@@ -72,9 +77,9 @@ class Writer:
                 if one.problem is not None:
                     problems[one.source.path] = one.problem
                 bar.update()
-                if time.monotonic() - kept_at > commit_seconds:
+                if time.monotonic() - kept_at > interval:
                     self.commit(pending)
-                    pending, kept_at = [], time.monotonic()
+                    pending, kept_at, interval = [], time.monotonic(), min(2 * interval, commit_seconds)
                     self.fold_if_beyond(FOLD_AT_ONCE)
         finally:  # also where it was interrupted: nothing that was done is lost
             bar.close()
@@ -86,6 +91,8 @@ class Writer:
         taken, passed_over, problems, manifest = 0, 0, {}, self.state.manifest
         for file in tqdm(shards, disable=not (progress and shards), unit="shard", desc="Importing"):
             shard = read_shard(file)
+            if len(shard.vectors) and shard.vectors.shape[1] != manifest["dimensions"]:
+                raise ValueError(f"'{file}' holds embeddings of {shard.vectors.shape[1]} dimensions: expected others.")
             if shard.identity.get("fingerprint") != manifest["encoder"]["fingerprint"]:
                 raise ValueError(
                     f"'{file}' was embedded with another encoder ({shard.identity.get('source')}) than "
@@ -97,7 +104,8 @@ class Writer:
                     f"{manifest['hop_seconds']} s: embed the sounds again with that --hop_seconds."
                 )
             sounds = shard.sounds.to_pylist()
-            parts = np.split(shard.vectors, np.cumsum([sound["n_windows"] for sound in sounds])[:-1])
+            ends = np.cumsum([sound["n_windows"] for sound in sounds])
+            parts = [shard.vectors[end - sound["n_windows"] : end] for end, sound in zip(ends, sounds, strict=True)]
             sources = [Source(s["path"], None, s["label"], s["size"], s["changed_ns"]) for s in sounds]
             todo = set(self.changed(sources)[0])
             self.commit(
@@ -118,19 +126,33 @@ class Writer:
         """Make embedded sounds part of the library, and forget others."""
         if not embedded and not removed:
             return
-        manifest, name = self.state.manifest, self.store.new_name("recent", ".parquet")
+        manifest = dict(self.state.manifest)
         facts = manifest["encoder"], manifest["hop_seconds"]
-        write_shard(self.store.folder / name, embedded, *facts, removed=removed)
-        next_window = manifest["next_window"] + sum(len(one.windows) for one in embedded)
-        self.store.commit({**manifest, "recent": [*manifest["recent"], name], "next_window": next_window})
+        for first in range(0, max(len(embedded), len(removed)), IN_A_FILE):
+            some, gone = embedded[first : first + IN_A_FILE], removed[first : first + IN_A_FILE]
+            name = self.store.new_name("recent", ".parquet")
+            write_shard(self.store.folder / name, some, *facts, removed=gone)
+            manifest["recent"] = [*manifest["recent"], name]
+            manifest["next_window"] += sum(len(one.windows) for one in some)
+        self.store.commit(manifest)
+        for one in embedded:
+            self.seen[one.source.path] = (one.source.size, one.source.changed_ns, one.problem is None)
+        for path in removed:
+            self.seen.pop(path, None)
         self.state = State(*self.store.read())
 
     def remove(self, given):
         """Do what `SoundLibrary.remove` says."""
-        paths, gone = self.paths(), set()
-        for one in map(os.fspath, given):
+        paths, gone = self.seen.keys(), set()
+        for one in given:
+            if not isinstance(one, (str, os.PathLike)) or not os.fspath(one):
+                raise ValueError(f"There is no sound {one!r} to remove: expected a file, a folder, or a pattern.")
+            one = os.fspath(one)
             name = os.path.realpath(os.path.expanduser(one))
-            hit = {path for path in paths if path in (one, name) or path.startswith(name + os.sep)}
+            hit = {one, name} & paths
+            if not hit:
+                below = (name + os.sep, f"{ROW}{name}{os.sep}", f"{ROW}{name}#")
+                hit = {path for path in paths if path.startswith(below)}
             if not hit and any(sign in one for sign in "*?["):
                 hit = set(fnmatch.filter(paths, one)) | set(fnmatch.filter(paths, name))
             if not hit:
@@ -142,14 +164,10 @@ class Writer:
 
     def prune(self):
         """Do what `SoundLibrary.prune` says."""
-        gone = sorted(path for path in self.paths() if "#" not in path and not os.path.exists(path))
+        gone = sorted(path for path in self.seen if not path.startswith(ROW) and not os.path.exists(path))
         self.commit([], gone)
         self.tidy()
         return gone
-
-    def paths(self):
-        """Paths of all known sounds, unreadable ones too."""
-        return self.state.sounds["path"].filter(pa.array(self.state.known)).to_pylist()
 
     def tidy(self):
         """Put everything into the index where searching what is beside it, or has left it, would be felt."""
@@ -161,7 +179,7 @@ class Writer:
     def fold_if_beyond(self, most):
         """Put everything into the index where more windows than that, and a good part of all, are beside it."""
         beside, _, in_index = self.state.sizes()
-        if beside > max(most, in_index / 4 if most > SLACK else 0):
+        if beside > max(most, min(in_index / 4, 5 * FOLD_AT_ONCE) if most > SLACK else 0):
             self.fold()
 
     def fold(self):
@@ -169,12 +187,13 @@ class Writer:
         state, store = self.state, self.store
         if not state.manifest["recent"]:
             return
-        in_index, index = state.firsts < state.first_recent, state.index
+        in_index, index = state.firsts < state.first_recent, None
         ids, vectors = np.zeros(0, np.int64), np.zeros((0, state.manifest["dimensions"]), np.float32)
-        if state.vectors is not None:
+        if state.recent is not None:
             ids = state.windows_of(np.flatnonzero(state.known & ~in_index))
-            vectors = state.vectors[ids - state.first_recent]
-        if index is not None:
+            vectors = state.recent.vectors_of(ids)
+        if state.index is not None:
+            index = load_index(store.folder / state.manifest["index"])  # others search in the state's
             index.remove(state.windows_of(np.flatnonzero(~state.known & in_index)))
         if index is None or isinstance(index, ExactIndex):
             if index is not None:
