@@ -128,6 +128,7 @@ def info(arguments):
     sounds, problems = library.sounds, library.problems
     seconds = sum(sounds["seconds"].to_pylist())
     labels = {label for label in sounds["label"].unique().to_pylist() if label is not None}
+    files = Path(library.store.folder).rglob("*")  # a writer may delete some meanwhile
     facts = {
         "sounds": len(library),
         "windows": library.n_windows,
@@ -135,7 +136,7 @@ def info(arguments):
         "hop_seconds": library.hop_seconds,
         "labels": len(labels),
         "unreadable": len(problems),
-        "bytes": sum(file[0] for file in map(file_stamp, Path(library.store.folder).rglob("*")) if file is not None),
+        "bytes": sum((file_stamp(file) or (0,))[0] for file in files if file.is_file()),
         "encoder": library.identity,
     }
     if arguments.json:
