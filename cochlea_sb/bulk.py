@@ -34,7 +34,7 @@ class Decoded(NamedTuple):
     """A sound between its decoding and its embedding."""
 
     source: Source
-    wav: np.ndarray  # [samples] float32, empty where there is a problem
+    wav: np.ndarray  # [samples] float32, empty where there is a problem, or the content is known
     content: str
     problem: str | None
 
@@ -42,7 +42,7 @@ class Decoded(NamedTuple):
         return len(self.wav)
 
 
-def embed_sounds(encoder, sources, hop_seconds=0.48, *, threads=None):
+def embed_sounds(encoder, sources, hop_seconds=0.48, *, threads=None, known=None):
     """Embed the windows of sounds.
 
     Arguments
@@ -53,6 +53,9 @@ def embed_sounds(encoder, sources, hop_seconds=0.48, *, threads=None):
         Distance between windows.
     threads : int, optional
         That decode; half the cores by default, and the encoder has the others where it runs on the CPU.
+    known : optional
+        Of what is embedded already: ``content in known``, by the hash of a file's bytes, and
+        ``known.recall(contents)``, pairs of windows and seconds. Such sounds are not decoded again.
 
     Yields
     ------
@@ -61,16 +64,16 @@ def embed_sounds(encoder, sources, hop_seconds=0.48, *, threads=None):
     """
     cores = os.cpu_count() or 1
     threads = max(1, cores // 2) if threads is None else threads
-    read = partial(decode, sample_rate=encoder.sample_rate)
+    read = partial(decode, sample_rate=encoder.sample_rate, known=() if known is None else known)
     with torch_threads(max(1, cores - threads)):
         batch, held = [], 0
         for sound in read_ahead(read, sources, threads=threads):
             batch.append(sound)
             held += len(sound)
             if held >= BATCH_SECONDS * encoder.sample_rate or len(batch) == BATCH_SOUNDS:
-                yield from embed_batch(encoder, batch, hop_seconds)
+                yield from embed_batch(encoder, batch, hop_seconds, known)
                 batch, held = [], 0
-        yield from embed_batch(encoder, batch, hop_seconds)
+        yield from embed_batch(encoder, batch, hop_seconds, known)
 
 
 @contextmanager
@@ -84,24 +87,31 @@ def torch_threads(most):
         torch.set_num_threads(before)
 
 
-def embed_batch(encoder, batch, hop_seconds):
+def embed_batch(encoder, batch, hop_seconds, known=None):
     """`Embedded` for each `Decoded`."""
     wavs = [sound.wav for sound in batch if len(sound)]
     windows = iter(encoder.embed_windows(wavs, hop_seconds) if wavs else ())
     nothing = np.zeros((0, encoder.embedding_size), np.float32)
+    recalled = [sound.content for sound in batch if not len(sound) and sound.problem is None]
+    recalled = iter(known.recall(recalled) if recalled else ())
     for sound in batch:
+        if not len(sound) and sound.problem is None:
+            yield Embedded(sound.source, *next(recalled), sound.content, None)
+            continue
         vectors, problem = next(windows).cpu().numpy() if len(sound) else nothing, sound.problem
         if not np.isfinite(vectors).all():  # half the precision may not do for every sound
             vectors, problem = nothing, f"{sound.source.path}: its embedding is not finite; use another precision."
         yield Embedded(sound.source, vectors, len(sound) / encoder.sample_rate, sound.content, problem)
 
 
-def decode(source, sample_rate):
-    """`Decoded` from a source."""
+def decode(source, sample_rate, known=()):
+    """`Decoded` from a source; without its samples where its content is known."""
     content = ""
     try:
         audio = source.audio.fetch() if isinstance(source.audio, Row) else source.audio
         content = hash_of(audio)
+        if content and content in known:
+            return Decoded(source, np.zeros(0, np.float32), content, None)
         wav = read_audio({"bytes": audio, "path": source.path} if isinstance(audio, bytes) else audio, sample_rate)
         return Decoded(source, wav, content, None)
     except (AudioError, OSError) as error:

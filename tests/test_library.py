@@ -151,6 +151,26 @@ def test_nothing_is_added_twice_and_what_changed_is_replaced(library, encoder, f
     check(library, encoder, [file for file in files if file != changed])
 
 
+def test_what_was_moved_copied_or_touched_is_not_embedded_again(library, encoder, folder, monkeypatch):
+    def decoded(*arguments, **options):
+        raise AssertionError("decoded again")
+
+    for saved in (False, True):  # beside the index, and in it
+        if saved:
+            library.save()
+        monkeypatch.setattr("cochlea_sb.bulk.read_audio", decoded)
+        shutil.copytree(folder / "tone", folder / f"copy{saved}")
+        os.rename(folder / "noise", folder / "other")
+        os.utime(folder / "tone" / "tone0.wav", ns=(1, 1 + saved))
+        assert library.add(folder, progress=False).added == 6 + 6 + 1
+        assert len(library.prune()) == 6
+        monkeypatch.undo()
+        os.rename(folder / "other", folder / "noise")
+        library.add(folder, progress=False)
+        library.prune()
+        check(library, encoder, sorted(folder.glob("*/*.wav")))
+
+
 def test_what_could_not_be_read_is_tried_again_only_when_asked(library, folder):
     assert library.add(folder, progress=False).problems == {}
     assert list(library.add(folder, retry=True, progress=False).problems) == [str(folder / "broken.wav")]

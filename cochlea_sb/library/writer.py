@@ -24,6 +24,26 @@ MANY_FILES = 64  # of recent windows
 IN_A_FILE = 10_000  # sounds
 
 
+class Contents:
+    """What a library holds by the contents of files: one that was moved, copied or touched is not embedded again."""
+
+    def __init__(self, state):
+        self.state, rows = state, np.flatnonzero(state.known & (state.counts > 0))
+        self.rows = dict(zip(state.sounds["content"].take(rows).to_pylist(), rows.tolist(), strict=True))
+
+    def __contains__(self, content):
+        return content in self.rows
+
+    def recall(self, contents):
+        """Windows [W, D] and seconds of the sound of each content."""
+        rows = np.array([self.rows[content] for content in contents])
+        once, places = np.unique(rows, return_inverse=True)
+        vectors = self.state.vectors_of(self.state.windows_of(once))
+        parts = np.split(vectors, np.cumsum(self.state.counts[once])[:-1])
+        seconds = self.state.sounds["seconds"].take(once).to_pylist()
+        return [(parts[place], seconds[place]) for place in places.tolist()]
+
+
 class Writer:
     """The one who changes a library.
 
@@ -72,7 +92,8 @@ class Writer:
         pending, problems, kept_at, interval = [], {}, time.monotonic(), min(2.0, commit_seconds)
         bar = tqdm(total=len(todo), disable=not progress, unit="sound", desc="Indexing", smoothing=0.05)
         try:
-            for one in embed_sounds(self.get_encoder(), todo, self.state.manifest["hop_seconds"], threads=threads):
+            hop_seconds, known = self.state.manifest["hop_seconds"], Contents(self.state)
+            for one in embed_sounds(self.get_encoder(), todo, hop_seconds, threads=threads, known=known):
                 pending.append(one)
                 if one.problem is not None:
                     problems[one.source.path] = one.problem
