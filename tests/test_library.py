@@ -220,6 +220,10 @@ def test_the_label_comes_from_metadata_or_the_folder(encoder, folder, tmp_path):
     assert library.sounds["label"].to_pylist() == ["sine"] and len(library) == 1
     library.add(folder, folder_labels=True, progress=False)
     assert sorted(set(library.sounds["label"].to_pylist())) == ["noise", "sine", "tone"]
+    (folder / "metadata.csv").write_text("file_name,label\ntone/tone0.wav,sinus\n")
+    assert library.add(folder / "metadata.csv", progress=False).added == 1
+    assert library.add(folder / "tone" / "tone0.wav", progress=False).added == 0
+    assert sorted(set(library.sounds["label"].to_pylist())) == ["noise", "sinus", "tone"]
 
 
 def test_rows_of_a_dataset(encoder, folder, tmp_path):

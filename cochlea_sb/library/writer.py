@@ -59,10 +59,10 @@ class Writer:
 
     def __init__(self, store, state, get_encoder):
         self.store, self.state, self.get_encoder = store, state, get_encoder
-        columns = [state.sounds[name].to_pylist() for name in ("path", "size", "changed_ns", "n_windows")]
-        self.seen = {  # by path: what its file was like, and whether it could be read
-            path: (size, changed, count > 0)
-            for path, size, changed, count, known in zip(*columns, state.known.tolist(), strict=True)
+        columns = [state.sounds[name].to_pylist() for name in ("path", "size", "changed_ns", "label", "n_windows")]
+        self.seen = {  # by path: what its file was like, its label, and whether it could be read
+            path: (size, changed, label, count > 0)
+            for path, size, changed, label, count, known in zip(*columns, state.known.tolist(), strict=True)
             if known
         }
 
@@ -79,13 +79,14 @@ class Writer:
 
     def changed(self, sources, retry=False):
         """Sources that are new or have changed, and the number of others."""
-        readable = (True,) if retry else (True, False)
-        todo = [
-            source
-            for source in sources
-            if self.seen.get(source.path) not in [(source.size, source.changed_ns, known) for known in readable]
-        ]
+        todo = [source for source in sources if not self.has(source, retry)]
         return todo, len(sources) - len(todo)
+
+    def has(self, source, retry):
+        """Whether a source is known as it is; one that comes without a label keeps the label it has."""
+        size, changed, label, readable = self.seen.get(source.path, (None, None, None, False))
+        same = (size, changed) == (source.size, source.changed_ns) and source.label in (None, label)
+        return same and (readable or not retry)
 
     def embed(self, todo, progress, threads, commit_seconds):
         """Embed sources and commit them as they come; problems by path."""
@@ -157,7 +158,8 @@ class Writer:
             manifest["next_window"] += sum(len(one.windows) for one in some)
         self.store.commit(manifest)
         for one in embedded:
-            self.seen[one.source.path] = (one.source.size, one.source.changed_ns, one.problem is None)
+            path, _, label, size, changed = one.source
+            self.seen[path] = (size, changed, label, one.problem is None)
         for path in removed:
             self.seen.pop(path, None)
         self.state = State(*self.store.read())
