@@ -223,6 +223,17 @@ def test_the_number_of_vectors_chooses():
     assert isinstance(build_index(np.random.default_rng(0).normal(size=(5000, 3))), RandomProjectionIndex)
 
 
+def test_a_stranger_that_was_added_is_found():
+    """A vector far from all leaves is about as far from each: which of them it joined must not be left to chance."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(40, 64))
+    index = RandomProjectionIndex.build(centres[rng.integers(40, size=20_000)] + 0.3 * rng.normal(size=(20_000, 64)))
+    strangers = rng.normal(size=(200, 64))
+    index.add(strangers, np.arange(200) + 10**6)
+    _, found = index.query(strangers + 0.05 * rng.normal(size=strangers.shape), k=10)
+    assert np.mean((found == np.arange(200)[:, None] + 10**6).any(1)) > 0.96
+
+
 @pytest.mark.parametrize("kind", [RandomProjectionIndex, ExactIndex])
 def test_vectors_come_back_by_their_ids(kind):
     rng = np.random.default_rng(0)

@@ -27,6 +27,7 @@ from numba.extending import intrinsic
 LEVELS = np.float32(3)  # a rotated coordinate is rounded to -3 .. 3 steps
 STEP = 0.65  # of the coordinates' standard deviation: near the best for seven levels and a normal distribution
 RECENTRED = 0.5  # squared distance to a leaf's centre within which the query's residual to it is worth rounding
+MARGIN = 8  # scales of a leaf's code by signs
 PATIENCE = 8  # so many leaves in a row that are not worth a visit end the search
 LAST = np.int64(np.iinfo(np.int64).max)
 SMALLEST = np.float32(1e-6)  # of scales and spreads; covers the rounding of float32
@@ -367,6 +368,9 @@ def search(
     near_distance, queue = np.empty(n_leaves, np.float32), np.empty(n_leaves, np.int64)
     bounds, cosines = np.empty(largest, np.float32), np.empty(largest, np.float32)
     candidates = np.empty(largest, np.int64)
+    # Signs tell a leaf's distance with a standard deviation of about 1.2 scales: a query that is far from all leaves,
+    # and so about as far from each, needs a margin.
+    margin = np.float32(MARGIN) * sign_scales.mean()
     for row in range(queries.shape[0]):
         if not normalise(queries[row], query):
             return row
@@ -378,7 +382,8 @@ def search(
         for leaf in range(n_leaves):  # squared distances to the leaves' centres
             distance[leaf] = max(np.float32(1) + squares[leaf] - np.float32(2) * similarity[leaf], SMALLEST)
             mean += distance[leaf]
-        cut = (smallest(distance) + mean / n_leaves) / 2
+        nearest = smallest(distance)
+        cut = max((nearest + mean / n_leaves) / 2, nearest + margin)
         n_near = select(distance, n_leaves, np.float32(-np.inf), cut, near)
         for i in range(n_near):
             near_similarity[i] = dot(rotated, centres[near[i]])
