@@ -41,6 +41,11 @@ class Decoded(NamedTuple):
     def __len__(self):
         return len(self.wav)
 
+    @property
+    def is_known(self):
+        """Whether it was not decoded because its content is embedded already."""
+        return not len(self.wav) and self.problem is None
+
 
 def embed_sounds(encoder, sources, hop_seconds=0.48, *, threads=None, known=None):
     """Embed the windows of sounds.
@@ -92,10 +97,10 @@ def embed_batch(encoder, batch, hop_seconds, known=None):
     wavs = [sound.wav for sound in batch if len(sound)]
     windows = iter(encoder.embed_windows(wavs, hop_seconds) if wavs else ())
     nothing = np.zeros((0, encoder.embedding_size), np.float32)
-    recalled = [sound.content for sound in batch if not len(sound) and sound.problem is None]
+    recalled = [sound.content for sound in batch if sound.is_known]
     recalled = iter(known.recall(recalled) if recalled else ())
     for sound in batch:
-        if not len(sound) and sound.problem is None:
+        if sound.is_known:
             yield Embedded(sound.source, *next(recalled), sound.content, None)
             continue
         vectors, problem = next(windows).cpu().numpy() if len(sound) else nothing, sound.problem

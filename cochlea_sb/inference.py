@@ -197,11 +197,10 @@ class AudioEncoder(EncoderClassifier):
 
     def hop_frames(self, hop_seconds):
         """A distance in whole frames, at least 1; ValueError where it is less."""
-        if not isinstance(hop_seconds, (int, float)) or not 0 < hop_seconds < 1e6:
-            raise ValueError(f"hop_seconds is {hop_seconds!r}: expected at least one frame, {self.frame_seconds} s.")
-        hop = round(hop_seconds / self.frame_seconds)
+        is_length = isinstance(hop_seconds, (int, float)) and 0 < hop_seconds < 1e6
+        hop = round(hop_seconds / self.frame_seconds) if is_length else 0
         if hop < 1:
-            raise ValueError(f"hop_seconds is {hop_seconds}: expected at least one frame, {self.frame_seconds} s.")
+            raise ValueError(f"hop_seconds is {hop_seconds!r}: expected at least one frame, {self.frame_seconds} s.")
         return hop
 
     @torch.inference_mode()

@@ -17,6 +17,7 @@ import pyarrow as pa
 from datasets.fingerprint import Hasher
 
 from cochlea_sb.audio import AUDIO_EXTENSIONS
+from cochlea_sb.data import LIBRARY_MANIFEST
 
 METADATA_READERS = {
     # As text: a label "NA" or a fold "05" stays what it is; only an empty cell is empty.
@@ -25,7 +26,6 @@ METADATA_READERS = {
     ".parquet": pandas.read_parquet,
 }
 METADATA_FILES = {f"metadata{suffix}" for suffix in METADATA_READERS}
-LIBRARY_MANIFEST = "library.json"  # of a `SoundLibrary`, which holds no sounds itself
 UNDECODED = datasets.Audio(decode=False)
 
 

@@ -32,7 +32,7 @@ def search_quality(library, *, effort=None, n_windows=1000, ks=(1, 5, 10)):
         If no sound has another of its label.
     """
     state = library._state
-    rows = np.flatnonzero(state.known & (state.counts > 0))
+    rows = np.flatnonzero(state.readable)
     names = state.sounds["label"].take(rows).to_pylist()
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names)) if name is not None}
     labels = np.full(len(state.known), -1)

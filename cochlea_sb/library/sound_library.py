@@ -108,7 +108,7 @@ class SoundLibrary:
         self._state = State(*self.store.read())
 
     def __len__(self):
-        return int((self._state.known & (self._state.counts > 0)).sum())
+        return int(self._state.readable.sum())
 
     def __repr__(self):
         return f"SoundLibrary('{self.store.folder}': {len(self)} sounds, {self.n_windows} windows)"
@@ -127,7 +127,7 @@ class SoundLibrary:
     def sounds(self):
         """pyarrow.Table: what is known of each sound: path, label, seconds, size, content (a hash), n_windows."""
         state = self._state
-        return state.sounds.filter(pa.array(state.known & (state.counts > 0)))
+        return state.sounds.filter(pa.array(state.readable))
 
     @property
     def problems(self):
@@ -336,7 +336,7 @@ def rows_where(state, path, label):
     """Rows of known sounds whose path and label are as wanted; None takes all."""
     if not isinstance(label, (str, type(None))) or not isinstance(path, (str, os.PathLike, type(None))):
         raise ValueError(f"path is {path!r} and label is {label!r}: expected text, or None for all sounds.")
-    passed = state.known & (state.counts > 0)
+    passed = state.readable.copy()
     if label is not None:
         passed &= pc.fill_null(pc.equal(state.sounds["label"], label), False).to_numpy()
     if path is not None:

@@ -25,7 +25,8 @@ class State:
 
     def __init__(self, manifest, catalogue, index, recent):
         self.manifest, self.index = manifest, index
-        first, tables, vectors = manifest["next_window"] - sum(len(shard.vectors) for shard in recent), [catalogue], []
+        self.first_recent = manifest["next_window"] - sum(len(shard.vectors) for shard in recent)
+        first, tables, vectors = self.first_recent, [catalogue], []
         latest, forgotten, row = {}, set(), len(catalogue)
         for shard in recent:
             forgotten.update(shard.removed)
@@ -46,8 +47,8 @@ class State:
         if len(gone) and len(catalogue):
             self.known[: len(catalogue)] = ~pc.is_in(catalogue["path"], value_set=gone).to_numpy()
         self.firsts, self.counts = (self.sounds[name].to_numpy() for name in ("first_window", "n_windows"))  # [S]
+        self.readable = self.known & (self.counts > 0)  # [S]: those that a search may find
         self.with_windows = np.flatnonzero(self.counts > 0)  # ascending by their first windows
-        self.first_recent = manifest["next_window"] - sum(map(len, vectors))
         self.recent = None
         if vectors:
             numbers = np.arange(self.first_recent, manifest["next_window"])

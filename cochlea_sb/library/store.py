@@ -21,7 +21,7 @@ import filelock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cochlea_sb.data.sounds import LIBRARY_MANIFEST
+from cochlea_sb.data import LIBRARY_MANIFEST
 from cochlea_sb.index.interface import load_index
 from cochlea_sb.library.shards import SOUND, read_shard, write_parquet
 
@@ -182,7 +182,7 @@ class Store:
             raise self.damaged("its catalogue is out of order")
         if int(counts.sum()) != (0 if index is None else len(index)):
             raise self.damaged("its catalogue and its index do not agree")
-        if len({manifest["dimensions"], *(part.dimensions for part in [index] if part is not None)}) > 1 or any(
-            len(shard.vectors) and shard.vectors.shape[1] != manifest["dimensions"] for shard in recent
-        ):
+        sizes = {shard.vectors.shape[1] for shard in recent if len(shard.vectors)}
+        sizes |= set() if index is None else {index.dimensions}
+        if sizes - {manifest["dimensions"]}:
             raise self.damaged("its vectors are of several sizes")

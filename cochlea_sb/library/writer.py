@@ -28,7 +28,7 @@ class Contents:
     """What a library holds by the contents of files: one that was moved, copied or touched is not embedded again."""
 
     def __init__(self, state):
-        self.state, rows = state, np.flatnonzero(state.known & (state.counts > 0))
+        self.state, rows = state, np.flatnonzero(state.readable)
         self.rows = dict(zip(state.sounds["content"].take(rows).to_pylist(), rows.tolist(), strict=True))
 
     def __contains__(self, content):
@@ -71,18 +71,14 @@ class Writer:
         shards = {one: embedding_shards(one) for one in given if isinstance(one, (str, os.PathLike))}
         taken, passed_over, problems = self.take_in([file for files in shards.values() for file in files], progress)
         others = [one for one in given if not (isinstance(one, (str, os.PathLike)) and shards[one])]
-        todo, unchanged = self.changed(list_sources(others, **options), retry)
+        sources = list_sources(others, **options)
+        todo = [source for source in sources if not self.has(source, retry)]
         taken += len(todo)
         problems |= self.embed(todo, progress, threads, commit_seconds) if todo else {}
         self.tidy()
-        return taken - len(problems), passed_over + unchanged, problems
+        return taken - len(problems), passed_over + len(sources) - len(todo), problems
 
-    def changed(self, sources, retry=False):
-        """Sources that are new or have changed, and the number of others."""
-        todo = [source for source in sources if not self.has(source, retry)]
-        return todo, len(sources) - len(todo)
-
-    def has(self, source, retry):
+    def has(self, source, retry=False):
         """Whether a source is known as it is; one that comes without a label keeps the label it has."""
         size, changed, label, readable = self.seen.get(source.path, (None, None, None, False))
         same = (size, changed) == (source.size, source.changed_ns) and source.label in (None, label)
@@ -128,20 +124,22 @@ class Writer:
             sounds = shard.sounds.to_pylist()
             ends = np.cumsum([sound["n_windows"] for sound in sounds])
             parts = [shard.vectors[end - sound["n_windows"] : end] for end, sound in zip(ends, sounds, strict=True)]
-            sources = [Source(s["path"], None, s["label"], s["size"], s["changed_ns"]) for s in sounds]
-            todo = set(self.changed(sources)[0])
-            self.commit(
-                [
-                    Embedded(source, vectors, sound["seconds"], sound["content"], sound["problem"])
-                    for source, vectors, sound in zip(sources, parts, sounds, strict=True)
-                    if source in todo
-                ]
-            )
+            embedded = [
+                Embedded(
+                    Source(s["path"], None, s["label"], s["size"], s["changed_ns"]),
+                    vectors,
+                    s["seconds"],
+                    s["content"],
+                    s["problem"],
+                )
+                for s, vectors in zip(sounds, parts, strict=True)
+            ]
+            new = [one for one in embedded if not self.has(one.source)]
+            self.commit(new)
             self.fold_if_beyond(FOLD_AT_ONCE)
-            taken += len(todo)
-            passed_over += len(sounds) - len(todo)
-            new = {source.path for source in todo}
-            problems |= {s["path"]: s["problem"] for s in sounds if s["problem"] is not None and s["path"] in new}
+            taken += len(new)
+            passed_over += len(embedded) - len(new)
+            problems |= {one.source.path: one.problem for one in new if one.problem is not None}
         return taken, passed_over, problems
 
     def commit(self, embedded, removed=()):
