@@ -3,7 +3,7 @@
 Each is an ``nn.Module`` without parameters over mel *energies* (not their logarithm: there, silence is 0, mixing is
 addition, and what slides in from beyond an edge is silence). None changes its input. `energies_from_log_mel` and
 `log_mel_from_energies` lead in and out. Temporal proximity, the deformation of Jansen et al. 2017 that needs no
-arithmetic, is a choice of crops: see `cochlea_sb.data.pairs`.
+arithmetic, is a choice of crops (`cochlea_sb.data.pairs`); `TemporalProximity` stands for it here.
 
 A yaml chooses how they combine: `Composition` (all, in order), `OneKindPerExample` (joint training of Jansen et al.,
 section 3.4) or `OneKindPerBatch` (the zounds experiments).
@@ -142,6 +142,25 @@ class GaussianNoise(Deformation):
         return torch.addcmul(energies, gamma, level[:, :, None] * self.share)
 
 
+class SpectralNoise(Deformation):
+    """Multiply each energy by ``1 + |e|``, e drawn from a normal distribution (Jansen et al. 2017, section 3.1).
+
+    Arguments
+    ---------
+    spread : float
+        Standard deviation of e (the paper: 0.5).
+    """
+
+    def __init__(self, spread=0.5):
+        super().__init__()
+        self.spread = spread
+
+    def forward(self, energies, others=None, generator=None):
+        """Deform mel energies; see `Deformation`."""
+        normal = torch.randn(energies.shape, generator=generator, device=energies.device)
+        return energies * normal.mul_(self.spread).abs_().add_(1)
+
+
 class Translation(Deformation):
     """Shift in time, circularly, and in frequency, with silence entering (Jansen et al. 2017, section 3.2).
 
@@ -271,6 +290,24 @@ class Equalization(Deformation):
         return energies * (10 ** (knots_db @ self.hats / 10))[:, None]
 
 
+class Gain(Deformation):
+    """Louder or quieter. What falls below the front end's floor is lost, as it would be in a quiet recording.
+
+    Arguments
+    ---------
+    max_db : float
+        Gains are drawn uniformly from ``[-max_db, max_db]``.
+    """
+
+    def __init__(self, max_db=20.0):
+        super().__init__()
+        self.max_db = max_db
+
+    def forward(self, energies, others=None, generator=None):
+        """Deform mel energies; see `Deformation`."""
+        return energies * 10 ** (uniform(-self.max_db, self.max_db, energies, generator)[:, :, None] / 10)
+
+
 class Mixture(Deformation):
     """Add another sound, at a drawn ratio of their energies (Jansen et al. 2017, section 3.3).
 
@@ -293,6 +330,18 @@ class Mixture(Deformation):
         own, theirs = energies.sum((1, 2), keepdim=True), others.sum((1, 2), keepdim=True)
         scale = torch.where(theirs > 0, ratio * own / theirs, 0)
         return torch.addcmul(energies, others, scale)
+
+
+class TemporalProximity(Deformation):
+    """Leave a crop as it is: that the positive is another crop of the sound is all the deformation.
+
+    Stands in `OneKindPerExample` for the pairs that are neighbours rather than the same crop twice: the last ones of
+    a batch (see ``neighbour_share`` in `cochlea_sb.data.pairs`).
+    """
+
+    def forward(self, energies, others=None, generator=None):
+        """Give the mel energies back."""
+        return energies
 
 
 class Composition(Deformation):
@@ -329,17 +378,19 @@ class OneKindPerBatch(Composition):
 class OneKindPerExample(Composition):
     """One of the deformations for each example: the joint training of Jansen et al. 2017, section 3.4.
 
-    The batch is dealt out in a random order, so each kind gets an equal share of it, whatever its size.
+    The batch, whose order is random anyway, is cut into as many parts of about the same size.
     """
 
     def forward(self, energies, others=None, generator=None):
         """Deform mel energies; see `Deformation`."""
         others = energies.roll(1, 0) if others is None else others
-        order = torch.rand(len(energies), generator=generator, device=energies.device).argsort()
-        deformed = torch.empty_like(energies)
-        for deformation, dealt in zip(self.deformations, order.tensor_split(len(self.deformations)), strict=True):
-            deformed[dealt] = deformation(energies[dealt], others[dealt], generator)
-        return deformed
+        parts = (batch.tensor_split(len(self.deformations)) for batch in (energies, others))
+        return torch.cat(
+            [
+                deformation(part, other, generator)
+                for deformation, part, other in zip(self.deformations, *parts, strict=True)
+            ]
+        )
 
 
 def check_range(low_name, low, high_name, high):

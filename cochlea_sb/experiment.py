@@ -11,17 +11,33 @@ import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.utils.run_opts import RunOptions
 
+from cochlea_sb.files import whole_file, write_text
+
 # What inference needs of a training yaml, in the order in which it is written.
 MODEL_KEYS = ("sample_rate", "compute_features", "mean_var_norm", "embedding_model")
 # The keys of a yaml that say which corpus: arguments of `cochlea_sb.data.corpus.load_corpus`.
 CORPUS_KEYS = ("data_folder", "dataset", "config", "split", "folder_labels", "num_proc", "sounds_per_class")
 # The keys that may differ when a run goes on.
-MAY_CHANGE = {"number_of_epochs", "lr_schedule", "epoch_counter", "num_proc", "ckpt_interval_minutes", "evaluate_all"}
+MAY_CHANGE = {
+    "number_of_epochs",
+    "lr_schedule",
+    "epoch_counter",
+    "num_proc",
+    "ckpt_interval_minutes",
+    "evaluate_all",
+    "robustness",
+}
 # Where the run lies, and what holds its paths: a folder that was moved, or is spelt otherwise, is the same run.
 MAY_CHANGE |= {"output_folder", "save_folder", "train_log", "train_logger", "checkpointer"}
 # The tags of the yaml of a model that a library may name.
 KNOWN_PARTS = {"!ref", "!new:speechbrain.utils.parameter_transfer.Pretrainer"} | {
-    f"!new:cochlea_sb.{name}" for name in ("features.LogMel", "features.Unnormalised", "encoders.cnn.ConvEncoder")
+    f"!new:cochlea_sb.{name}"
+    for name in (
+        "features.LogMel",
+        "features.Unnormalised",
+        "encoders.cnn.ConvEncoder",
+        "encoders.resnet50.ResNet50",
+    )
 }
 MODEL_HEADER = "# A cochlea_sb encoder: load it with cochlea_sb.AudioEncoder.from_hparams(this folder).\n"
 MODEL_FOOTER = """
@@ -108,8 +124,8 @@ def load_experiment(hparams_file, overrides):
     ValueError
         For a key that the yaml does not have, or a yaml that does not build.
     """
-    text = Path(hparams_file).read_text(encoding="utf-8")
     try:
+        text = read_recipe(hparams_file)
         known = ruamel.yaml.YAML().load(text)
         unknown = [key for key in overrides if key not in known]
         if unknown:
@@ -121,6 +137,47 @@ def load_experiment(hparams_file, overrides):
         return load_hyperpyyaml(text, overrides), resolve_references(text, overrides).getvalue()
     except (ruamel.yaml.YAMLError, ImportError, TypeError, AttributeError) as error:
         raise ValueError(f"'{hparams_file}' could not be built: {' '.join(str(error).split())}") from error
+
+
+def read_recipe(hparams_file):
+    """The text of a training yaml; one that says ``base: cnn.yaml`` is that file with its own keys put in place.
+
+    A key replaces the base's as a whole, with all that is below it.
+
+    Arguments
+    ---------
+    hparams_file : str or Path
+        ``base`` is relative to its folder.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        If a base is missing, or is its own base.
+    """
+    editor, differences, file = ruamel.yaml.YAML(), [], Path(hparams_file)
+    editor.width = 10**6
+    while True:
+        text = file.read_text(encoding="utf-8")
+        tree = editor.load(text)
+        if not isinstance(tree, dict):
+            raise ValueError(f"'{file}' holds no keys: expected a yaml such as hparams/cnn.yaml.")
+        if "base" not in tree:
+            break
+        differences.append(tree)
+        file = file.parent / str(tree["base"])
+        if not file.is_file() or len(differences) > 10:
+            raise ValueError(f"'{hparams_file}' is based on '{file}', which is not there or is based on itself.")
+    if not differences:
+        return text
+    for difference in reversed(differences):
+        tree.update((key, value) for key, value in difference.items() if key != "base")
+    out = io.StringIO()
+    editor.dump(tree, out)
+    return out.getvalue()
 
 
 def check_kind(key, default, value):
@@ -255,7 +312,6 @@ def save_model(folder, text, encoder):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu() for name, value in encoder.state_dict().items()}
-    torch.save(weights, folder / ".embedding_model.partial")
-    os.replace(folder / ".embedding_model.partial", folder / "embedding_model.ckpt")
-    (folder / ".hyperparams.partial").write_text(model_yaml(text), encoding="utf-8")
-    os.replace(folder / ".hyperparams.partial", folder / "hyperparams.yaml")
+    with whole_file(folder / "embedding_model.ckpt") as partial:
+        torch.save(weights, partial)
+    write_text(folder / "hyperparams.yaml", model_yaml(text))

@@ -152,7 +152,9 @@ def level(frames):
 
 
 def audibility(peaks, loudest, least=0.01):
-    """How much a stretch of a sound counts beside its loudest: in full down to -20 dB, hardly from -40 dB on.
+    """How much a stretch of a sound counts beside its loudest: the less the quieter, hardly from -20 dB on.
+
+    So the noise between the events of a sound, its own or what is added, changes its embedding little.
 
     Arguments
     ---------
@@ -166,7 +168,7 @@ def audibility(peaks, loudest, least=0.01):
     torch.Tensor, float in [least, 1], of the broadcast shape
     """
     twenty_db = 2 * math.log(10)
-    return ((peaks - loudest) / twenty_db + 2).clamp(least, 1)
+    return ((peaks - loudest) / twenty_db + 1).clamp(least, 1)
 
 
 class Unnormalised(nn.Module):

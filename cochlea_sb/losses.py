@@ -1,39 +1,74 @@
-"""Losses over mined distances. Each takes what `cochlea_sb.mining` found and is a few lines."""
+"""Losses over a matrix of distances: what is pulled together, what is pushed apart.
 
+A loss is a module ``loss(distances, positives, allowed) -> scalar``:
+
+    distances [A, C]   of each anchor to each candidate, with gradients
+    positives [A]      column of each anchor's positive
+    allowed   [A, C]   True where the candidate may be a negative (see `cochlea_sb.mining.disjoint`)
+
+Axes: A anchors, C candidates.
+"""
+
+import torch
 from torch import nn
+from torch.nn import functional as F
+
+from cochlea_sb.mining import semi_hard
 
 
 class TripletLoss(nn.Module):
-    """Hinge on how much closer the positive is than the negative (Jansen et al. 2017, equation 1).
+    """Hinge on how much closer the positive is than a mined negative (Jansen et al. 2017, equation 1).
 
     Arguments
     ---------
     margin : float
         By how much the negative should be farther, in the unit of the distances (the paper: 0.1, squared Euclidean).
+    miner : callable
+        Which negative: one of `cochlea_sb.mining`.
 
     Example
     -------
-    >>> import torch
-    >>> TripletLoss(margin=0.1)(torch.tensor([0.5, 0.2]), torch.tensor([0.4, 0.9]), torch.tensor([True, True]))
+    >>> distances = torch.tensor([[0.5, 0.4], [0.2, 0.9]])
+    >>> TripletLoss(margin=0.1)(distances, torch.tensor([0, 0]), torch.tensor([[False, True], [False, True]]))
     tensor(0.1000)
     """
 
-    def __init__(self, margin=0.1):
+    def __init__(self, margin=0.1, miner=semi_hard):
         super().__init__()
-        self.margin = margin
+        self.margin, self.miner = margin, miner
 
-    def forward(self, positive_distances, negative_distances, found):
-        """Mean hinge over the triplets that were found; with none, a zero that still backpropagates.
-
-        Arguments
-        ---------
-        positive_distances, negative_distances : torch.Tensor [anchors]
-        found : torch.Tensor [anchors], bool
-            Where an anchor has a negative at all.
-
-        Returns
-        -------
-        torch.Tensor, scalar
-        """
-        hinge = (positive_distances - negative_distances + self.margin).relu() * found
+    def forward(self, distances, positives, allowed):
+        """Mean hinge over the anchors that have a negative; with none, a zero that still backpropagates."""
+        negatives, found = self.miner(distances.detach(), positives, allowed)
+        positive, negative = distances.gather(1, torch.stack([positives, negatives], dim=1)).unbind(1)
+        hinge = (positive - negative + self.margin).relu() * found
         return hinge.sum() / found.sum().clamp(min=1)
+
+
+class InfoNCE(nn.Module):
+    """Cross-entropy of picking the positive out of all candidates (NT-Xent: Chen et al. 2020, SimCLR, equation 1).
+
+    Every allowed candidate is a negative, weighted by how close it is: a soft miner.
+
+    Arguments
+    ---------
+    temperature : float, above 0
+        Distance at which a candidate's weight falls by e; with `cochlea_sb.mining.cosine` distances SimCLR's tau.
+
+    Example
+    -------
+    >>> distances = torch.tensor([[0.0, 1.0]])
+    >>> InfoNCE(temperature=1.0)(distances, torch.tensor([0]), torch.tensor([[False, True]]))
+    tensor(0.3133)
+    """
+
+    def __init__(self, temperature=0.2):
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"temperature is {temperature}: expected more than 0, such as 0.2.")
+        self.temperature = temperature
+
+    def forward(self, distances, positives, allowed):
+        """Mean cross-entropy over the anchors."""
+        candidates = allowed.scatter(1, positives[:, None], True)
+        return F.cross_entropy((-distances / self.temperature).masked_fill(~candidates, -torch.inf), positives)

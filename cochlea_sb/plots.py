@@ -1,12 +1,12 @@
 """Pictures of a training run. Matplotlib is optional: without it, `ValueError` names the extra."""
 
-import os
-
 import torch
 
+from cochlea_sb.files import whole_file
 
-def new_figure(width=7.0, height=4.5):
-    """A figure and its axes, drawn without a display."""
+
+def new_figure(width=7.0, height=4.5, columns=None):
+    """A figure and its axes, or a list of so many axes side by side; drawn without a display."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -14,14 +14,13 @@ def new_figure(width=7.0, height=4.5):
         raise ValueError("Pictures need matplotlib: pip install 'cochlea_sb[plots]'.") from error
     figure = Figure((width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots()
+    return figure, figure.subplots() if columns is None else list(figure.subplots(1, columns, squeeze=False)[0])
 
 
 def save_figure(figure, path):
     """Write a PNG, whole or not at all."""
-    partial = f"{path}.partial"
-    figure.savefig(partial, format="png", dpi=120)
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=120)
 
 
 def loss_curve(history, path):
@@ -81,3 +80,64 @@ def principal_plane(embeddings):
     centred = (embeddings - embeddings.mean(0)).float().cpu()
     _, axes = torch.linalg.eigh(centred.T @ centred)  # ascending eigenvalues
     return (centred @ axes[:, -2:].flip(1)).numpy()
+
+
+def few_labels_curve(figures, path):
+    """Accuracy against the number of labelled sounds of each class.
+
+    Arguments
+    ---------
+    figures : dict
+        ``accuracy`` by embedding and count, as in `cochlea_sb.evaluation.report.evaluate`.
+    path : str or Path
+        PNG to write.
+    """
+    figure, axes = new_figure()
+    for name, by_count in figures.items():
+        counts = [int(count) for count in by_count]
+        axes.plot(counts, [values["accuracy"] for values in by_count.values()], marker=".", label=name)
+    axes.set(xscale="log", xlabel="labelled sounds of each class", ylabel="accuracy", ylim=(0, 1))
+    axes.set(title="Limited supervision", xticks=counts, xticklabels=counts)
+    axes.minorticks_off()
+    axes.legend(frameon=False)
+    save_figure(figure, path)
+
+
+def robustness_curves(figures, path):
+    """Recall@1 of the original against the strength of each deformation.
+
+    Arguments
+    ---------
+    figures : dict
+        Recall by embedding, deformation and strength.
+    path : str or Path
+        PNG to write.
+    """
+    kinds = list(next(iter(figures.values())))
+    figure, panels = new_figure(3.2 * len(kinds), 3.2, len(kinds))
+    for axes, kind in zip(panels, kinds, strict=True):
+        for name, by_kind in figures.items():
+            strengths = [float(strength) for strength in by_kind[kind]]
+            axes.plot(strengths, list(by_kind[kind].values()), marker=".", label=name)
+        axes.set(xlabel=kind, ylim=(0, 1.02))
+    panels[0].set(ylabel="recall@1 of the original")
+    panels[0].legend(frameon=False)
+    save_figure(figure, path)
+
+
+def recipe_bars(figures, path):
+    """Retrieval mAP by recipe, with intervals.
+
+    Arguments
+    ---------
+    figures : dict
+        Mean and half-width by recipe.
+    path : str or Path
+        PNG to write.
+    """
+    figure, axes = new_figure(7.0, 0.4 * len(figures) + 1.2)
+    names = list(figures)[::-1]
+    widths = [figures[name][1] for name in names]
+    axes.barh(names, [figures[name][0] for name in names], xerr=widths, color="C0", alpha=0.8)
+    axes.set(xlabel="query-by-example mAP (mean and 95 % interval)", xlim=(0, 1))
+    save_figure(figure, path)

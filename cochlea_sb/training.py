@@ -7,6 +7,7 @@ Axes: B pairs, T frames, M mel bands, D embedding dimensions, A = 2B crops of a 
 """
 
 import ctypes
+import json
 import math
 import os
 import sys
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 from cochlea_sb import plots
 from cochlea_sb.deformations import energies_from_log_mel, log_mel_from_energies
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, embed_bank
+from cochlea_sb.files import write_text
 from cochlea_sb.metrics import neighbour_recall, query_by_example
 from cochlea_sb.mining import disjoint
 
@@ -32,9 +34,9 @@ READ_BACK_STEPS = 20  # how often the loss travels from a GPU to the progress ba
 class EmbeddingBrain(sb.Brain):
     """Trains ``modules["embedding_model"]`` on `Pairs` batches with triplets of what ``modules["head"]`` makes of it.
 
-    The hyperparameters name the parts: ``deformation``, ``distance`` (see `cochlea_sb.mining`), ``miner``, ``loss``,
-    ``lr_schedule`` (a torch scheduler but for its optimizer), ``compute_features``, ``train_logger`` and
-    ``output_folder``. Validation deforms one crop of each held-out pair, looks for it among the other crops
+    The hyperparameters name the parts: ``deformation``, ``deform_anchors`` (or only the positives), ``distance`` (see
+    `cochlea_sb.mining`), ``loss``, ``lr_schedule`` (a torch scheduler but for its optimizer), ``compute_features``,
+    ``train_logger`` and ``output_folder``. Validation deforms one crop of each held-out pair, looks for it among the other crops
     (recall@1), and measures mAP where labels exist. Neither chooses a checkpoint: the last one is the result, so
     held-out labels never touch the model.
 
@@ -85,17 +87,16 @@ class EmbeddingBrain(sb.Brain):
         Returns
         -------
         embeddings : torch.Tensor [2 B, D], anchors first, unit norm
-        projections : torch.Tensor [2 B, D'], the same after the head, unit norm
-        parents : torch.Tensor [2 B, 2], the sounds that each may hold: its own and the one mixed in
+        outputs : torch.Tensor [2 B, D'], the same after the head
+        parents : torch.Tensor [2 B, 2], the groups that each may hold: its own and that of the sound mixed in
         """
         frames, parents = self.deform(batch, stage)
         embeddings = self.modules.embedding_model(frames[:, :WINDOW_FRAMES])[:, 0]
-        projections = F.normalize(self.modules.head(embeddings).float(), dim=1)
-        return embeddings, projections, parents
+        return embeddings, self.modules.head(embeddings).float(), parents
 
     @torch.no_grad()
     def deform(self, batch, stage):
-        """Deform the crops: both in training; in validation the anchors stay clean.
+        """Deform the crops: both in training, unless ``deform_anchors`` is off; in validation the anchors stay clean.
 
         Returns
         -------
@@ -104,38 +105,37 @@ class EmbeddingBrain(sb.Brain):
         """
         generator = torch.Generator(batch.anchors.device).manual_seed(batch.seed)
         floor = self.hparams.compute_features.floor
-        sounds = torch.cat([batch.sounds, batch.sounds])
+        groups = torch.cat([batch.groups, batch.groups])
+        half = len(batch.groups)
         with torch.autocast(self.device_type, enabled=False):
             energies = energies_from_log_mel(torch.cat([batch.anchors, batch.neighbours]), floor)
             # The order of a batch is random, so a rotation mixes strangers, unless it is by half: the pairs.
-            half = len(batch.sounds)
             mixed_in = 1 + batch.seed % max(1, 2 * half - 2)
             mixed_in += half > 1 and mixed_in >= half
             others = energies.roll(mixed_in, 0)
-            deformed = log_mel_from_energies(self.hparams.deformation(energies, others, generator), floor)
-        if stage != sb.Stage.TRAIN:
-            deformed[: len(batch.anchors)] = batch.anchors
-        return deformed, torch.stack([sounds, sounds.roll(mixed_in, 0)], dim=1)
+            clean = 0 if stage == sb.Stage.TRAIN and self.hparams.deform_anchors else half
+            energies[clean:] = self.hparams.deformation(energies[clean:], others[clean:], generator)
+            theirs = groups.roll(mixed_in, 0)
+            theirs[:clean] = groups[:clean]
+        return log_mel_from_energies(energies, floor), torch.stack([groups, theirs], dim=1)
 
     def compute_objectives(self, predictions, batch, stage):
-        """Mine negatives among the projections of all processes and apply the loss.
+        """Apply the loss to the distances of the projections to those of all processes.
 
         Returns
         -------
         torch.Tensor, scalar
         """
-        embeddings, projections, parents = predictions
+        embeddings, outputs, parents = predictions
         if stage != sb.Stage.TRAIN:
-            self.seen.append((embeddings, batch.sounds))
+            self.seen.append((embeddings, batch.groups))
+        projections = F.normalize(outputs, dim=1)
         candidates, candidate_parents, first = gather_candidates(projections, parents)
         n = len(projections)
         # Candidates of this process start at row `first`; an anchor's positive is the other crop of its pair.
         positives = first + (torch.arange(n, device=projections.device) + n // 2) % n
         distances = self.hparams.distance(projections, candidates)
-        allowed = disjoint(parents, candidate_parents)
-        negatives, found = self.hparams.miner(distances.detach(), positives, allowed)
-        picked = distances.gather(1, torch.stack([positives, negatives], dim=1))
-        return self.hparams.loss(picked[:, 0], picked[:, 1], found)
+        return self.hparams.loss(distances, positives, disjoint(parents, candidate_parents))
 
     def fit_batch(self, batch):
         """`speechbrain.Brain.fit_batch` without its reads from the device; gives the loss where it was computed."""
@@ -204,6 +204,7 @@ class EmbeddingBrain(sb.Brain):
         """`speechbrain.Brain.fit` for a `PairBatches` loader, with or without one to validate on."""
         self.validates = valid_set is not None
         self.valid_bank = valid_set.dataset.bank if self.validates else None
+        self.valid_groups = valid_set.dataset.groups.cpu() if self.validates else None
         self.train_sampler = train_set.dataset  # whose set_epoch the Brain calls
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("train_loader", train_set)
@@ -233,12 +234,45 @@ class EmbeddingBrain(sb.Brain):
         if self.export is not None and not self.debug:
             self.export(raw_encoder(self.modules.embedding_model))
         folder = Path(self.hparams.output_folder)
+        write_text(folder / "history.json", json.dumps(self.history.rows, indent=1) + "\n")
         try:
             plots.loss_curve(self.history.rows, folder / "loss.png")
             if self.validates:
                 plots.embedding_map(self.embeddings, self.labels, folder / "embedding_map.png")
         except ValueError as no_matplotlib:
             sb.utils.logger.get_logger(__name__).warning(str(no_matplotlib))
+
+
+class ClassifierBrain(EmbeddingBrain):
+    """Trains the encoder with labels: ``modules["head"]`` gives a logit for each class, the loss is cross-entropy.
+
+    The reference that a training without labels is held against. Groups are labels; validation adds the classifier's
+    own ``accuracy`` on the held-out sounds.
+    """
+
+    def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
+        """As `EmbeddingBrain.fit`; ValueError where the head has too few outputs."""
+        n_labels = 1 + int(max(loader.dataset.groups.max() for loader in (train_set, valid_set) if loader is not None))
+        if n_labels > self.hparams.number_of_classes:
+            raise ValueError(
+                f"number_of_classes is {self.hparams.number_of_classes} and the corpus has {n_labels} labels: add "
+                f"--number_of_classes {n_labels}."
+            )
+        super().fit(epoch_counter, train_set, valid_set, **kwargs)
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Cross-entropy of both crops of each pair."""
+        embeddings, logits, parents = predictions
+        if stage != sb.Stage.TRAIN:
+            self.seen.append((embeddings, batch.groups))
+        return F.cross_entropy(logits, parents[:, 0])
+
+    @torch.no_grad()
+    def measure(self):
+        """As `EmbeddingBrain.measure`, with ``accuracy``."""
+        result = super().measure()
+        guesses = raw_encoder(self.modules.head)(self.embeddings.to(self.device)).argmax(1).cpu()
+        return result | {"accuracy": float((guesses == self.valid_groups).float().mean())}
 
 
 @register_checkpoint_hooks

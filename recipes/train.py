@@ -15,7 +15,7 @@ from pathlib import Path
 import speechbrain as sb
 
 from cochlea_sb.cli import run
-from cochlea_sb.data.corpus import column, hold_out, load_corpus, write_problems
+from cochlea_sb.data.corpus import column, few_of_each, hold_out, load_corpus, write_problems
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.data.pairs import PairBatches
 from cochlea_sb.experiment import (
@@ -26,10 +26,31 @@ from cochlea_sb.experiment import (
     parse_arguments,
     save_model,
 )
-from cochlea_sb.training import EmbeddingBrain
 
 
-def make_loader(frames, batch_size, steps, hparams, device):
+def grouped(frames, rows, pair_by):
+    """The rows to train on, or to validate on, in the order of what their pairs share.
+
+    Returns
+    -------
+    rows : list of int
+    groups : list of int, or None where each sound is a group of its own
+    """
+    if pair_by == "sound":
+        return rows, None
+    values = column(frames, pair_by) if pair_by in ("source", "label") else None
+    if values is None:
+        raise ValueError(f"pair_by is '{pair_by}': expected sound, or source or label if the corpus has that column.")
+    numbers = {
+        name: number for number, name in enumerate(sorted({str(value) for value in values if value is not None}))
+    }
+    own = len(numbers)  # without a source a sound is its own; without a label it can't be trained on
+    groups = {row: own + row if values[row] is None else numbers[str(values[row])] for row in rows}
+    rows = sorted((row for row in rows if pair_by == "source" or groups[row] < own), key=groups.get)
+    return rows, [groups[row] for row in rows]
+
+
+def make_loader(frames, groups, batch_size, steps, hparams, device):
     """Batches of pairs, drawn on the device that holds the frames."""
     bank = FrameBank.from_dataset(frames, hparams["compute_features"], device)
     batches = PairBatches(
@@ -39,6 +60,8 @@ def make_loader(frames, batch_size, steps, hparams, device):
         hparams["seed"],
         crop_frames=hparams["crop_frames"],
         neighbour_seconds=hparams["neighbour_seconds"],
+        neighbour_share=hparams["neighbour_share"],
+        groups=groups,
         max_seconds=hparams["max_seconds"],
         device=device,
         rank=sb.utils.distributed.get_rank() or 0,
@@ -69,15 +92,26 @@ def main(argv):
     # Loaders of pairs: as many held-out pairs as there are held-out sounds.
     device = run_opts.device or sb.utils.distributed.infer_device()
     train_rows, held_out_rows = hold_out(frames, hparams["valid_folds"], hparams["valid_share"])
+    if hparams["labels_per_class"] is not None:
+        labels = column(frames, "label") or [None] * len(frames)
+        few = few_of_each([labels[row] for row in train_rows], hparams["labels_per_class"], hparams["seed"])
+        train_rows = [train_rows[row] for row in few]
+    (train_rows, groups), (held_out_rows, held_out_groups) = (
+        grouped(frames, rows, hparams["pair_by"]) for rows in (train_rows, held_out_rows)
+    )
     held_out = frames.select(held_out_rows)
     batch_size = hparams["batch_size"]
-    train_loader = make_loader(frames.select(train_rows), batch_size, hparams["steps_per_epoch"], hparams, device)
+    train_loader = make_loader(
+        frames.select(train_rows), groups, batch_size, hparams["steps_per_epoch"], hparams, device
+    )
     valid_loader = None
     if held_out_rows:
         batch_size = min(batch_size, len(held_out))
-        valid_loader = make_loader(held_out, batch_size, -(-len(held_out) // batch_size), hparams, device)
+        valid_loader = make_loader(
+            held_out, held_out_groups, batch_size, -(-len(held_out) // batch_size), hparams, device
+        )
 
-    brain = EmbeddingBrain(
+    brain = hparams["brain"](
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
         hparams=hparams,

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from cochlea_sb.data.corpus import column, hold_out, load_corpus, write_problems
+from cochlea_sb.data.corpus import column, few_of_each, hold_out, load_corpus, write_problems
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.data.frames import compute_frames, split_readable
 from cochlea_sb.data.pairs import PairBatches
@@ -287,7 +287,8 @@ def test_lengths_that_do_not_fit():
 
 
 def batches_of(bank, batch_size=64, steps=40, **kwargs):
-    return PairBatches(bank, min(batch_size, len(bank)), steps, **kwargs)
+    batch_size = batch_size if "groups" in kwargs else min(batch_size, len(bank))
+    return PairBatches(bank, batch_size, steps, **kwargs)
 
 
 def located(frames):
@@ -304,8 +305,8 @@ def test_pairs_come_from_one_sound_within_reach():
     for step in range(40):
         pairs = batches[step]
         assert pairs.anchors.shape == (64, 144, 2)
-        assert torch.equal(pairs.anchors[:, 0, 0].long(), pairs.sounds)
-        assert torch.equal(pairs.neighbours[:, 0, 0].long(), pairs.sounds)
+        assert torch.equal(pairs.anchors[:, 0, 0].long(), pairs.groups)
+        assert torch.equal(pairs.neighbours[:, 0, 0].long(), pairs.groups)
         assert int(pairs.anchors[:, 95, 1].min()) >= 95  # a whole window lies within the sound
         distances.append((pairs.anchors[:, 0, 1] - pairs.neighbours[:, 0, 1]).abs())
     distances = torch.cat(distances)
@@ -314,17 +315,54 @@ def test_pairs_come_from_one_sound_within_reach():
     assert torch.equal(same.anchors, same.neighbours)
 
 
+def test_only_a_share_of_the_pairs_are_neighbours():
+    batches = batches_of(located([2000] * 64), neighbour_share=0.25)
+    same = torch.stack([(pairs.anchors == pairs.neighbours).all((1, 2)) for pairs in (batches[0], batches[1])])
+    assert same[:, :48].all() and same[:, 48:].float().mean() < 0.5
+
+
+def test_pairs_by_group_are_sounds_of_one_label():
+    batches = batches_of(located([100, 700, 100, 900, 400, 96]), 64, groups=[0, 0, 3, 3, 3, 4])
+    sound_groups = torch.tensor([0, 0, 3, 3, 3, 4])
+    for step in range(5):
+        pairs = batches[step]
+        anchors, neighbours = (crops[:, 0, 0].long() for crops in (pairs.anchors, pairs.neighbours))
+        assert torch.equal(sound_groups[anchors], pairs.groups) and torch.equal(sound_groups[neighbours], pairs.groups)
+        assert (anchors != neighbours).any()
+
+
+@pytest.mark.parametrize(
+    "groups, sentence",
+    [
+        ([0, 1], "groups has 2 numbers for 3 sounds"),
+        ([1, 0, 1], "expected one for each, ascending"),
+        ([2, 2, 2], "All 3 sounds share one label"),
+    ],
+)
+def test_groups_that_make_no_sense(groups, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        PairBatches(random_bank([500] * 3), 2, 1, groups=groups)
+
+
+def test_few_of_each_label_are_the_same_every_time():
+    labels = ["dog"] * 5 + [None] * 3 + ["rain"] * 2
+    rows = few_of_each(labels, 3, seed=1)
+    assert rows == few_of_each(labels, 3, seed=1) == sorted(rows)
+    assert [labels[row] for row in rows] == ["dog"] * 3 + ["rain"] * 2
+    assert len({tuple(few_of_each(labels, 3, seed)) for seed in range(20)}) > 3
+
+
 def test_short_sounds_are_padded_never_dropped():
     pairs = batches_of(located([3, 50, 96, 100]), 4, 50)
-    seen = torch.cat([pairs[step].sounds for step in range(50)])
+    seen = torch.cat([pairs[step].groups for step in range(50)])
     assert torch.bincount(seen).min() > 20
     crops = torch.cat([pairs[step].anchors for step in range(50)])[seen == 0]
     assert (crops[:, :3, 0] == 0).all() and (crops[:, 3:] == -1).all()
 
 
 def test_sounds_are_drawn_by_duration_up_to_the_cap():
-    batches = batches_of(random_bank([500, 1000, 2000, 200000]), 4, 1500, max_seconds=20.0)
-    counts = torch.bincount(torch.cat([batches[step].sounds for step in range(1500)])).double()
+    batches = batches_of(random_bank([500, 1000, 2000, 200000]), 4, 1500, max_seconds=20.0, quiet_weight=1.0)
+    counts = torch.bincount(torch.cat([batches[step].groups for step in range(1500)])).double()
     torch.testing.assert_close(counts / counts.sum(), torch.tensor([5, 10, 20, 20]).double() / 55, atol=0.02, rtol=0)
 
 

@@ -8,11 +8,14 @@ from cochlea_sb.deformations import (
     Composition,
     Equalization,
     FrequencyResize,
+    Gain,
     GaussianNoise,
     Mixture,
     OneKindPerBatch,
     OneKindPerExample,
     PitchShift,
+    SpectralNoise,
+    TemporalProximity,
     TimeStretch,
     Translation,
     energies_from_log_mel,
@@ -30,6 +33,8 @@ ALL = {
     "mixture": Mixture(0.5),
     "resize": FrequencyResize(0.4),
     "equalization": Equalization(6),
+    "gain": Gain(20),
+    "spectral noise": SpectralNoise(0.5),
 }
 IDENTITIES = {
     "noise": GaussianNoise(300, 300),
@@ -239,6 +244,26 @@ def test_kinds_are_one_a_batch_and_one_an_example():
     assert 3 < sum(changes) < 17  # a generator that is kept goes on to other kinds
     after = OneKindPerExample(kinds)(before)
     assert int((after != before).flatten(1).any(1).sum()) == 20
+
+
+def test_temporal_proximity_takes_the_last_share_of_a_joint_batch_as_it_is():
+    before = energies(40)
+    after = OneKindPerExample([SpectralNoise(0.5), Gain(20), Mixture(0.5), TemporalProximity()])(before)
+    changed = (after != before).flatten(1).any(1)
+    assert changed[:30].all() and not changed[30:].any()
+
+
+def test_spectral_noise_only_adds_and_by_the_mean_of_its_half_normal():
+    before = torch.ones(8, 96, 64)
+    factor = SpectralNoise(0.5)(before, generator=torch.Generator().manual_seed(0))
+    assert factor.min() >= 1 and float(factor.mean()) == pytest.approx(1 + 0.5 * (2 / np.pi) ** 0.5, abs=0.01)
+
+
+def test_gain_moves_the_level_alone(monkeypatch):
+    Fixed(monkeypatch, -6)
+    quiet = Gain(20)(energies_from_log_mel(log_mel_of(tone(440))))
+    real = energies_from_log_mel(log_mel_of(10 ** (-6 / 20) * tone(440)))
+    torch.testing.assert_close(quiet, real, atol=1e-6, rtol=1e-2)
 
 
 def test_partners_follow_their_example_through_a_joint_batch():

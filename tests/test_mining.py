@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from cochlea_sb import mining
-from cochlea_sb.losses import TripletLoss
+from cochlea_sb.losses import InfoNCE, TripletLoss
 
 
 def problem(n=24, n_sounds=10, seed=0):
@@ -55,10 +55,10 @@ def test_nothing_allowed_is_found_false_and_backpropagates_zero(miner):
     embeddings = torch.randn(4, 8, requires_grad=True)
     distances = mining.squared_euclidean(F.normalize(embeddings, dim=1), F.normalize(embeddings, dim=1))
     positives = torch.tensor([2, 3, 0, 1])
-    negatives, found = miner(distances, positives, torch.zeros(4, 4, dtype=torch.bool))
+    nothing = torch.zeros(4, 4, dtype=torch.bool)
+    negatives, found = miner(distances, positives, nothing)
     assert not found.any() and not negatives.requires_grad
-    picked = distances.gather(1, torch.stack([positives, negatives], dim=1))
-    loss = TripletLoss()(picked[:, 0], picked[:, 1], found)
+    loss = TripletLoss(miner=miner)(distances, positives, nothing)
     loss.backward()
     assert float(loss.detach()) == 0 and torch.equal(embeddings.grad, torch.zeros_like(embeddings))
 
@@ -85,7 +85,25 @@ def test_distances():
     )
 
 
-def test_loss_is_the_mean_hinge_of_what_was_found():
-    positive, negative = torch.tensor([0.5, 0.1, 9.0]), torch.tensor([0.3, 0.9, 0.0])
-    loss = TripletLoss(margin=0.1)(positive, negative, torch.tensor([True, True, False]))
+def test_triplet_loss_is_the_mean_hinge_of_what_was_found():
+    distances = torch.tensor([[0.5, 0.3], [0.1, 0.9], [9.0, 0.0]])
+    allowed = torch.tensor([[False, True], [False, True], [False, False]])
+    loss = TripletLoss(margin=0.1)(distances, torch.zeros(3, dtype=torch.int64), allowed)
     assert float(loss) == pytest.approx((0.3 + 0.0) / 2)
+
+
+def test_info_nce_is_a_softmax_over_the_positive_and_what_is_allowed():
+    distances = torch.rand(6, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    positives = torch.tensor([1, 0, 3, 2, 5, 4])
+    allowed = mining.disjoint(positives[:, None] // 2, torch.arange(6)[:, None] // 2)
+    loss = InfoNCE(0.3)(distances, positives, allowed)
+    expected = 0
+    for row in range(6):
+        right = torch.exp(-distances[row, positives[row]] / 0.3)
+        wrong = sum(torch.exp(-distances[row, column] / 0.3) for column in range(6) if allowed[row, column])
+        expected -= torch.log(right / (right + wrong)) / 6
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert not distances.grad.diagonal().any()  # an anchor is no candidate of its own
+    with pytest.raises(ValueError, match="temperature is 0"):
+        InfoNCE(0)

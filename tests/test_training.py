@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import ruamel.yaml
@@ -10,7 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from cochlea_sb import mining
-from cochlea_sb.experiment import load_experiment, model_yaml, parse_arguments
+from cochlea_sb.experiment import check_known_parts, load_experiment, model_yaml, parse_arguments, save_model
+from cochlea_sb.inference import AudioEncoder
 from cochlea_sb.losses import TripletLoss
 from cochlea_sb.training import AtomicCheckpointer, History, gather_candidates, warm_up_and_cosine
 
@@ -70,6 +72,35 @@ def test_arguments_that_make_no_sense(argv, sentence):
         parse_arguments(argv)
 
 
+def test_a_yaml_says_only_what_differs_from_its_base(tmp_path):
+    (tmp_path / "first.yaml").write_text(f"base: {os.path.abspath('hparams/cnn.yaml')}\nlr: 0.5\nmargin: 0.7\n")
+    (tmp_path / "second.yaml").write_text(
+        "base: first.yaml\nseed: 3\nhead: !new:torch.nn.Identity\nloss: !new:cochlea_sb.losses.TripletLoss\n"
+        "    margin: !ref <margin>\n"
+    )
+    hparams, text = load_experiment(str(tmp_path / "second.yaml"), {"margin": 0.8})
+    assert hparams["lr"] == 0.5 and hparams["seed"] == 3 and hparams["loss"].margin == 0.8
+    assert hparams["output_folder"] == "results/cnn/3" and not list(hparams["head"].parameters())
+    assert "base" not in ruamel.yaml.YAML().load(text)
+    (tmp_path / "loop.yaml").write_text("base: loop.yaml\n")
+    (tmp_path / "lost.yaml").write_text("base: nowhere.yaml\n")
+    (tmp_path / "list.yaml").write_text("[1]\n")
+    for name in ("loop", "lost"):
+        with pytest.raises(ValueError, match="is not there or is based on itself"):
+            load_experiment(str(tmp_path / f"{name}.yaml"), {})
+    with pytest.raises(ValueError, match="list.yaml' holds no keys"):
+        load_experiment(str(tmp_path / "list.yaml"), {})
+
+
+@pytest.mark.parametrize("recipe", sorted(path.name for path in Path("hparams").glob("*.yaml")))
+def test_every_recipe_builds_a_model_that_inference_knows(recipe, tmp_path):
+    hparams, text = load_experiment(f"hparams/{recipe}", {"output_folder": str(tmp_path)})
+    save_model(tmp_path, text, hparams["embedding_model"])
+    check_known_parts(tmp_path)
+    encoder = AudioEncoder.from_hparams(str(tmp_path))
+    assert encoder.encode_batch(torch.randn(1, 16000)).shape == (1, 1, hparams["embedding_size"])
+
+
 def test_a_model_yaml_holds_only_what_inference_needs():
     _, text = load_experiment("hparams/cnn.yaml", {"embedding_size": 64})
     yaml = model_yaml(text)
@@ -97,9 +128,9 @@ candidates, parents, first = gather_candidates(embeddings, data["sounds"][rank])
 n = len(embeddings)
 positives = first + (torch.arange(n) + n // 2) % n
 distances = mining.squared_euclidean(embeddings, candidates)
-negatives, found = mining.hardest(distances, positives, mining.disjoint(data["sounds"][rank], parents))
-picked = distances.gather(1, torch.stack([positives, negatives], dim=1))
-TripletLoss(1.0)(picked[:, 0], picked[:, 1], found).backward()
+allowed = mining.disjoint(data["sounds"][rank], parents)
+negatives, _ = mining.hardest(distances, positives, allowed)
+TripletLoss(1.0, mining.hardest)(distances, positives, allowed).backward()
 torch.save({"gradient": model.module.weight.grad, "negatives": negatives}, f"{folder}/{rank}.pt")
 """
 
@@ -122,9 +153,9 @@ def test_negatives_come_from_all_processes_and_gradients_reach_them(tmp_path):
     distances = mining.squared_euclidean(embeddings, embeddings)
     positives = torch.cat([(torch.arange(12) + 6) % 12, 12 + (torch.arange(12) + 6) % 12])
     flat = sounds.flatten(0, 1)
-    negatives, found = mining.hardest(distances, positives, mining.disjoint(flat, flat))
-    picked = distances.gather(1, torch.stack([positives, negatives], dim=1))
-    TripletLoss(1.0)(picked[:, 0], picked[:, 1], found).backward()
+    allowed = mining.disjoint(flat, flat)
+    negatives, _ = mining.hardest(distances, positives, allowed)
+    TripletLoss(1.0, mining.hardest)(distances, positives, allowed).backward()
     assert torch.equal(torch.cat([result["negatives"] for result in results]), negatives)
     assert (negatives[:12] >= 12).any()
     for result in results:

@@ -5,6 +5,7 @@ import zlib
 from typing import NamedTuple
 
 import datasets
+import numpy as np
 
 from cochlea_sb.data.frames import compute_frames, split_readable
 from cochlea_sb.data.sounds import load_sounds
@@ -32,6 +33,7 @@ def load_corpus(
     folder_labels=False,
     num_proc=None,
     sounds_per_class=40,
+    keep_audio=False,
 ):
     """Load a corpus and compute its frames, or fetch them from the cache.
 
@@ -44,6 +46,8 @@ def load_corpus(
         Number of processes; all cores by default.
     sounds_per_class : int
         Size of the synthetic library.
+    keep_audio : bool
+        Keep the column ``audio``, undecoded, for `cochlea_sb.audio.read_audio`.
 
     Returns
     -------
@@ -53,7 +57,10 @@ def load_corpus(
         sounds = synthetic_library(sounds_per_class, num_proc=num_proc)
     else:
         sounds = load_sounds(data_folder, dataset, config=config, split=split, folder_labels=folder_labels)
-    return Corpus(*split_readable(compute_frames(sounds, front_end, num_proc=num_proc)))
+    frames = compute_frames(sounds, front_end, num_proc=num_proc)
+    if keep_audio:
+        frames = datasets.concatenate_datasets([frames, sounds.select_columns("audio")], axis=1)
+    return Corpus(*split_readable(frames))
 
 
 def hold_out(frames, folds=(), share=0.1):
@@ -105,6 +112,35 @@ def hold_out(frames, folds=(), share=0.1):
             f"All {len(frames)} sounds are in the held-out folds {list(folds)}: set valid_folds to others."
         )
     return train, held_out
+
+
+def few_of_each(labels, count, seed=0):
+    """A few sounds of each label, drawn at random.
+
+    Arguments
+    ---------
+    labels : list of str or None
+        Of the sounds to draw from; those without a label are never drawn.
+    count : int
+        How many of each; all where there are fewer.
+    seed : int
+
+    Returns
+    -------
+    list of int
+        Rows, ascending.
+
+    Example
+    -------
+    >>> few_of_each(["dog", "rain", "dog", None], 1, seed=3)
+    [1, 2]
+    """
+    generator = np.random.default_rng([seed, count])
+    rows = []
+    for label in sorted({label for label in labels if label is not None}):
+        own = [row for row, other in enumerate(labels) if other == label]
+        rows += generator.choice(own, min(count, len(own)), replace=False).tolist()
+    return sorted(rows)
 
 
 def write_problems(problems, path):

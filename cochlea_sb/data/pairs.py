@@ -18,13 +18,13 @@ class Pairs(NamedTuple):
     """One batch.
 
     anchors, neighbours : torch.Tensor [batch, frames, mels], float16
-    sounds : torch.Tensor [batch], int64, the sound that both crops of a pair come from
+    groups : torch.Tensor [batch], int64, what both crops of a pair share: their sound, unless there are other groups
     seed : int, for the draws that the deformations make
     """
 
     anchors: torch.Tensor
     neighbours: torch.Tensor
-    sounds: torch.Tensor
+    groups: torch.Tensor
     seed: int
 
 
@@ -42,7 +42,7 @@ class PairBatches(torch.utils.data.Dataset):
     ---------
     bank : FrameBank
     batch_size : int
-        Pairs in a batch: at most as many as there are sounds.
+        Pairs in a batch: at most as many as there are sounds, unless there are groups.
     steps : int
         Batches in an epoch.
     seed : int
@@ -52,10 +52,15 @@ class PairBatches(torch.utils.data.Dataset):
         How many frames of a crop are certain to lie within the sound, where it is long enough.
     neighbour_seconds : float
         Largest distance of an anchor's window and its neighbour's; at 0 they are the same crop.
+    neighbour_share : float in [0, 1]
+        Share of the pairs, the last ones of a batch, that are neighbours; the others are the same crop twice.
+    groups : list of int, [sounds], ascending, optional
+        What an anchor and its neighbour share: numbers of their labels make training supervised. The neighbour is
+        then any window of the anchor's group.
     max_seconds : float
         Duration at which a sound stops gaining weight.
     quiet_weight : float in [0, 1]
-        Weight of a window that is 40 dB or more below the loudest of its sound; see `cochlea_sb.features.audibility`.
+        Weight of a window that is 20 dB or more below the loudest of its sound; see `cochlea_sb.features.audibility`.
     hop_seconds : float
         Of the front end.
     device : str, optional
@@ -74,17 +79,24 @@ class PairBatches(torch.utils.data.Dataset):
         crop_frames=144,
         window_frames=96,
         neighbour_seconds=10.0,
+        neighbour_share=1.0,
+        groups=None,
         max_seconds=60.0,
         quiet_weight=0.02,
         hop_seconds=0.01,
         device=None,
         rank=0,
     ):
+        ids = torch.arange(len(bank)) if groups is None else torch.tensor(groups)
+        if len(ids) != len(bank) or (ids.diff() < 0).any():
+            raise ValueError(f"groups has {len(ids)} numbers for {len(bank)} sounds: expected one for each, ascending.")
         if len(bank) < 2:
             raise ValueError(
                 "The corpus holds one sound: triplets need negatives from other sounds; add at least one more file."
             )
-        if not 2 <= batch_size <= len(bank):
+        if ids[0] == ids[-1]:
+            raise ValueError(f"All {len(bank)} sounds share one label or source: triplets need negatives of another.")
+        if batch_size < 2 or (groups is None and batch_size > len(bank)):
             raise ValueError(
                 f"batch_size is {batch_size} and the corpus has {len(bank)} sounds to train on: expected 2 to "
                 f"{len(bank)}, so that a batch has negatives; use --batch_size {len(bank)} or less, or more sounds."
@@ -94,13 +106,18 @@ class PairBatches(torch.utils.data.Dataset):
         self.device = torch.device(device) if device else bank.device
         self.hop = window_frames // 2
         self.reach = round(neighbour_seconds / hop_seconds / self.hop)  # in windows
-        self.same_crop = neighbour_seconds == 0
+        self.n_same = batch_size if neighbour_seconds == 0 else round((1 - neighbour_share) * batch_size)
         self.epoch = 0
         self.window_sounds, self.window_starts = bank.windows(window_frames, self.hop)
         counts = torch.bincount(self.window_sounds, minlength=len(bank))
-        last = counts.cumsum(0)[self.window_sounds]  # one past the last window of the window's sound
+        self.groups = ids.to(bank.device)  # [N]
         here = torch.arange(len(self.window_sounds), device=bank.device)
-        self.lowest = torch.maximum(here - self.reach, last - counts[self.window_sounds])
+        window_groups = self.groups[self.window_sounds]
+        sizes = torch.bincount(window_groups)
+        last = sizes.cumsum(0)[window_groups]  # one past the last window of the window's group
+        if groups is not None:
+            self.reach = len(here)
+        self.lowest = torch.maximum(here - self.reach, last - sizes[window_groups])
         self.highest = torch.minimum(here + self.reach, last - 1)
         seconds = (bank.lengths.clamp(min=window_frames) * hop_seconds).clamp(max=max_seconds)
         audible = audibility(*bank.peaks(self.window_sounds, self.window_starts, window_frames), quiet_weight)
@@ -122,13 +139,13 @@ class PairBatches(torch.utils.data.Dataset):
         draw_seed, deform_seed = np.random.SeedSequence(entropy).generate_state(2).tolist()
         generator = torch.Generator(self.bank.device).manual_seed(draw_seed)
         anchors, neighbours = self.draw_windows(generator)
-        sounds = self.window_sounds[anchors]
-        anchor_starts = self.jitter(anchors, generator)
-        neighbour_starts = anchor_starts if self.same_crop else self.jitter(neighbours, generator)
-        anchor_crops = self.bank.crops(sounds, anchor_starts, self.crop_frames)
-        neighbour_crops = self.bank.crops(sounds, neighbour_starts, self.crop_frames)
-        batch = (tensor.to(self.device, non_blocking=True) for tensor in (anchor_crops, neighbour_crops, sounds))
-        return Pairs(*batch, deform_seed)
+        anchor_starts, neighbour_starts = self.jitter(anchors, generator), self.jitter(neighbours, generator)
+        neighbours[: self.n_same] = anchors[: self.n_same]
+        neighbour_starts[: self.n_same] = anchor_starts[: self.n_same]
+        anchor_crops = self.bank.crops(self.window_sounds[anchors], anchor_starts, self.crop_frames)
+        neighbour_crops = self.bank.crops(self.window_sounds[neighbours], neighbour_starts, self.crop_frames)
+        batch = anchor_crops, neighbour_crops, self.groups[self.window_sounds[anchors]]
+        return Pairs(*(tensor.to(self.device, non_blocking=True) for tensor in batch), deform_seed)
 
     def draw_windows(self, generator):
         """Two windows of one sound for each pair, by inverting the cumulative weights; see `PairBatches`.

@@ -1,0 +1,160 @@
+"""All that is measured of one model on one labelled corpus, as a dictionary, as Markdown and as pictures."""
+
+import json
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from cochlea_sb.audio import read_audio
+from cochlea_sb.data.corpus import column
+from cochlea_sb.data.frame_bank import FrameBank
+from cochlea_sb.evaluation.classification import classify, classify_with_few
+from cochlea_sb.evaluation.retrieval import baseline_of, embed_all
+from cochlea_sb.evaluation.robustness import STRENGTHS, robustness
+from cochlea_sb.files import write_text
+from cochlea_sb.metrics import query_by_example
+from cochlea_sb.plots import few_labels_curve, robustness_curves
+
+PROBES = {"logistic regression": None, "hidden layer": 128}  # units of the hidden layer
+
+
+def evaluate(encoder, frames, rows, train_rows=(), *, counts=(1, 2, 5, 10, 20), seed=0, progress=True):
+    """Measure a model: retrieval, classification, limited supervision, robustness.
+
+    Arguments
+    ---------
+    encoder : AudioEncoder
+    frames : datasets.Dataset
+        From `cochlea_sb.data.corpus.load_corpus`, with labels; with its audio where robustness is wanted.
+    rows : list of int
+        Sounds to measure on: queries and what they may find; the test sounds of the classifiers.
+    train_rows : list of int
+        Labelled sounds that classifiers are trained on; without any, nothing is classified.
+    counts : tuple of int
+        Labelled sounds of each class for limited supervision.
+    seed : int
+    progress : bool
+
+    Returns
+    -------
+    dict
+        ``retrieval`` (figures of `query_by_example` by embedding), ``classification`` (figures of `classify` by
+        embedding and classifier), ``few labels`` (accuracy by embedding and count) and ``robustness`` (recall@1 by
+        embedding, deformation and strength), whichever could be measured.
+    """
+    model = encoder.mods.embedding_model
+    bank = FrameBank.from_dataset(frames, encoder.mods.compute_features, encoder.device)
+    embeddings = embed_all(model, bank, seed=seed)
+    labels, sources = column(frames, "label"), column(frames, "source")
+    label, source = ([values[row] for row in rows] if values else None for values in (labels, sources))
+    report = {
+        "retrieval": {name: query_by_example(vectors[rows], label, source) for name, vectors in embeddings.items()}
+    }
+
+    known, asked = ([row for row in some if labels[row] is not None] for some in (train_rows, rows))
+    known_labels, asked_labels = ([labels[row] for row in some] for some in (known, asked))
+    if len(set(known_labels)) > 1:
+        report["classification"], report["few labels"] = {}, {}
+        for name in tqdm(("log-mel", "model"), desc="Classifying", disable=not progress):
+            split = embeddings[name][known], known_labels, embeddings[name][asked], asked_labels
+            report["classification"][name] = {
+                probe: classify(*split, hidden_size=size, seed=seed) for probe, size in PROBES.items()
+            }
+            report["few labels"][name] = classify_with_few(*split, counts, seed=seed)
+
+    if "audio" in frames.column_names:
+        audio = (row["audio"] for row in frames.select(rows).select_columns("audio"))
+        wavs = [torch.from_numpy(read_audio(sound, encoder.sample_rate)) for sound in audio]
+        report["robustness"] = {}
+        for name, network in (("log-mel", baseline_of(model, bank)), ("model", model)):
+
+            def embed(wav, network=network):
+                return network(encoder.mods.compute_features(wav[None].to(encoder.device)))[0, 0]
+
+            report["robustness"][name] = {
+                kind: robustness(embed, wavs, rows, embeddings[name], sources, strengths={kind: strengths})[kind]
+                for kind, strengths in tqdm(STRENGTHS.items(), desc=f"Deforming, {name}", disable=not progress)
+            }
+    return report
+
+
+def markdown(report):
+    """A report as Markdown tables.
+
+    Arguments
+    ---------
+    report : dict
+        From `evaluate`.
+
+    Returns
+    -------
+    str
+    """
+    parts = [table("embedding", report["retrieval"])]
+    if "classification" in report:
+        rows = {
+            name: {
+                f"{probe}: {figure}": value for probe, figures in probes.items() for figure, value in figures.items()
+            }
+            for name, probes in report["classification"].items()
+        }
+        parts += ["Classification on the frozen embedding:", table("embedding", rows)]
+        rows = {
+            name: {f"{count} of each": figures["accuracy"] for count, figures in by_count.items()}
+            for name, by_count in report["few labels"].items()
+        }
+        parts += ["Accuracy of logistic regression from a few labelled sounds:", table("embedding", rows)]
+    if "robustness" in report:
+        for kind in report["robustness"]["model"]:
+            rows = {name: by_kind[kind] for name, by_kind in report["robustness"].items()}
+            parts += [f"Recall@1 of the original, {kind}:", table("embedding", rows)]
+    return "\n\n".join(parts)
+
+
+def table(corner, rows):
+    """A Markdown table of numbers.
+
+    Arguments
+    ---------
+    corner : str
+        Heading of the first column.
+    rows : dict of dict
+        Number by row and column; all rows have the same columns.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> print(table("embedding", {"model": {"mAP": 0.5, "queries": 3}}))
+    | embedding | mAP |
+    |---|---|
+    | model | 0.500 |
+    """
+    names = [name for name in next(iter(rows.values())) if name != "queries"]
+    lines = [f"| {corner} | " + " | ".join(map(str, names)) + " |", "|---" * (len(names) + 1) + "|"]
+    for row, figures in rows.items():
+        lines.append(f"| {row} | " + " | ".join(f"{figures[name]:.3f}" for name in names) + " |")
+    return "\n".join(lines)
+
+
+def write_report(report, folder, description):
+    """Write ``evaluation.json``, ``evaluation.md`` and, where there is matplotlib, the curves.
+
+    Arguments
+    ---------
+    report : dict
+        From `evaluate`.
+    folder : str or Path
+    description : str
+        What was measured, one sentence.
+    """
+    folder = Path(folder)
+    if "few labels" in report:
+        few_labels_curve(report["few labels"], folder / "few_labels.png")
+    if "robustness" in report:
+        robustness_curves(report["robustness"], folder / "robustness.png")
+    write_text(folder / "evaluation.md", f"{description}\n\n{markdown(report)}\n")
+    write_text(folder / "evaluation.json", json.dumps({"description": description} | report, indent=1) + "\n")

@@ -1,0 +1,111 @@
+"""Is a sound still found when it comes back deformed? With real waveforms, by other tools than those of training.
+
+Training deforms mel frames, and `cochlea_sb.waveforms` was made to sound like that; here torchaudio's phase vocoder and
+soxr, as librosa combines them, change the waveform itself.
+"""
+
+import soxr
+import torch
+from torch.nn import functional as F
+from torchaudio.transforms import InverseSpectrogram, Spectrogram, TimeStretch
+
+from cochlea_sb.metrics import ids_of
+
+STRENGTHS = {
+    "pitch shift (semitones)": (-6, -4, -2, -1, 1, 2, 4, 6),
+    "time stretch (rate)": (0.6, 0.7, 0.85, 0.95, 1.05, 1.15, 1.4, 1.7),
+    "noise (SNR in dB)": (40, 30, 20, 10, 0),
+    "gain (dB)": (-30, -20, -10, 10),
+}
+
+
+def stretch(wav, rate, n_fft=1024):
+    """Play faster without change of pitch: torchaudio's phase vocoder.
+
+    Arguments
+    ---------
+    wav : torch.Tensor [samples]
+    rate : float
+        2 halves the duration.
+    n_fft : int
+
+    Returns
+    -------
+    torch.Tensor [samples / rate]
+    """
+    hop = n_fft // 4
+    padded = F.pad(wav, (0, max(0, n_fft - len(wav))))
+    spectrum = Spectrogram(n_fft, hop_length=hop, power=None)(padded)
+    stretched = TimeStretch(hop, n_fft // 2 + 1, rate)(spectrum)
+    return InverseSpectrogram(n_fft, hop_length=hop)(stretched)[: max(1, round(len(wav) / rate))]
+
+
+def deform(wav, kind, strength, generator=None):
+    """Deform a waveform.
+
+    Arguments
+    ---------
+    wav : torch.Tensor [samples]
+    kind : str
+        Of `STRENGTHS`.
+    strength : float
+        In the unit that ``kind`` names.
+    generator : torch.Generator, optional
+        Of the noise.
+
+    Returns
+    -------
+    torch.Tensor [samples], of another length where stretched
+    """
+    if kind.startswith("pitch"):
+        ratio = 2 ** (strength / 12)
+        return torch.from_numpy(soxr.resample(stretch(wav, 1 / ratio).numpy(), ratio, 1.0))
+    if kind.startswith("time"):
+        return stretch(wav, strength)
+    if kind.startswith("noise"):
+        noise = torch.randn(wav.shape, generator=generator)
+        return wav + noise * wav.square().mean().sqrt() * 10 ** (-strength / 20)
+    return wav * 10 ** (strength / 20)
+
+
+@torch.inference_mode()
+def robustness(embed, wavs, rows, originals, sources=None, *, strengths=None, seed=0):
+    """Share of deformed sounds whose nearest sound is their own original (recall@1).
+
+    As in `cochlea_sb.metrics.query_by_example`, other sounds of the query's own source are left out: takes of one
+    recording can't be told apart once deformed, nor need they be.
+
+    Arguments
+    ---------
+    embed : callable
+        From a waveform [samples] to an embedding [D] of unit norm.
+    wavs : list of torch.Tensor [samples]
+        The queries, before they are deformed.
+    rows : list of int
+        Where their originals stand in ``originals``.
+    originals : torch.Tensor [sounds, D], unit norm
+        All sounds that may be found.
+    sources : list of str or None, [sounds], optional
+        Of ``originals``.
+    strengths : dict, optional
+        Strengths by kind; `STRENGTHS` by default.
+    seed : int
+        Of the noise.
+
+    Returns
+    -------
+    dict of dict
+        recall@1 by kind and strength.
+    """
+    rows, result = torch.tensor(rows), {}
+    source_ids = ids_of(sources or [None] * len(originals), "cpu")
+    takes = (source_ids[rows, None] == source_ids) & (source_ids[rows, None] >= 0)
+    takes[torch.arange(len(rows)), rows] = False
+    for kind, values in (strengths or STRENGTHS).items():
+        result[kind] = {}
+        for strength in values:
+            generator = torch.Generator().manual_seed(seed)
+            queries = torch.stack([embed(deform(wav, kind, strength, generator)) for wav in wavs])
+            scores = (queries.cpu() @ originals.cpu().T).masked_fill(takes, -torch.inf)
+            result[kind][strength] = float((scores.argmax(1) == rows).float().mean())
+    return result

@@ -1,0 +1,30 @@
+"""Files that are there as a whole or not at all."""
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path):
+    """A path to write beside ``path``, which it replaces in one step once the block has ended well.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "a.txt")
+    >>> with whole_file(path) as partial:
+    ...     size = partial.write_text("all of it")
+    >>> path.read_text()
+    'all of it'
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    yield partial
+    os.replace(partial, path)
+
+
+def write_text(path, text):
+    """Write a text file (UTF-8), whole or not at all."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Train and evaluate all recipes of the paper's table, over folds and seeds; run again, it goes on where it was.
+
+    python recipes/reproduce.py esc10 --output_folder results/paper
+    python recipes/reproduce.py esc10 --recipes joint cnn --folds 4 5 --seeds 1 --jobs 2 --number_of_epochs 10
+
+The corpus is a labelled folder with a column `fold` (see the README). What this command does not know goes to
+recipes/train.py. A run leaves results/paper/RECIPE/foldF-seedS; the tables are table.md, table.json and three pictures.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cochlea_sb.cli import run
+from cochlea_sb.evaluation.paper_table import markdown, summarise, write_tables
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPES = ["noise", "translation", "mixture", "proximity", "joint", "zounds", "cochlea", "cnn"]
+SUPERVISED = ["supervised", "supervised_triplets"]
+ROBUST = ["joint", "cnn"]  # whose robustness is measured, too: it takes longer than all the rest of an evaluation
+
+
+def commands(recipe, count, fold, seed, arguments, train_arguments):
+    """The folder of a run and the commands that fill it."""
+    name = recipe if count is None else f"{recipe}-{count}-labels"
+    folder = Path(arguments.output_folder, name, f"fold{fold}-seed{seed}").resolve()
+    common = [f"hparams/{recipe}.yaml", "--data_folder", str(Path(arguments.data_folder).expanduser().resolve())]
+    common += ["--output_folder", str(folder), "--valid_folds", f"[{fold}]", "--seed", str(seed)]
+    if count is not None:
+        common += ["--labels_per_class", str(count)]
+    if arguments.device:
+        common += ["--device", arguments.device]
+    scripts = [["recipes/train.py", *common, *train_arguments]]
+    if count is None:
+        robust = recipe in ROBUST and seed == arguments.seeds[0]
+        scripts.append(["recipes/evaluate.py", *common, "--robustness", str(robust)])
+    return folder, scripts
+
+
+def carry_out(folder, scripts, threads):
+    """Run the commands of one run, unless it is done; what they say goes to run.log.
+
+    Returns
+    -------
+    bool
+        Whether it ended well.
+    """
+    if (folder / "done").is_file():
+        return True
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "run.log", "w", encoding="utf-8") as log:
+        for script in scripts:
+            environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+            command = [sys.executable, *script]
+            if subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT).returncode:
+                return False
+    (folder / "done").touch()
+    return True
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data_folder", help="labelled folder with folds")
+    parser.add_argument("--output_folder", default="results/paper")
+    parser.add_argument("--recipes", nargs="+", default=RECIPES + SUPERVISED, help="yamls of hparams/, without .yaml")
+    parser.add_argument("--folds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--few", nargs="*", type=int, default=[1, 2, 5, 10, 20], help="labels of each class")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--device")
+    arguments, train_arguments = parser.parse_known_args(argv)
+    for recipe in arguments.recipes:
+        if not (ROOT / "hparams" / f"{recipe}.yaml").is_file():
+            raise ValueError(f"There is no recipe '{recipe}': expected some of {', '.join(RECIPES + SUPERVISED)}.")
+
+    kinds = [(recipe, None) for recipe in arguments.recipes]
+    if "supervised" in arguments.recipes:
+        kinds += [("supervised", count) for count in arguments.few]
+    # Seed by seed and fold by fold, so that an early table already holds every recipe.
+    runs = [
+        commands(recipe, count, fold, seed, arguments, train_arguments)
+        for seed in arguments.seeds
+        for fold in arguments.folds
+        for recipe, count in kinds
+    ]
+    threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
+    failed = []
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        waiting = {pool.submit(carry_out, folder, scripts, threads): folder for folder, scripts in runs}
+        try:
+            for future in tqdm(as_completed(waiting), total=len(waiting), desc="Runs", unit="run"):
+                if not future.result():
+                    failed.append(waiting[future])
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+    few = arguments.few if "supervised" in arguments.recipes else []
+    summary = summarise(arguments.output_folder, arguments.recipes, few=few)
+    description = (
+        f"Query by example and classification on {arguments.data_folder}, folds {arguments.folds}, seeds "
+        f"{arguments.seeds}: means over the runs with 95 % intervals."
+    )
+    write_tables(summary, arguments.output_folder, description)
+    print(f"\n{description}\n\n{markdown(summary)}\n")
+    if failed:
+        raise ValueError(
+            f"{len(failed)} runs failed; what the first said is in {failed[0]}/run.log; run again to retry."
+        )
+
+
+if __name__ == "__main__":
+    run(main)
