@@ -61,7 +61,7 @@ def index(arguments):
         if arguments.hop_seconds is not None and abs(arguments.hop_seconds - hop) > 0.005:
             raise ValueError(f"'{arguments.library}' has a window every {hop} s: leave out --hop_seconds.")
     else:
-        encoder = load_encoder(arguments.model or newest_model(), **options)
+        encoder = load_encoder(arguments.model, **options)
         hop = 0.48 if arguments.hop_seconds is None else arguments.hop_seconds
         library = SoundLibrary.create(arguments.library, encoder, hop_seconds=hop)
     try:
@@ -164,23 +164,11 @@ def remove(arguments):
     print(f"Forgot {forgotten:,} sounds: '{arguments.library}' holds {len(library):,}.")
 
 
-def load_encoder(source, **options):
-    """An `AudioEncoder`."""
-    from cochlea_sb.inference import AudioEncoder
+def load_encoder(source=None, **options):
+    """An `AudioEncoder`: by default the one that comes with the package."""
+    from cochlea_sb.inference import SHIPPED, AudioEncoder
 
-    return AudioEncoder.from_hparams(source, **options)
-
-
-def newest_model():
-    """The results folder below ``results/`` whose model was written last."""
-    models = [path for path in Path("results").glob("**/embedding_model.ckpt") if "save" not in path.parts]
-    if not models:
-        raise ValueError(
-            "There is no model below results/: give one with --model, or train one with recipes/train.py first."
-        )
-    newest = max(models, key=lambda path: path.stat().st_mtime).parent
-    print(f"Embedding with the model in {newest}", file=sys.stderr)
-    return str(newest)
+    return AudioEncoder.from_hparams(source or SHIPPED, **options)
 
 
 def weighted(text):
@@ -227,7 +215,10 @@ def main(argv=None):
         "sources", nargs="+", metavar="SOURCE", help="a file, a folder, a table of files, embedded shards, or a dataset"
     )
     add("--library", required=True, metavar="FOLDER", help="the library; made if it is not there")
-    add("--model", help="folder or Hub name of the encoder; default: the library's, or the newest below results/")
+    add(
+        "--model",
+        help="folder or Hub name of the encoder; default: the library's, or the one that comes with cochlea_sb",
+    )
     add("--hop_seconds", type=float, help="distance between windows, when the library is made; default 0.48")
     add("--folder_labels", action="store_true", help="a file's folder is its label")
     add("--config", help="configuration of a dataset on the Hub")

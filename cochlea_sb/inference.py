@@ -17,6 +17,7 @@ from cochlea_sb.encoders.windowed import WINDOW_FRAMES, windows_at_once
 from cochlea_sb.experiment import check_device
 from cochlea_sb.read_ahead import read_ahead
 
+SHIPPED = "cochlea_sb:pretrained"  # names the model that comes with the package
 FILES_AT_ONCE = 256  # sorted by length together, so that batches hold little padding ...
 SECONDS_AT_ONCE = 3600  # ... unless they hold this much sound before: bounds memory
 BATCH_SECONDS = 240  # sound in one batch, padding included
@@ -30,20 +31,21 @@ class AudioEncoder(EncoderClassifier):
 
     Example
     -------
-    >>> encoder = AudioEncoder.from_hparams(getfixture("model_folder"))
+    >>> encoder = AudioEncoder.from_hparams()
     >>> encoder.encode_batch(torch.randn(2, 16000)).shape
     torch.Size([2, 1, 128])
     """
 
     @classmethod
-    def from_hparams(cls, source, savedir=None, run_opts=None, **kwargs):
+    def from_hparams(cls, source=SHIPPED, savedir=None, run_opts=None, **kwargs):
         """Load a model.
 
         Arguments
         ---------
         source : str or Path
             A folder that training left (with ``hyperparams.yaml`` and ``embedding_model.ckpt``), or ``user/name`` on
-            the Hugging Face Hub.
+            the Hugging Face Hub; by default the model that comes with the package: see its card,
+            ``cochlea_sb/pretrained/README.md``.
         savedir : str, optional
             Where to keep what is downloaded; by default in the Hub's own cache.
         run_opts : dict, optional
@@ -61,7 +63,8 @@ class AudioEncoder(EncoderClassifier):
             If the folder holds no model, or the device can't be used here.
         """
         check_device((run_opts or {}).get("device"))
-        source = os.path.expanduser(source)
+        shipped = source == SHIPPED
+        source = str(shipped_model()) if shipped else os.path.expanduser(source)
         owner, slash, name = source.partition("/")
         names_hub_model = slash and name and "/" not in name and owner not in ("", ".", "..")
         if os.path.isdir(source) or os.path.isdir(owner) or not names_hub_model:
@@ -72,7 +75,7 @@ class AudioEncoder(EncoderClassifier):
                         "or user/name of a model on the Hub."
                     )
         encoder = super().from_hparams(source, savedir=savedir, run_opts=run_opts, **kwargs)
-        encoder.source = os.path.realpath(source) if os.path.isdir(source) else source
+        encoder.source = SHIPPED if shipped else os.path.realpath(source) if os.path.isdir(source) else source
         encoder.revision = kwargs.get("revision")
         return encoder
 
@@ -102,11 +105,12 @@ class AudioEncoder(EncoderClassifier):
         Returns
         -------
         dict
-            ``source`` and ``revision`` as it was loaded from, ``fingerprint`` of its weights and front end (a SHA-256).
+            ``source`` and ``revision`` as it was loaded from, ``fingerprint`` of its
+            weights and front end (a SHA-256).
         """
         digest = hashlib.sha256(json.dumps(sorted(self.mods.compute_features.settings().items())).encode())
         model = self.mods.embedding_model
-        digest.update(f"{type(model).__qualname__} {model.hop_frames}".encode())
+        digest.update(f"{type(model).__qualname__} {model.hop_frames} {model.range_db}".encode())
         for name, value in sorted(model.state_dict().items()):
             digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -290,6 +294,11 @@ class AudioEncoder(EncoderClassifier):
             row[: len(wav)] = wav
         lens = torch.tensor([len(wav) / longest for wav in wavs])
         return self.encode_batch(padded, lens)[:, 0].cpu()
+
+
+def shipped_model():
+    """Folder of the model that comes with the package."""
+    return Path(__file__).parent / "pretrained"
 
 
 def batches_by_length(wavs, max_samples):

@@ -36,9 +36,9 @@ class EmbeddingBrain(sb.Brain):
 
     The hyperparameters name the parts: ``deformation``, ``deform_anchors`` (or only the positives), ``distance`` (see
     `cochlea_sb.mining`), ``loss``, ``lr_schedule`` (a torch scheduler but for its optimizer), ``compute_features``,
-    ``train_logger`` and ``output_folder``. Validation deforms one crop of each held-out pair, looks for it among the other crops
-    (recall@1), and measures mAP where labels exist. Neither chooses a checkpoint: the last one is the result, so
-    held-out labels never touch the model.
+    ``train_logger`` and ``output_folder``. Validation deforms one crop of each held-out pair, looks for it among the
+    other crops (recall@1), and measures mAP where labels exist. Neither chooses a checkpoint: the last one is the
+    result, so held-out labels never touch the model.
 
     Arguments
     ---------

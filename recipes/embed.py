@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cochlea_sb.bulk import embed_sounds, hash_of
-from cochlea_sb.cli import load_encoder, newest_model, run
+from cochlea_sb.cli import load_encoder, run
 from cochlea_sb.data.corpus import write_problems
 from cochlea_sb.data.sources import list_sources
 from cochlea_sb.library.shards import read_facts, write_shard
@@ -27,7 +27,9 @@ def main(argv):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", nargs="+", help="folder, table of files, or dataset on the Hub")
     parser.add_argument("--output", required=True, help="folder of the shards")
-    parser.add_argument("--model", help="folder or Hub name of the encoder; default: the newest below results/")
+    parser.add_argument(
+        "--model", help="folder or Hub name of the encoder; default: the one that comes with cochlea_sb"
+    )
     parser.add_argument("--hop_seconds", type=float, default=0.48, help="distance between windows; default 0.48")
     parser.add_argument("--shard_sounds", type=int, default=1000, help="sounds in a shard; default 1000")
     parser.add_argument("--folder_labels", action="store_true", help="a file's folder is its label")
@@ -49,7 +51,7 @@ def main(argv):
 
     run_opts = {"eval_precision": arguments.precision}
     run_opts |= {"device": arguments.device} if arguments.device else {}
-    encoder = load_encoder(arguments.model or newest_model(), run_opts=run_opts)
+    encoder = load_encoder(arguments.model, run_opts=run_opts)
     hop_seconds = encoder.hop_frames(arguments.hop_seconds) * encoder.frame_seconds
     identity = encoder.identity() | {"precision": arguments.precision}
     options = {"folder_labels": arguments.folder_labels, "config": arguments.config, "split": arguments.split}

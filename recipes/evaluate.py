@@ -3,11 +3,14 @@
 
     python recipes/evaluate.py hparams/cnn.yaml --data_folder DIR
     python recipes/evaluate.py hparams/cnn.yaml --data_folder DIR --evaluate_all True    also what was trained on
+    python recipes/evaluate.py hparams/cnn.yaml --data_folder DIR --model user/name      another model than the recipe's
 
 Query by example; classification by shallow networks on the frozen embedding, with all labels and with few; whether a
 sound is still found when it is deformed. Prints the tables and leaves evaluation.json, evaluation.md and the curves in
 the results folder.
 """
+
+from pathlib import Path
 
 from speechbrain.utils.distributed import infer_device
 
@@ -21,9 +24,8 @@ from cochlea_sb.inference import AudioEncoder
 def main(argv):
     hparams_file, run_opts, overrides = parse_arguments(argv)
     hparams, _ = load_experiment(hparams_file, overrides)
-    encoder = AudioEncoder.from_hparams(
-        hparams["output_folder"], run_opts={"device": run_opts.device or infer_device()}
-    )
+    model = hparams["model"] or hparams["output_folder"]
+    encoder = AudioEncoder.from_hparams(model, run_opts={"device": run_opts.device or infer_device()})
     features = encoder.mods.compute_features
 
     options = {key: hparams[key] for key in CORPUS_KEYS}
@@ -41,9 +43,10 @@ def main(argv):
     report = evaluate(encoder, frames, list(rows), [] if hparams["evaluate_all"] else train_rows, seed=hparams["seed"])
     kind = "all" if hparams["evaluate_all"] else "held-out"
     where = hparams["data_folder"] or hparams["dataset"] or "the synthetic library"
-    description = f"Query by example among {len(rows)} {kind} sounds of {where}, own source left out."
+    description = f"{model}: query by example among {len(rows)} {kind} sounds of {where}, own source left out."
     if problems:
         description += f" {len(problems)} files could not be read."
+    Path(hparams["output_folder"]).mkdir(parents=True, exist_ok=True)
     write_report(report, hparams["output_folder"], description)
     print(f"\n{description}\n\n{markdown(report)}\n")
 

@@ -125,13 +125,13 @@ def test_mixtures_stretches_pages_and_filters(cochlea, library, folder):
         np.testing.assert_allclose([x["score"] for x in found[name]], [x["score"] for x in expected], atol=1e-6)
 
 
-def test_the_newest_model_is_taken_where_none_is_named(cochlea, folder, model_folder, tmp_path, monkeypatch):
+def test_where_no_model_is_named_it_is_the_one_that_comes_with_the_package(cochlea, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    status, _, err = cochlea("index", folder, "--library", "a.library", "--quiet")
-    assert status == 2 and "no model below results/" in err and not Path("a.library").exists()
-    shutil.copytree(model_folder, "results/mine")
-    status, out, err = cochlea("index", folder, "--library", "a.library", "--quiet")
-    assert status == 0 and "results/mine" in err and "8 sounds" in out
+    status, out, _ = cochlea("index", folder, "--library", "a.library", "--quiet")
+    assert status == 0 and "8 sounds" in out
+    status, out, err = cochlea("search", "a.library", folder / "tone" / "0.wav", "--json", "-k", 3)
+    assert status == 0, err
+    assert "tone" in json.loads(out)[0]["path"]
 
 
 def test_of_a_mistake_nothing_stays(cochlea, folder, model_folder, tmp_path):

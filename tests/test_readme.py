@@ -16,6 +16,7 @@ from cochlea_sb.data.synthetic import write_library
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 FEW_STEPS = ["--batch_size", "16", "--number_of_epochs", "1", "--steps_per_epoch", "3"]
+FEWER = {"train.py": FEW_STEPS, "reproduce.py": ["--recipes", "noise", "--folds", "5", "--seeds", "1", *FEW_STEPS]}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def commands():
         for line in block.splitlines() if kind == "bash" else ():
             words = shlex.split(line, comments=True)
             if words[0] == "python":
-                yield [sys.executable, *words[1:], *(FEW_STEPS if "train.py" in line else [])]
+                yield [sys.executable, *words[1:], *FEWER.get(Path(words[1]).name, [])]
             elif words[0] == "cochlea":
                 yield [str(Path(sys.executable).with_name("cochlea")), *words[1:]]
 

@@ -97,10 +97,44 @@ def test_evaluation_prints_and_saves_the_table(results, library):
     arguments = ["hparams/cnn.yaml", "--data_folder", library, "--output_folder", folder]
     out, _ = finish(script("evaluate", *arguments))
     report = json.loads((folder / "evaluation.json").read_text())
-    assert set(report["results"]) == {"random", "log-mel", "model"}
-    assert f"| model | {report['results']['model']['mAP']:.3f} |" in out
+    retrieval = report["retrieval"]
+    assert set(retrieval) == {"random", "log-mel", "model"}
+    assert f"| model | {retrieval['model']['mAP']:.3f} |" in out
     assert out.strip().endswith((folder / "evaluation.md").read_text().strip().splitlines()[-1])
-    assert report["results"]["random"]["mAP"] < report["results"]["log-mel"]["mAP"]
+    assert retrieval["random"]["mAP"] < retrieval["log-mel"]["mAP"]
+    for probe in ("logistic regression", "hidden layer"):
+        assert report["classification"]["log-mel"][probe]["accuracy"] > 0.2  # chance: 0.04
+    few = report["few labels"]["model"]
+    assert list(few) == ["1", "2", "5", "10", "20"] and few["1"]["accuracy"] < few["10"]["accuracy"]
+    robust = report["robustness"]["log-mel"]
+    assert robust["noise (SNR in dB)"]["40"] > robust["noise (SNR in dB)"]["0"]
+    for name in ("few_labels", "robustness"):
+        assert (folder / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_training_with_labels(library, tmp_path):
+    folders = ["--data_folder", library, "--output_folder", tmp_path / "run"]
+    _, err = finish(script("train", "hparams/supervised.yaml", *folders, *SMALL), status=2)
+    assert "number_of_classes is 10 and the corpus has 25 labels: add --number_of_classes 25" in err
+    few = ["--labels_per_class", "2", "--number_of_classes", "25"]
+    finish(script("train", "hparams/supervised.yaml", *folders, *SMALL, *few))
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert [row["epoch"] for row in history] == [1, 2] and 0 <= history[-1]["accuracy"] <= 1
+
+
+def test_the_table_of_many_runs_goes_on_where_it_was(library, tmp_path):
+    arguments = [library, "--output_folder", tmp_path, "--recipes", "noise", "supervised", "--folds", 5, "--seeds", 1]
+    arguments += ["--few", 2, "--jobs", 2, *SMALL, "--number_of_classes", 25]
+    _, err = finish(script("reproduce", *arguments), status=2)
+    assert "1 runs failed" in err  # the paper's recipe knows no classes
+    assert "noise.yaml' has no key 'number_of_classes'" in (tmp_path / "noise" / "fold5-seed1" / "run.log").read_text()
+    done = tmp_path / "supervised" / "fold5-seed1" / "evaluation.json"
+    before = done.stat().st_mtime_ns
+    out, _ = finish(script("reproduce", *arguments[: -len(SMALL) - 2], *SMALL))
+    assert done.stat().st_mtime_ns == before
+    assert "| noise | 0." in out and "| supervised network | 0." in out
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert table["recipes"]["supervised"]["runs"] == 1 and table["recipes"]["noise"]["runs"] == 1
 
 
 def test_search_finds_the_query_itself_and_the_demo_leaves_its_source_out(results, library):

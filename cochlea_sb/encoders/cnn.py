@@ -7,14 +7,15 @@ from cochlea_sb.encoders.windowed import WindowEncoder
 
 
 class ConvEncoder(WindowEncoder):
-    """Strided 3 x 3 convolutions, then mean and maximum over time and frequency, then one linear layer.
+    """Strided 3 x 3 convolutions, then mean and maximum over time, then one linear layer.
 
-    Each window is first levelled: its mean log-mel value is subtracted, so that a gain changes nothing. With the
-    default sizes: 0.5 M parameters and 23 M multiply-adds a window of 96 x 64.
+    Each window is first `levelled`. What is pooled over time alone keeps its place in frequency, by which a kick drum
+    differs from a hi-hat and one rain from another. With the default sizes: 0.65 M parameters and 23 M multiply-adds a
+    window of 96 x 64.
 
     Arguments
     ---------
-    silence, hop_frames :
+    silence, hop_frames, range_db :
         As in `WindowEncoder`.
     n_mels : int
         Number of mel bands.
@@ -30,24 +31,25 @@ class ConvEncoder(WindowEncoder):
     torch.Size([2, 1, 128])
     """
 
-    def __init__(self, silence, n_mels=64, channels=(32, 64, 128, 256), embedding_size=128, hop_frames=48):
-        super().__init__(silence, hop_frames)
+    def __init__(
+        self, silence, n_mels=64, channels=(32, 64, 128, 256), embedding_size=128, hop_frames=48, range_db=40.0
+    ):
+        super().__init__(silence, hop_frames, range_db)
         self.embedding_size = embedding_size
         self.normalise = nn.BatchNorm1d(n_mels, affine=False)
-        layers, width = [], 1
+        layers, width, rows = [], 1, n_mels
         for out in channels:
             layers += [nn.Conv2d(width, out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
-            width = out
+            width, rows = out, -(-rows // 2)
         self.convolutions = nn.Sequential(*layers)
         # Centred, so that unrelated sounds are orthogonal rather than all a little alike.
         self.project = nn.Sequential(
-            nn.Linear(2 * width, embedding_size, bias=False), nn.BatchNorm1d(embedding_size, affine=False)
+            nn.Linear(2 * width * rows, embedding_size, bias=False), nn.BatchNorm1d(embedding_size, affine=False)
         )
 
     def embed(self, windows):
         """Embed windows: [n, 96, mels] to [n, D]."""
-        levelled = windows - windows.mean((1, 2), keepdim=True)
-        normal = self.normalise(levelled.transpose(1, 2))[:, None]  # [n, 1, M, T]
+        normal = self.normalise(self.levelled(windows).transpose(1, 2))[:, None]  # [n, 1, M, T]
         maps = self.convolutions(normal.contiguous(memory_format=torch.channels_last))  # [n, C, M', T']
-        pooled = torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
-        return self.project(pooled)
+        pooled = torch.cat([maps.mean(3), maps.amax(3)], dim=1)  # [n, 2 C, M']
+        return self.project(pooled.flatten(1))

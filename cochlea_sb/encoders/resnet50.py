@@ -8,12 +8,12 @@ from cochlea_sb.encoders.windowed import WindowEncoder
 class ResNet50(WindowEncoder):
     """ResNet-50 (He et al. 2015) as Jansen et al. 2017, section 4.1, used it: average pooling, a linear embedding.
 
-    torchvision's, with a first convolution for one channel. Each window is first levelled, as in `ConvEncoder`. 23.8 M
+    torchvision's, with a first convolution for one channel. Each window is first `levelled`. 23.8 M
     parameters and 0.5 G multiply-adds a window of 96 x 64: meant for a GPU.
 
     Arguments
     ---------
-    silence, hop_frames :
+    silence, hop_frames, range_db :
         As in `WindowEncoder`.
     n_mels : int
         Number of mel bands.
@@ -33,12 +33,12 @@ class ResNet50(WindowEncoder):
     torch.Size([2, 1, 128])
     """
 
-    def __init__(self, silence, n_mels=64, embedding_size=128, hop_frames=48):
+    def __init__(self, silence, n_mels=64, embedding_size=128, hop_frames=48, range_db=40.0):
         try:
             from torchvision.models import resnet50
         except ImportError as error:
             raise ValueError("ResNet-50 is torchvision's: pip install 'cochlea_sb[resnet]'.") from error
-        super().__init__(silence, hop_frames)
+        super().__init__(silence, hop_frames, range_db)
         self.embedding_size = embedding_size
         self.normalise = nn.BatchNorm1d(n_mels, affine=False)
         self.network = resnet50(weights=None, num_classes=embedding_size)
@@ -46,5 +46,4 @@ class ResNet50(WindowEncoder):
 
     def embed(self, windows):
         """Embed windows: [n, 96, mels] to [n, D]."""
-        levelled = windows - windows.mean((1, 2), keepdim=True)
-        return self.network(self.normalise(levelled.transpose(1, 2))[:, None])
+        return self.network(self.normalise(self.levelled(windows).transpose(1, 2))[:, None])

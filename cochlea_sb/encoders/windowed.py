@@ -3,6 +3,7 @@
 Axes: B sounds, T frames, W windows, M mel bands, D embedding dimensions.
 """
 
+import math
 from itertools import chain
 
 import torch
@@ -25,11 +26,13 @@ class WindowEncoder(nn.Module):
         Log-mel value of digital silence, which pads what is shorter than a window.
     hop_frames : int
         Distance between the windows of a long sound.
+    range_db : float
+        How far below a window's loudest energy ``levelled`` puts a floor.
     """
 
-    def __init__(self, silence, hop_frames=WINDOW_FRAMES // 2):
+    def __init__(self, silence, hop_frames=WINDOW_FRAMES // 2, range_db=40.0):
         super().__init__()
-        self.silence, self.hop_frames = silence, hop_frames
+        self.silence, self.hop_frames, self.range_db = silence, hop_frames, range_db
 
     def forward(self, frames, lens=None):
         """Embed sounds.
@@ -67,6 +70,24 @@ class WindowEncoder(nn.Module):
     def embed(self, windows):
         """Embed windows: [n, 96, mels] to [n, D]."""
         raise NotImplementedError
+
+    def levelled(self, windows):
+        """Windows as if all were equally loud and recorded in equally quiet rooms, for `embed` to begin with.
+
+        All energies are raised by a floor ``range_db`` below the window's loudest, and the mean log-mel value is
+        subtracted: a gain then changes nothing, and faint noise little.
+
+        Arguments
+        ---------
+        windows : torch.Tensor [n, 96, mels], log-mel
+
+        Returns
+        -------
+        torch.Tensor [n, 96, mels]
+        """
+        floor = windows.amax((1, 2), keepdim=True) - self.range_db * math.log(10) / 10
+        raised = torch.logaddexp(windows, floor)
+        return raised - raised.mean((1, 2), keepdim=True)
 
 
 def windows_at_once(device):

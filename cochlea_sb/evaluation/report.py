@@ -11,7 +11,7 @@ from cochlea_sb.data.corpus import column
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.evaluation.classification import classify, classify_with_few
 from cochlea_sb.evaluation.retrieval import baseline_of, embed_all
-from cochlea_sb.evaluation.robustness import STRENGTHS, robustness
+from cochlea_sb.evaluation.robustness import robustness
 from cochlea_sb.files import write_text
 from cochlea_sb.metrics import query_by_example
 from cochlea_sb.plots import few_labels_curve, robustness_curves
@@ -66,16 +66,15 @@ def evaluate(encoder, frames, rows, train_rows=(), *, counts=(1, 2, 5, 10, 20), 
     if "audio" in frames.column_names:
         audio = (row["audio"] for row in frames.select(rows).select_columns("audio"))
         wavs = [torch.from_numpy(read_audio(sound, encoder.sample_rate)) for sound in audio]
-        report["robustness"] = {}
-        for name, network in (("log-mel", baseline_of(model, bank)), ("model", model)):
-
-            def embed(wav, network=network):
-                return network(encoder.mods.compute_features(wav[None].to(encoder.device)))[0, 0]
-
-            report["robustness"][name] = {
-                kind: robustness(embed, wavs, rows, embeddings[name], sources, strengths={kind: strengths})[kind]
-                for kind, strengths in tqdm(STRENGTHS.items(), desc=f"Deforming, {name}", disable=not progress)
-            }
+        report["robustness"] = robustness(
+            lambda wav: encoder.mods.compute_features(wav.to(encoder.device)),
+            {"log-mel": baseline_of(model, bank), "model": model},
+            wavs,
+            rows,
+            embeddings,
+            sources,
+            progress=progress,
+        )
     return report
 
 

@@ -8,6 +8,7 @@ import soxr
 import torch
 from torch.nn import functional as F
 from torchaudio.transforms import InverseSpectrogram, Spectrogram, TimeStretch
+from tqdm import tqdm
 
 from cochlea_sb.metrics import ids_of
 
@@ -19,7 +20,7 @@ STRENGTHS = {
 }
 
 
-def stretch(wav, rate, n_fft=1024):
+def stretch(wav, rate, n_fft=512):
     """Play faster without change of pitch: torchaudio's phase vocoder.
 
     Arguments
@@ -69,7 +70,7 @@ def deform(wav, kind, strength, generator=None):
 
 
 @torch.inference_mode()
-def robustness(embed, wavs, rows, originals, sources=None, *, strengths=None, seed=0):
+def robustness(front_end, encoders, wavs, rows, originals, sources=None, *, strengths=None, seed=0, progress=False):
     """Share of deformed sounds whose nearest sound is their own original (recall@1).
 
     As in `cochlea_sb.metrics.query_by_example`, other sounds of the query's own source are left out: takes of one
@@ -77,35 +78,42 @@ def robustness(embed, wavs, rows, originals, sources=None, *, strengths=None, se
 
     Arguments
     ---------
-    embed : callable
-        From a waveform [samples] to an embedding [D] of unit norm.
+    front_end : callable
+        From waveforms [1, samples] to frames [1, frames, mels].
+    encoders : dict
+        By name, from frames to embeddings [1, 1, D] of unit norm.
     wavs : list of torch.Tensor [samples]
         The queries, before they are deformed.
     rows : list of int
         Where their originals stand in ``originals``.
-    originals : torch.Tensor [sounds, D], unit norm
-        All sounds that may be found.
+    originals : dict
+        By name, torch.Tensor [sounds, D], unit norm: all sounds that may be found.
     sources : list of str or None, [sounds], optional
         Of ``originals``.
     strengths : dict, optional
         Strengths by kind; `STRENGTHS` by default.
     seed : int
         Of the noise.
+    progress : bool
+        Show a progress bar.
 
     Returns
     -------
-    dict of dict
-        recall@1 by kind and strength.
+    dict of dict of dict
+        recall@1 by encoder, kind and strength.
     """
-    rows, result = torch.tensor(rows), {}
-    source_ids = ids_of(sources or [None] * len(originals), "cpu")
-    takes = (source_ids[rows, None] == source_ids) & (source_ids[rows, None] >= 0)
-    takes[torch.arange(len(rows)), rows] = False
-    for kind, values in (strengths or STRENGTHS).items():
-        result[kind] = {}
-        for strength in values:
-            generator = torch.Generator().manual_seed(seed)
-            queries = torch.stack([embed(deform(wav, kind, strength, generator)) for wav in wavs])
-            scores = (queries.cpu() @ originals.cpu().T).masked_fill(takes, -torch.inf)
-            result[kind][strength] = float((scores.argmax(1) == rows).float().mean())
+    strengths = strengths or STRENGTHS
+    rows, n_sounds = torch.tensor(rows), len(next(iter(originals.values())))
+    source_ids = ids_of(sources or [None] * n_sounds, "cpu")
+    left_out = (source_ids[rows, None] == source_ids) & (source_ids[rows, None] >= 0)
+    left_out[torch.arange(len(rows)), rows] = False
+    result = {name: {kind: {} for kind in strengths} for name in encoders}
+    ways = [(kind, strength) for kind, values in strengths.items() for strength in values]
+    for kind, strength in tqdm(ways, desc="Deforming", disable=not progress):
+        generator = torch.Generator().manual_seed(seed)
+        frames = [front_end(deform(wav, kind, strength, generator)[None]) for wav in wavs]
+        for name, encoder in encoders.items():
+            queries = torch.cat([encoder(each)[:, 0] for each in frames]).cpu()
+            scores = (queries @ originals[name].cpu().T).masked_fill(left_out, -torch.inf)
+            result[name][kind][strength] = float((scores.argmax(1) == rows).float().mean())
     return result

@@ -146,13 +146,14 @@ class SoundLibrary:
         """AudioEncoder: the one the library was made with; loaded when it is first needed."""
         if self._encoder is None:
             from cochlea_sb.experiment import check_known_parts
-            from cochlea_sb.inference import AudioEncoder
+            from cochlea_sb.inference import SHIPPED, AudioEncoder
 
             if self.identity["source"] is None:
                 raise ValueError(f"'{self.store.folder}' does not say where its encoder is: open it with the encoder.")
             try:
                 # Whoever made the library chose this model, not whoever opens it: it may build known parts only.
-                check_known_parts(self.identity["source"])
+                if self.identity["source"] != SHIPPED:
+                    check_known_parts(self.identity["source"])
                 found = AudioEncoder.from_hparams(self.identity["source"], run_opts=self._run_opts)
             except ValueError as error:
                 raise ValueError(
