@@ -32,7 +32,7 @@ class ConvEncoder(WindowEncoder):
     """
 
     def __init__(
-        self, silence, n_mels=64, channels=(32, 64, 128, 256), embedding_size=128, hop_frames=48, range_db=40.0
+        self, silence, n_mels=64, channels=(32, 64, 128, 256), embedding_size=128, hop_frames=48, range_db=50.0
     ):
         super().__init__(silence, hop_frames, range_db)
         self.embedding_size = embedding_size

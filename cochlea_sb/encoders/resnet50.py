@@ -33,7 +33,7 @@ class ResNet50(WindowEncoder):
     torch.Size([2, 1, 128])
     """
 
-    def __init__(self, silence, n_mels=64, embedding_size=128, hop_frames=48, range_db=40.0):
+    def __init__(self, silence, n_mels=64, embedding_size=128, hop_frames=48, range_db=50.0):
         try:
             from torchvision.models import resnet50
         except ImportError as error:

@@ -30,7 +30,7 @@ class WindowEncoder(nn.Module):
         How far below a window's loudest energy ``levelled`` puts a floor.
     """
 
-    def __init__(self, silence, hop_frames=WINDOW_FRAMES // 2, range_db=40.0):
+    def __init__(self, silence, hop_frames=WINDOW_FRAMES // 2, range_db=50.0):
         super().__init__()
         self.silence, self.hop_frames, self.range_db = silence, hop_frames, range_db
 

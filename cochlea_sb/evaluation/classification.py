@@ -48,9 +48,9 @@ def classify(train, train_labels, test, test_labels, *, hidden_size=None, seed=0
         axes = np.linalg.svd(train, full_matrices=False)[2].T
         train, test = train @ axes, test @ axes
     if hidden_size is None:
-        classifier = LogisticRegression(C=0.1, max_iter=1000)
+        classifier = LogisticRegression(C=0.1, max_iter=300)
     else:
-        classifier = MLPClassifier((hidden_size,), solver="lbfgs", alpha=1.0, max_iter=1000, random_state=seed)
+        classifier = MLPClassifier((hidden_size,), solver="lbfgs", alpha=1.0, max_iter=200, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # after so many iterations a fit is good enough
         scores = classifier.fit(train, train_labels).predict_proba(test)
