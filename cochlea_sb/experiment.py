@@ -18,15 +18,9 @@ MODEL_KEYS = ("sample_rate", "compute_features", "mean_var_norm", "embedding_mod
 # The keys of a yaml that say which corpus: arguments of `cochlea_sb.data.corpus.load_corpus`.
 CORPUS_KEYS = ("data_folder", "dataset", "config", "split", "folder_labels", "num_proc", "sounds_per_class")
 # The keys that may differ when a run goes on.
-MAY_CHANGE = {
-    "number_of_epochs",
-    "lr_schedule",
-    "epoch_counter",
-    "num_proc",
-    "ckpt_interval_minutes",
-    "evaluate_all",
-    "robustness",
-}
+MAY_CHANGE = {"number_of_epochs", "lr_schedule", "epoch_counter", "num_proc", "ckpt_interval_minutes"}
+# What only recipes/evaluate.py reads.
+MAY_CHANGE |= {"evaluate_all", "robustness", "few_labels", "model"}
 # Where the run lies, and what holds its paths: a folder that was moved, or is spelt otherwise, is the same run.
 MAY_CHANGE |= {"output_folder", "save_folder", "train_log", "train_logger", "checkpointer"}
 # The tags of the yaml of a model that a library may name.

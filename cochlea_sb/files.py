@@ -19,9 +19,12 @@ def whole_file(path):
     'all of it'
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    yield partial
-    os.replace(partial, path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_text(path, text):

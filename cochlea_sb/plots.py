@@ -1,5 +1,8 @@
 """Pictures of a training run. Matplotlib is optional: without it, `ValueError` names the extra."""
 
+import logging
+from contextlib import contextmanager
+
 import torch
 
 from cochlea_sb.files import whole_file
@@ -17,6 +20,15 @@ def new_figure(width=7.0, height=4.5, columns=None):
     return figure, figure.subplots() if columns is None else list(figure.subplots(1, columns, squeeze=False)[0])
 
 
+@contextmanager
+def pictures_where_possible():
+    """Without matplotlib, the block ends where it would draw, with a warning that names the extra."""
+    try:
+        yield
+    except ValueError as no_matplotlib:
+        logging.getLogger(__name__).warning(str(no_matplotlib))
+
+
 def save_figure(figure, path):
     """Write a PNG, whole or not at all."""
     with whole_file(path) as partial:
@@ -29,7 +41,7 @@ def loss_curve(history, path):
     Arguments
     ---------
     history : list of dict
-        One for each epoch: ``epoch``, ``train loss``, and any of ``valid loss``, ``recall@1``, ``mAP``.
+        One for each epoch: ``epoch``, ``train loss``, and any of ``valid loss``, ``recall@1``, ``mAP``, ``accuracy``.
     path : str or Path
         PNG to write.
     """
@@ -37,13 +49,14 @@ def loss_curve(history, path):
     epochs = [row["epoch"] for row in history]
     right = axes.twinx()
     styles = {"train loss": ("C0", "-"), "valid loss": ("C0", "--"), "recall@1": ("C1", "-"), "mAP": ("C2", "-")}
+    styles |= {"accuracy": ("C3", "-")}
     for name, (colour, dash) in styles.items():
         if any(name in row for row in history):
             values = [row.get(name, float("nan")) for row in history]
             (axes if "loss" in name else right).plot(epochs, values, dash, color=colour, marker=".", label=name)
     axes.set(xlabel="epoch", ylabel="loss", title="Training")
     axes.set_ylim(bottom=0)
-    right.set(ylabel="recall@1, mAP", ylim=(0, 1))
+    right.set(ylabel="recall@1, mAP, accuracy", ylim=(0, 1))
     handles = [line for side in (axes, right) for line in side.get_lines()]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -137,7 +150,7 @@ def recipe_bars(figures, path):
     """
     figure, axes = new_figure(7.0, 0.4 * len(figures) + 1.2)
     names = list(figures)[::-1]
-    widths = [figures[name][1] for name in names]
+    widths = [figures[name][1] or 0 for name in names]
     axes.barh(names, [figures[name][0] for name in names], xerr=widths, color="C0", alpha=0.8)
     axes.set(xlabel="query-by-example mAP (mean and 95 % interval)", xlim=(0, 1))
     save_figure(figure, path)

@@ -32,7 +32,7 @@ READ_BACK_STEPS = 20  # how often the loss travels from a GPU to the progress ba
 
 
 class EmbeddingBrain(sb.Brain):
-    """Trains ``modules["embedding_model"]`` on `Pairs` batches with triplets of what ``modules["head"]`` makes of it.
+    """Trains ``modules["embedding_model"]`` on `Pairs` batches by what ``modules["head"]`` makes of it.
 
     The hyperparameters name the parts: ``deformation``, ``deform_anchors`` (or only the positives), ``distance`` (see
     `cochlea_sb.mining`), ``loss``, ``lr_schedule`` (a torch scheduler but for its optimizer), ``compute_features``,
@@ -75,7 +75,8 @@ class EmbeddingBrain(sb.Brain):
         if not (self.distributed_launch and self.device_type == "cpu"):
             return super()._wrap_distributed()
         for name, module in self.modules.items():
-            self.modules[name] = torch.nn.parallel.DistributedDataParallel(module)
+            if any(parameter.requires_grad for parameter in module.parameters()):
+                self.modules[name] = torch.nn.parallel.DistributedDataParallel(module)
 
     def compute_forward(self, batch, stage):
         """Embed both crops of each pair, deformed.
@@ -92,7 +93,11 @@ class EmbeddingBrain(sb.Brain):
         """
         frames, parents = self.deform(batch, stage)
         embeddings = self.modules.embedding_model(frames[:, :WINDOW_FRAMES])[:, 0]
-        return embeddings, self.modules.head(embeddings).float(), parents
+        return embeddings, self.project(embeddings), parents
+
+    def project(self, embeddings):
+        """What the head makes of embeddings [n, D]: [n, D'], float32."""
+        return self.modules.head(embeddings).float()
 
     @torch.no_grad()
     def deform(self, batch, stage):
@@ -235,19 +240,18 @@ class EmbeddingBrain(sb.Brain):
             self.export(raw_encoder(self.modules.embedding_model))
         folder = Path(self.hparams.output_folder)
         write_text(folder / "history.json", json.dumps(self.history.rows, indent=1) + "\n")
-        try:
+        with plots.pictures_where_possible():
             plots.loss_curve(self.history.rows, folder / "loss.png")
             if self.validates:
                 plots.embedding_map(self.embeddings, self.labels, folder / "embedding_map.png")
-        except ValueError as no_matplotlib:
-            sb.utils.logger.get_logger(__name__).warning(str(no_matplotlib))
 
 
 class ClassifierBrain(EmbeddingBrain):
     """Trains the encoder with labels: ``modules["head"]`` gives a logit for each class, the loss is cross-entropy.
 
     The reference that a training without labels is held against. Groups are labels; validation adds the classifier's
-    own ``accuracy`` on the held-out sounds.
+    own ``accuracy`` on the held-out sounds. What the head sees is scaled to components of about 1: logits of unit
+    vectors would stay too small for a softmax.
     """
 
     def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
@@ -267,11 +271,15 @@ class ClassifierBrain(EmbeddingBrain):
             self.seen.append((embeddings, batch.groups))
         return F.cross_entropy(logits, parents[:, 0])
 
+    def project(self, embeddings):
+        """Logits [n, classes] of embeddings [n, D]."""
+        return super().project(embeddings * embeddings.shape[1] ** 0.5)
+
     @torch.no_grad()
     def measure(self):
         """As `EmbeddingBrain.measure`, with ``accuracy``."""
         result = super().measure()
-        guesses = raw_encoder(self.modules.head)(self.embeddings.to(self.device)).argmax(1).cpu()
+        guesses = self.project(self.embeddings.to(self.device)).argmax(1).cpu()
         return result | {"accuracy": float((guesses == self.valid_groups).float().mean())}
 
 

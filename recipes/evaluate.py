@@ -40,7 +40,10 @@ def main(argv):
         raise ValueError("These sounds have no labels, so nothing can be measured: add a column 'label'.")
 
     # Whoever measures on all sounds has none left to train a classifier on.
-    report = evaluate(encoder, frames, list(rows), [] if hparams["evaluate_all"] else train_rows, seed=hparams["seed"])
+    train_rows = [] if hparams["evaluate_all"] else train_rows
+    report = evaluate(
+        encoder, frames, list(rows), train_rows, counts=tuple(hparams["few_labels"]), seed=hparams["seed"]
+    )
     kind = "all" if hparams["evaluate_all"] else "held-out"
     where = hparams["data_folder"] or hparams["dataset"] or "the synthetic library"
     description = f"{model}: query by example among {len(rows)} {kind} sounds of {where}, own source left out."

@@ -24,11 +24,14 @@ from cochlea_sb.deformations import (
     Composition,
     Equalization,
     FrequencyResize,
+    Gain,
     GaussianNoise,
     Mixture,
     OneKindPerBatch,
     OneKindPerExample,
     PitchShift,
+    SpectralNoise,
+    TemporalProximity,
     TimeStretch,
     Translation,
     uniform,
@@ -119,6 +122,25 @@ def gaussian_noise(wav, deformation, pick, scene):
     return f"gaussian_noise_{snr_db:.0f}_dB", add_noise(wav, snr_db, torch.Generator().manual_seed(seed))
 
 
+def gain(wav, deformation, pick, scene):
+    gain_db = pick(-deformation.max_db, deformation.max_db)
+    return f"gain_{gain_db:+.0f}_dB", wav * 10 ** (gain_db / 20)
+
+
+def spectral_noise(wav, deformation, pick, scene):
+    window = torch.hann_window(scene.features.window)
+    size = {"n_fft": scene.features.window, "hop_length": scene.features.window // 4, "window": window}
+    padded = torch.nn.functional.pad(wav, (0, max(0, scene.features.window - len(wav))))
+    spectrum = torch.stft(padded, **size, return_complex=True)
+    factor = 1 + (deformation.spread * torch.randn(spectrum.shape, generator=scene.generator)).abs()
+    deformed = torch.istft(spectrum * factor.sqrt(), **size, length=len(padded))[: len(wav)]
+    return f"spectral_noise_{deformation.spread:.2g}", deformed
+
+
+def temporal_proximity(wav, deformation, pick, scene):
+    return "as_it_is", wav
+
+
 KINDS = {
     TimeStretch: time_stretch,
     PitchShift: pitch_shift,
@@ -127,6 +149,9 @@ KINDS = {
     Equalization: equalization,
     Mixture: mixture,
     GaussianNoise: gaussian_noise,
+    Gain: gain,
+    SpectralNoise: spectral_noise,
+    TemporalProximity: temporal_proximity,
 }
 
 

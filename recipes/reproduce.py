@@ -4,11 +4,13 @@
     python recipes/reproduce.py esc10 --output_folder results/paper
     python recipes/reproduce.py esc10 --recipes joint cnn --folds 4 5 --seeds 1 --jobs 2 --number_of_epochs 10
 
-The corpus is a labelled folder with a column `fold` (see the README). What this command does not know goes to
-recipes/train.py. A run leaves results/paper/RECIPE/foldF-seedS; the tables are table.md, table.json and three pictures.
+The corpus is a labelled folder with a column `fold` (see the README); it comes first. What this command does not know
+goes to recipes/train.py and recipes/evaluate.py. A run leaves results/paper/RECIPE/foldF-seedS; the tables are
+table.md, table.json and three pictures.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from tqdm import tqdm
 
 from cochlea_sb.cli import run
 from cochlea_sb.evaluation.paper_table import markdown, summarise, write_tables
+from cochlea_sb.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ["noise", "translation", "mixture", "proximity", "joint", "zounds", "cochlea", "cnn"]
@@ -26,33 +29,32 @@ SUPERVISED = ["supervised", "supervised_triplets"]
 ROBUST = ["joint", "cnn"]  # whose robustness is measured, too: it takes longer than all the rest of an evaluation
 
 
-def commands(recipe, count, fold, seed, arguments, train_arguments):
+def commands(recipe, count, fold, seed, arguments, options):
     """The folder of a run and the commands that fill it."""
     name = recipe if count is None else f"{recipe}-{count}-labels"
     folder = Path(arguments.output_folder, name, f"fold{fold}-seed{seed}").resolve()
     common = [f"hparams/{recipe}.yaml", "--data_folder", str(Path(arguments.data_folder).expanduser().resolve())]
-    common += ["--output_folder", str(folder), "--valid_folds", f"[{fold}]", "--seed", str(seed)]
+    common += ["--output_folder", str(folder), "--seed", str(seed)]
+    common += ["--valid_folds", f"[{fold}]", "--valid_share", "0"]  # a fold that the corpus lacks is no other's share
     if count is not None:
-        common += ["--labels_per_class", str(count)]
-    if arguments.device:
-        common += ["--device", arguments.device]
-    scripts = [["recipes/train.py", *common, *train_arguments]]
-    if count is None:
-        robust = recipe in ROBUST and seed == arguments.seeds[0]
-        scripts.append(["recipes/evaluate.py", *common, "--robustness", str(robust)])
-    return folder, scripts
+        return folder, [["recipes/train.py", *common, *options, "--labels_per_class", str(count)]]
+    robust = recipe in ROBUST and seed == arguments.seeds[0]
+    measured = ["--robustness", str(robust), "--few_labels", str(arguments.few)]
+    return folder, [["recipes/train.py", *common, *options], ["recipes/evaluate.py", *common, *options, *measured]]
 
 
 def carry_out(folder, scripts, threads):
-    """Run the commands of one run, unless it is done; what they say goes to run.log.
+    """Run the commands of one run, unless just these are done; what they say goes to run.log.
 
     Returns
     -------
     bool
         Whether it ended well.
     """
-    if (folder / "done").is_file():
+    done, what = folder / "done", json.dumps(scripts, indent=1)
+    if done.is_file() and done.read_text(encoding="utf-8") == what:
         return True
+    done.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "run.log", "w", encoding="utf-8") as log:
         for script in scripts:
@@ -60,12 +62,12 @@ def carry_out(folder, scripts, threads):
             command = [sys.executable, *script]
             if subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT).returncode:
                 return False
-    (folder / "done").touch()
+    write_text(done, what)
     return True
 
 
 def main(argv):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("data_folder", help="labelled folder with folds")
     parser.add_argument("--output_folder", default="results/paper")
     parser.add_argument("--recipes", nargs="+", default=RECIPES + SUPERVISED, help="yamls of hparams/, without .yaml")
@@ -73,8 +75,12 @@ def main(argv):
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--few", nargs="*", type=int, default=[1, 2, 5, 10, 20], help="labels of each class")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--device")
-    arguments, train_arguments = parser.parse_known_args(argv)
+    arguments, options = parser.parse_known_args(argv)
+    if arguments.jobs < 1 or not os.path.isdir(os.path.expanduser(arguments.data_folder)):
+        raise ValueError(
+            f"'{arguments.data_folder}' with --jobs {arguments.jobs}: expected a folder as the first argument, and at "
+            "least one job."
+        )
     for recipe in arguments.recipes:
         if not (ROOT / "hparams" / f"{recipe}.yaml").is_file():
             raise ValueError(f"There is no recipe '{recipe}': expected some of {', '.join(RECIPES + SUPERVISED)}.")
@@ -84,7 +90,7 @@ def main(argv):
         kinds += [("supervised", count) for count in arguments.few]
     # Seed by seed and fold by fold, so that an early table already holds every recipe.
     runs = [
-        commands(recipe, count, fold, seed, arguments, train_arguments)
+        commands(recipe, count, fold, seed, arguments, options)
         for seed in arguments.seeds
         for fold in arguments.folds
         for recipe, count in kinds
@@ -97,18 +103,25 @@ def main(argv):
             for future in tqdm(as_completed(waiting), total=len(waiting), desc="Runs", unit="run"):
                 if not future.result():
                     failed.append(waiting[future])
-        except KeyboardInterrupt:
+        except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
+    if failed:
+        print(
+            f"{len(failed)} runs failed; what the first said is in {failed[0]}/run.log. Run again to retry.",
+            file=sys.stderr,
+        )
     few = arguments.few if "supervised" in arguments.recipes else []
-    summary = summarise(arguments.output_folder, arguments.recipes, few=few)
+    summary = summarise(arguments.output_folder, arguments.recipes, arguments.folds, arguments.seeds, few=few)
     description = (
-        f"Query by example and classification on {arguments.data_folder}, folds {arguments.folds}, seeds "
-        f"{arguments.seeds}: means over the runs with 95 % intervals."
+        f"Query by example and classification on {arguments.data_folder}, folds {summary['folds']}, seeds "
+        f"{arguments.seeds}: means over the folds with 95 % intervals."
     )
     write_tables(summary, arguments.output_folder, description)
     print(f"\n{description}\n\n{markdown(summary)}\n")
+    if failed:
+        raise ValueError(f"The table lacks {len(failed)} runs that failed, such as {failed[0]}.")
     if failed:
         raise ValueError(
             f"{len(failed)} runs failed; what the first said is in {failed[0]}/run.log; run again to retry."

@@ -93,7 +93,9 @@ def main(argv):
     device = run_opts.device or sb.utils.distributed.infer_device()
     train_rows, held_out_rows = hold_out(frames, hparams["valid_folds"], hparams["valid_share"])
     if hparams["labels_per_class"] is not None:
-        labels = column(frames, "label") or [None] * len(frames)
+        labels = column(frames, "label")
+        if labels is None:
+            raise ValueError("labels_per_class is given and these sounds have no labels: add a column 'label'.")
         few = few_of_each([labels[row] for row in train_rows], hparams["labels_per_class"], hparams["seed"])
         train_rows = [train_rows[row] for row in few]
     (train_rows, groups), (held_out_rows, held_out_groups) = (
@@ -105,7 +107,8 @@ def main(argv):
         frames.select(train_rows), groups, batch_size, hparams["steps_per_epoch"], hparams, device
     )
     valid_loader = None
-    if held_out_rows:
+    # One sound, or sounds of one group, are no test of telling them apart.
+    if len(held_out_rows) > 1 and (held_out_groups is None or held_out_groups[0] != held_out_groups[-1]):
         batch_size = min(batch_size, len(held_out))
         valid_loader = make_loader(
             held_out, held_out_groups, batch_size, -(-len(held_out) // batch_size), hparams, device

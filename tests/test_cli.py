@@ -128,6 +128,8 @@ def test_where_no_model_is_named_it_is_the_one_that_comes_with_the_package(cochl
     monkeypatch.chdir(tmp_path)
     status, out, _ = cochlea("index", folder, "--library", "a.library", "--quiet")
     assert status == 0 and "8 sounds" in out
+    library = SoundLibrary.open("a.library")
+    assert library.identity["source"] == "cochlea_sb:pretrained"
     status, out, err = cochlea("search", "a.library", folder / "tone" / "0.wav", "--json", "-k", 3)
     assert status == 0, err
     assert "tone" in json.loads(out)[0]["path"]

@@ -51,7 +51,7 @@ def test_more_labels_help():
 
 def test_one_class_can_not_be_classified():
     train, _ = clusters(2)
-    with pytest.raises(ValueError, match="have one label or none"):
+    with pytest.raises(ValueError, match="to train on have 1 labels"):
         classify(train, ["dog"] * len(train), train, ["dog"] * len(train))
 
 
@@ -131,6 +131,7 @@ def runs(tmp_path):
         folder = tmp_path / recipe / f"fold{fold}-seed{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(json.dumps(content))
+        (folder / "done").touch()
 
     for fold in (1, 2):
         for seed in (1, 2):
@@ -142,7 +143,9 @@ def runs(tmp_path):
 
 
 def test_the_table_says_what_is_recovered_of_the_best_supervised(runs):
-    summary = paper_table.summarise(runs, ["joint", "absent", "supervised", "supervised_triplets"], few=[2])
+    summary = paper_table.summarise(
+        runs, ["joint", "absent", "supervised", "supervised_triplets"], [1, 2], [1, 2], few=[2]
+    )
     rows = summary["recipes"]
     assert list(rows) == ["log-mel", "joint", "supervised", "supervised_triplets"]
     assert rows["joint"]["mAP"][0] == pytest.approx(0.65) and rows["joint"]["runs"] == 4
@@ -155,15 +158,31 @@ def test_the_table_says_what_is_recovered_of_the_best_supervised(runs):
 
 
 def test_the_tables_are_written_and_readable(runs):
-    summary = paper_table.summarise(runs, ["joint", "supervised"], few=[2])
+    summary = paper_table.summarise(runs, ["joint", "supervised"], [1, 2], [1, 2], few=[2])
     paper_table.write_tables(summary, runs, "What was measured.")
     text = (runs / "table.md").read_text()
-    assert "| joint | 0.650 ± 0.092 |" in text and "62% (50% to 75%)" in text
-    assert json.loads((runs / "table.json").read_text())["recipes"]["log-mel"]["runs"] == 2
+    assert "| joint | 0.650 ± 0.635 |" in text and "62% (50% to 75%)" in text
+    assert json.loads((runs / "table.json").read_text())["recipes"]["log-mel"]["runs"] == 6
     for name in ("retrieval", "few_labels", "robustness"):
         assert (runs / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_only_finished_runs_of_the_folds_that_all_recipes_have_count(runs):
+    (runs / "joint" / "fold2-seed2" / "done").unlink()
+    summary = paper_table.summarise(runs, ["joint", "supervised"], [1, 2, 3], [1, 2], few=[2])
+    assert summary["folds"] == [1, 2] and summary["recipes"]["joint"]["runs"] == 3
+    (runs / "supervised" / "fold2-seed1" / "done").unlink()
+    summary = paper_table.summarise(runs, ["joint", "supervised"], [1, 2], [1, 2], few=[2])
+    assert summary["folds"] == [1] and summary["recipes"]["joint"]["mAP"] == (pytest.approx(0.6), None)
+    assert summary["recipes"]["joint"]["recovered, retrieval"] == (pytest.approx(0.5), None, None)
+    paper_table.write_tables(summary, runs, "One fold.")
+    assert "| joint | 0.600 |" in (runs / "table.md").read_text() and "NaN" not in (runs / "table.json").read_text()
+
+
+def test_nothing_is_recovered_where_supervision_does_not_help():
+    assert paper_table.recovered([0.6, 0.5], [0.4, 0.4], [0.3, 0.3]) == (None, None, None)
+
+
 def test_no_runs_are_one_sentence(tmp_path):
-    with pytest.raises(ValueError, match="holds no evaluated run"):
-        paper_table.summarise(Path(tmp_path), ["joint"])
+    with pytest.raises(ValueError, match="holds no fold that all recipes have finished"):
+        paper_table.summarise(Path(tmp_path), ["joint"], [1], [1])

@@ -124,17 +124,20 @@ def test_training_with_labels(library, tmp_path):
 
 def test_the_table_of_many_runs_goes_on_where_it_was(library, tmp_path):
     arguments = [library, "--output_folder", tmp_path, "--recipes", "noise", "supervised", "--folds", 5, "--seeds", 1]
-    arguments += ["--few", 2, "--jobs", 2, *SMALL, "--number_of_classes", 25]
+    arguments += ["--few", 3, "--jobs", 2, *SMALL]
     _, err = finish(script("reproduce", *arguments), status=2)
-    assert "1 runs failed" in err  # the paper's recipe knows no classes
-    assert "noise.yaml' has no key 'number_of_classes'" in (tmp_path / "noise" / "fold5-seed1" / "run.log").read_text()
-    done = tmp_path / "supervised" / "fold5-seed1" / "evaluation.json"
+    log = (tmp_path / "supervised" / "fold5-seed1" / "run.log").read_text()
+    assert "add --number_of_classes 25" in log and "2 runs failed" in err
+    done = tmp_path / "noise" / "fold5-seed1" / "evaluation.json"
     before = done.stat().st_mtime_ns
-    out, _ = finish(script("reproduce", *arguments[: -len(SMALL) - 2], *SMALL))
+    finish(script("reproduce", *arguments[:3], "--recipes", "noise", *arguments[6:]))
     assert done.stat().st_mtime_ns == before
+    out, _ = finish(script("reproduce", *arguments, "--number_of_classes", 25))
     assert "| noise | 0." in out and "| supervised network | 0." in out
     table = json.loads((tmp_path / "table.json").read_text())
-    assert table["recipes"]["supervised"]["runs"] == 1 and table["recipes"]["noise"]["runs"] == 1
+    assert table["recipes"]["supervised"]["runs"] == 1 and table["folds"] == [5]
+    _, err = finish(script("reproduce", *arguments[:3], "--recipes", "noise", "--folds", 7, *arguments[8:]), status=2)
+    assert "no fold that all recipes have finished" in err
 
 
 def test_search_finds_the_query_itself_and_the_demo_leaves_its_source_out(results, library):

@@ -91,11 +91,9 @@ class PairBatches(torch.utils.data.Dataset):
         if len(ids) != len(bank) or (ids.diff() < 0).any():
             raise ValueError(f"groups has {len(ids)} numbers for {len(bank)} sounds: expected one for each, ascending.")
         if len(bank) < 2:
-            raise ValueError(
-                "The corpus holds one sound: triplets need negatives from other sounds; add at least one more file."
-            )
+            raise ValueError("The corpus holds one sound: it can't be told from others; add at least one more file.")
         if ids[0] == ids[-1]:
-            raise ValueError(f"All {len(bank)} sounds share one label or source: triplets need negatives of another.")
+            raise ValueError(f"All {len(bank)} sounds share one label or source: a batch needs others.")
         if batch_size < 2 or (groups is None and batch_size > len(bank)):
             raise ValueError(
                 f"batch_size is {batch_size} and the corpus has {len(bank)} sounds to train on: expected 2 to "
@@ -106,7 +104,7 @@ class PairBatches(torch.utils.data.Dataset):
         self.device = torch.device(device) if device else bank.device
         self.hop = window_frames // 2
         self.reach = round(neighbour_seconds / hop_seconds / self.hop)  # in windows
-        self.n_same = batch_size if neighbour_seconds == 0 else round((1 - neighbour_share) * batch_size)
+        self.n_same = batch_size - (int(neighbour_share * batch_size) if neighbour_seconds else 0)
         self.epoch = 0
         self.window_sounds, self.window_starts = bank.windows(window_frames, self.hop)
         counts = torch.bincount(self.window_sounds, minlength=len(bank))
@@ -148,7 +146,7 @@ class PairBatches(torch.utils.data.Dataset):
         return Pairs(*(tensor.to(self.device, non_blocking=True) for tensor in batch), deform_seed)
 
     def draw_windows(self, generator):
-        """Two windows of one sound for each pair, by inverting the cumulative weights; see `PairBatches`.
+        """Two windows of one sound, or of one group, for each pair, by inverting the cumulative weights.
 
         Returns
         -------

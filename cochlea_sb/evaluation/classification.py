@@ -31,7 +31,7 @@ def classify(train, train_labels, test, test_labels, *, hidden_size=None, seed=0
     Raises
     ------
     ValueError
-        If scikit-learn is missing, or there is only one class to train on.
+        If scikit-learn is missing, or there is only one class to train on, or none of them to test.
     """
     try:
         from sklearn.exceptions import ConvergenceWarning
@@ -40,8 +40,11 @@ def classify(train, train_labels, test, test_labels, *, hidden_size=None, seed=0
         from sklearn.neural_network import MLPClassifier
     except ImportError as error:
         raise ValueError("Classification needs scikit-learn: pip install 'cochlea_sb[evaluate]'.") from error
-    if len(set(train_labels)) < 2:
-        raise ValueError("The sounds to train on have one label or none: classification needs at least two.")
+    if len(set(train_labels)) < 2 or not set(train_labels) & set(test_labels):
+        raise ValueError(
+            f"The sounds to train on have {len(set(train_labels))} labels, of which the sounds to test have "
+            f"{len(set(train_labels) & set(test_labels))}: expected at least two, and one in common."
+        )
     # Unit vectors as they are would be tiny numbers to a regulariser made for numbers of about 1.
     train, test = (np.asarray(vectors, dtype=np.float32) * vectors.shape[1] ** 0.5 for vectors in (train, test))
     if train.shape[1] > len(train):  # rotated into the span of the training sounds: the same to a linear classifier

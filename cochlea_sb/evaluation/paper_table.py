@@ -1,9 +1,10 @@
 """The paper's tables out of many runs: means and intervals over folds and seeds, and what share is recovered.
 
-Axes: R runs of a recipe, F folds.
+Seeds of a fold are measured on the same sounds: they are averaged first, and intervals are over the F folds.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy import stats
 
 from cochlea_sb.evaluation.report import table
 from cochlea_sb.files import write_text
-from cochlea_sb.plots import few_labels_curve, recipe_bars, robustness_curves
+from cochlea_sb.plots import few_labels_curve, pictures_where_possible, recipe_bars, robustness_curves
 
 FIGURES = {
     "mAP": lambda report, row: report["retrieval"][row]["mAP"],
@@ -23,33 +24,39 @@ FIGURES = {
 RECOVERED = {"mAP": "recovered, retrieval", "accuracy": "recovered, classification"}
 
 
-def read_runs(folder, recipe):
-    """What `recipes/evaluate.py` left of a recipe's runs.
+def read_runs(folder, recipe, folds, seeds, name="evaluation.json"):
+    """What the finished runs of a recipe left.
 
     Arguments
     ---------
     folder : str or Path
-        With ``recipe/fold1-seed1/evaluation.json`` and so on.
+        With ``recipe/fold1-seed1`` and so on, each with a file ``done`` once it is.
     recipe : str
+    folds, seeds : list of int
+    name : str
+        Of the file.
 
     Returns
     -------
     dict
-        Report by (fold, seed).
+        Its content by (fold, seed).
     """
     runs = {}
-    for file in sorted(Path(folder, recipe).glob("fold*-seed*/evaluation.json")):
-        fold, seed = file.parent.name.removeprefix("fold").split("-seed")
-        runs[int(fold), int(seed)] = json.loads(file.read_text(encoding="utf-8"))
+    for fold in folds:
+        for seed in seeds:
+            run = Path(folder, recipe, f"fold{fold}-seed{seed}")
+            if (run / "done").is_file():
+                runs[fold, seed] = json.loads((run / name).read_text(encoding="utf-8"))
     return runs
 
 
 def mean_and_interval(values):
-    """Mean and the half-width of its 95 % confidence interval (Student's t); NaN for one value.
+    """Mean and the half-width of its 95 % confidence interval (Student's t); None for one value.
 
     Arguments
     ---------
-    values : array_like [R]
+    values : array_like
+        Independent ones: of folds, not of seeds, which are measured on the same sounds.
 
     Returns
     -------
@@ -63,7 +70,7 @@ def mean_and_interval(values):
     """
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
-        return float(values.mean()), float("nan")
+        return float(values.mean()), None
     return float(values.mean()), float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
@@ -79,7 +86,8 @@ def recovered(ours, baseline, supervised, *, draws=10_000, seed=0):
 
     Returns
     -------
-    share, low, high : float
+    share, low, high : float or None
+        All None where supervision does not beat the baseline, the bounds also where there is one fold.
 
     Example
     -------
@@ -91,28 +99,47 @@ def recovered(ours, baseline, supervised, *, draws=10_000, seed=0):
 
     def share(folds):
         ours, baseline, supervised = figures[:, folds].mean(-1)
-        return (ours - baseline) / (supervised - baseline)
+        return (ours - baseline) / np.where(supervised > baseline, supervised - baseline, np.nan)
 
-    n = figures.shape[1]
-    shares = share(np.random.default_rng(seed).integers(n, size=(draws, n)))
-    return float(share(np.arange(n))), *map(float, np.percentile(shares, [2.5, 97.5]))
-
-
-def by_fold(runs, figure, row="model"):
-    """A figure averaged over the seeds, by fold: dict."""
-    folds = sorted({fold for fold, _ in runs})
-    return {fold: np.mean([FIGURES[figure](runs[key], row) for key in runs if key[0] == fold]) for fold in folds}
+    n_folds = figures.shape[1]
+    whole = float(share(np.arange(n_folds)))
+    if np.isnan(whole) or n_folds < 2:
+        return (None if np.isnan(whole) else whole), None, None
+    shares = share(np.random.default_rng(seed).integers(n_folds, size=(draws, n_folds)))
+    return whole, *map(float, np.nanpercentile(shares, [2.5, 97.5]))
 
 
-def summarise(folder, recipes, supervised=("supervised", "supervised_triplets"), few=()):
-    """All figures of all recipes.
+def by_fold(runs, take):
+    """A figure, averaged over the seeds, of each fold.
+
+    Arguments
+    ---------
+    runs : dict
+        By (fold, seed).
+    take : callable
+        From a run to the figure.
+
+    Returns
+    -------
+    list of float
+        In the order of the folds.
+    """
+    return [
+        float(np.mean([take(run) for key, run in runs.items() if key[0] == fold]))
+        for fold in sorted({fold for fold, _ in runs})
+    ]
+
+
+def summarise(folder, recipes, folds, seeds, supervised=("supervised", "supervised_triplets"), few=()):
+    """All figures of all recipes, over the folds that each of them has finished.
 
     Arguments
     ---------
     folder : str or Path
         As in `read_runs`.
     recipes : list of str
-        In the order of the table.
+        In the order of the table; those without a finished run are left out.
+    folds, seeds : list of int
     supervised : tuple of str
         Recipes that use labels: the better of them, by its mean, is what the others are held against.
     few : tuple of int
@@ -121,67 +148,68 @@ def summarise(folder, recipes, supervised=("supervised", "supervised_triplets"),
     Returns
     -------
     dict
-        ``recipes``: by recipe, ``log-mel`` first, ``[mean, half_width]`` of each figure and ``[share, low, high]`` of
-        what is recovered, and ``runs``, their number; ``few labels``: accuracy by row and count.
+        ``folds``; ``recipes``: by recipe, ``log-mel`` first, ``[mean, half_width]`` of each figure,
+        ``[share, low, high]`` of what is recovered, and ``runs``, their number; ``few labels``: accuracy by row and
+        count; ``robustness``: recall@1 by recipe, kind and strength.
 
     Raises
     ------
     ValueError
-        If no run has been evaluated.
+        If no fold has been finished.
     """
-    runs = {recipe: found for recipe in recipes if (found := read_runs(folder, recipe))}
-    if not runs:
-        raise ValueError(f"'{folder}' holds no evaluated run: expected RECIPE/foldF-seedS/evaluation.json in it.")
-    # The baseline does not depend on what was trained: any run of a fold has it.
-    baseline_runs = {(fold, 0): run for found in runs.values() for (fold, _), run in found.items()}
-    rows = [("log-mel", "log-mel", baseline_runs)] + [(recipe, "model", found) for recipe, found in runs.items()]
-    result = {}
+    runs = {recipe: found for recipe in recipes if (found := read_runs(folder, recipe, folds, seeds))}
+    common = [fold for fold in folds if all(any(key[0] == fold for key in found) for found in runs.values())]
+    if not runs or not common:
+        raise ValueError(f"'{folder}' holds no fold that all recipes have finished: run the same command again.")
+    runs = {name: {key: run for key, run in found.items() if key[0] in common} for name, found in runs.items()}
+    # Every run measures the baseline, too.
+    baselines = {(key[0], (name, key[1])): run for name, found in runs.items() for key, run in found.items()}
+    rows = [("log-mel", "log-mel", baselines)] + [(name, "model", found) for name, found in runs.items()]
+
+    table = {}
     for name, row, found in rows:
-        result[name] = {
-            figure: mean_and_interval([take(run, row) for run in found.values()]) for figure, take in FIGURES.items()
+        table[name] = {
+            figure: mean_and_interval(by_fold(found, partial(take, row=row))) for figure, take in FIGURES.items()
         }
-        result[name]["runs"] = len(found)
+        table[name]["runs"] = len(found)
+    references = [name for name in supervised if name in runs]
     for figure, title in RECOVERED.items():
-        references = [name for name in supervised if name in runs]
-        if not references:
-            continue
-        reference = by_fold(runs[max(references, key=lambda name: result[name][figure][0])], figure)
-        baseline = by_fold(baseline_runs, figure, "log-mel")
-        for name, found in runs.items():
-            ours = by_fold(found, figure)
-            if name not in supervised and set(ours) <= set(reference):
-                result[name][title] = recovered(
-                    *([values[fold] for fold in ours] for values in (ours, baseline, reference))
-                )
-    summary = {"recipes": result, "few labels": {}}
-    counts = list(map(str, few))
+        if references:
+            take = FIGURES[figure]
+            best = max(references, key=lambda name: table[name][figure][0])
+            reference = by_fold(runs[best], partial(take, row="model"))
+            baseline = by_fold(baselines, partial(take, row="log-mel"))
+            for name, found in runs.items():
+                if name not in supervised:
+                    ours = by_fold(found, partial(take, row="model"))
+                    table[name][title] = recovered(ours, baseline, reference)
+
+    limited = {}
     for name, row, found in rows:
-        if counts and name not in supervised:
-            summary["few labels"][name] = {
-                count: mean_and_interval([run["few labels"][row][count]["accuracy"] for run in found.values()])
-                for count in counts
+        if few and name not in supervised:
+            limited[name] = {
+                str(count): mean_and_interval(
+                    by_fold(found, lambda run, row=row, count=count: run["few labels"][row][str(count)]["accuracy"])
+                )
+                for count in few
             }
-    networks = {count: read_histories(folder, f"supervised-{count}-labels") for count in counts}
-    if all(networks.values()) and networks:
-        summary["few labels"]["supervised network"] = {
-            count: mean_and_interval(accuracies) for count, accuracies in networks.items()
+    networks = {
+        str(count): read_runs(folder, f"supervised-{count}-labels", common, seeds, "history.json") for count in few
+    }
+    if networks and all(networks.values()):
+        limited["supervised network"] = {
+            count: mean_and_interval(by_fold(found, lambda history: history[-1]["accuracy"]))
+            for count, found in networks.items()
         }
+
     robust = {
         name: [run["robustness"] for run in found.values() if "robustness" in run] for name, found in runs.items()
     }
-    first = next((reports for reports in robust.values() if reports), None)
-    summary["robustness"] = {
-        name: mean_of([each["model"] for each in reports]) for name, reports in robust.items() if reports
-    }
-    if first:
-        summary["robustness"] = {"log-mel": mean_of([each["log-mel"] for each in first])} | summary["robustness"]
-    return summary
-
-
-def read_histories(folder, recipe):
-    """The classifier's own accuracy at the end of each run of a supervised recipe: list of float."""
-    files = sorted(Path(folder, recipe).glob("fold*-seed*/history.json"))
-    return [json.loads(file.read_text(encoding="utf-8"))[-1]["accuracy"] for file in files]
+    robust = {name: reports for name, reports in robust.items() if reports}
+    recall = {name: mean_of([report["model"] for report in reports]) for name, reports in robust.items()}
+    if robust:
+        recall = {"log-mel": mean_of([report["log-mel"] for report in next(iter(robust.values()))])} | recall
+    return {"folds": common, "recipes": table, "few labels": limited, "robustness": recall}
 
 
 def mean_of(reports):
@@ -205,37 +233,32 @@ def markdown(summary):
     str
     """
     names = [*FIGURES, *RECOVERED.values(), "runs"]
-    lines = ["| recipe | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for recipe, figures in summary["recipes"].items():
-        lines.append(f"| {recipe} | " + " | ".join(written(figures.get(name)) for name in names) + " |")
-    parts = ["\n".join(lines)]
+    cells = {
+        recipe: {name: written(figures.get(name)) for name in names} for recipe, figures in summary["recipes"].items()
+    }
+    parts = [table("recipe", cells)]
     if summary["few labels"]:
-        counts = list(next(iter(summary["few labels"].values())))
-        lines = [
-            "| accuracy with so many labels a class | " + " | ".join(counts) + " |",
-            "|---" * (len(counts) + 1) + "|",
-        ]
-        for name, by_count in summary["few labels"].items():
-            lines.append(f"| {name} | " + " | ".join(written(by_count[count]) for count in counts) + " |")
-        parts.append("\n".join(lines))
-    if summary["robustness"]:
-        for kind in next(iter(summary["robustness"].values())):
-            rows = {name: by_kind[kind] for name, by_kind in summary["robustness"].items()}
-            parts.append(table(f"recall@1, {kind}", rows))
+        cells = {
+            name: {count: written(figure) for count, figure in by_count.items()}
+            for name, by_count in summary["few labels"].items()
+        }
+        parts.append(table("accuracy with so many labels a class", cells))
+    for kind in next(iter(summary["robustness"].values()), ()):
+        cells = {name: by_kind[kind] for name, by_kind in summary["robustness"].items()}
+        parts.append(table(f"recall@1, {kind}", cells))
     return "\n\n".join(parts)
 
 
 def written(figure):
     """A cell: a mean and its half-width, a share and its interval, a number, or nothing."""
-    if figure is None:
-        return ""
     if isinstance(figure, int):
         return f"{figure}"
-    if len(figure) == 3:
-        share, low, high = figure
-        return f"{share:.0%} ({low:.0%} to {high:.0%})"
-    mean, half_width = figure
-    return f"{mean:.3f}" + (f" ± {half_width:.3f}" if np.isfinite(half_width) else "")
+    value, *spread = figure or [None]
+    if value is None:
+        return ""
+    if len(spread) == 2:
+        return f"{value:.0%}" + ("" if None in spread else f" ({spread[0]:.0%} to {spread[1]:.0%})")
+    return f"{value:.3f}" + ("" if None in spread else f" ± {spread[0]:.3f}")
 
 
 def write_tables(summary, folder, description):
@@ -251,14 +274,13 @@ def write_tables(summary, folder, description):
     folder = Path(folder)
     write_text(folder / "table.json", json.dumps(summary, indent=1) + "\n")
     write_text(folder / "table.md", f"{description}\n\n{markdown(summary)}\n")
-    recipe_bars({name: figures["mAP"] for name, figures in summary["recipes"].items()}, folder / "retrieval.png")
-    if summary["few labels"]:
-        few_labels_curve(
-            {
-                name: {count: {"accuracy": figure[0]} for count, figure in by_count.items()}
-                for name, by_count in summary["few labels"].items()
-            },
-            folder / "few_labels.png",
-        )
-    if summary["robustness"]:
-        robustness_curves(summary["robustness"], folder / "robustness.png")
+    few = {
+        name: {count: {"accuracy": figure[0]} for count, figure in by_count.items()}
+        for name, by_count in summary["few labels"].items()
+    }
+    with pictures_where_possible():
+        recipe_bars({name: figures["mAP"] for name, figures in summary["recipes"].items()}, folder / "retrieval.png")
+        if few:
+            few_labels_curve(few, folder / "few_labels.png")
+        if summary["robustness"]:
+            robustness_curves(summary["robustness"], folder / "robustness.png")

@@ -3,23 +3,28 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from cochlea_sb.audio import read_audio
 from cochlea_sb.data.corpus import column
 from cochlea_sb.data.frame_bank import FrameBank
+from cochlea_sb.encoders.log_mel import FlattenedLogMel
+from cochlea_sb.encoders.windowed import embed_bank
 from cochlea_sb.evaluation.classification import classify, classify_with_few
-from cochlea_sb.evaluation.retrieval import baseline_of, embed_all
 from cochlea_sb.evaluation.robustness import robustness
 from cochlea_sb.files import write_text
 from cochlea_sb.metrics import query_by_example
-from cochlea_sb.plots import few_labels_curve, robustness_curves
+from cochlea_sb.plots import few_labels_curve, pictures_where_possible, robustness_curves
 
 PROBES = {"logistic regression": None, "hidden layer": 128}  # units of the hidden layer
 
 
-def evaluate(encoder, frames, rows, train_rows=(), *, counts=(1, 2, 5, 10, 20), seed=0, progress=True):
+def evaluate(
+    encoder, frames, rows, train_rows=(), *, counts=(1, 2, 5, 10, 20), max_queries=500, seed=0, progress=True
+):  # fmt: skip
     """Measure a model: retrieval, classification, limited supervision, robustness.
 
     Arguments
@@ -28,11 +33,14 @@ def evaluate(encoder, frames, rows, train_rows=(), *, counts=(1, 2, 5, 10, 20), 
     frames : datasets.Dataset
         From `cochlea_sb.data.corpus.load_corpus`, with labels; with its audio where robustness is wanted.
     rows : list of int
-        Sounds to measure on: queries and what they may find; the test sounds of the classifiers.
+        Sounds to measure on: queries and what they may find; the test sounds of the classifiers; and those that are
+        deformed, whose originals are sought among all sounds.
     train_rows : list of int
         Labelled sounds that classifiers are trained on; without any, nothing is classified.
     counts : tuple of int
         Labelled sounds of each class for limited supervision.
+    max_queries : int
+        Sounds that are deformed, drawn at random where there are more.
     seed : int
     progress : bool
 
@@ -54,7 +62,7 @@ def evaluate(encoder, frames, rows, train_rows=(), *, counts=(1, 2, 5, 10, 20), 
 
     known, asked = ([row for row in some if labels[row] is not None] for some in (train_rows, rows))
     known_labels, asked_labels = ([labels[row] for row in some] for some in (known, asked))
-    if len(set(known_labels)) > 1:
+    if len(set(known_labels)) > 1 and set(known_labels) & set(asked_labels):
         report["classification"], report["few labels"] = {}, {}
         for name in tqdm(("log-mel", "model"), desc="Classifying", disable=not progress):
             split = embeddings[name][known], known_labels, embeddings[name][asked], asked_labels
@@ -64,6 +72,8 @@ def evaluate(encoder, frames, rows, train_rows=(), *, counts=(1, 2, 5, 10, 20), 
             report["few labels"][name] = classify_with_few(*split, counts, seed=seed)
 
     if "audio" in frames.column_names:
+        if len(rows) > max_queries:
+            rows = sorted(np.random.default_rng(seed).choice(rows, max_queries, replace=False).tolist())
         audio = (row["audio"] for row in frames.select(rows).select_columns("audio"))
         wavs = [torch.from_numpy(read_audio(sound, encoder.sample_rate)) for sound in audio]
         report["robustness"] = robustness(
@@ -73,9 +83,40 @@ def evaluate(encoder, frames, rows, train_rows=(), *, counts=(1, 2, 5, 10, 20), 
             rows,
             embeddings,
             sources,
+            seed=seed,
             progress=progress,
         )
     return report
+
+
+def embed_all(encoder, bank, *, seed=0):
+    """Embed the sounds with an encoder and with what it has to beat.
+
+    Arguments
+    ---------
+    encoder : WindowEncoder
+        In evaluation mode.
+    bank : FrameBank
+    seed : int
+        Of the random embeddings.
+
+    Returns
+    -------
+    dict
+        torch.Tensor [sounds, D], unit norm, on the CPU, by row of the table: ``random``, ``log-mel``, ``model``.
+    """
+    chance = torch.randn(len(bank), 128, generator=torch.Generator().manual_seed(seed))
+    return {
+        "random": F.normalize(chance, dim=1),
+        "log-mel": embed_bank(baseline_of(encoder, bank), bank).cpu(),
+        "model": embed_bank(encoder, bank).cpu(),
+    }
+
+
+def baseline_of(encoder, bank):
+    """The log-mel baseline with an encoder's hop, where the encoder is: `FlattenedLogMel`."""
+    device = next(encoder.parameters()).device
+    return FlattenedLogMel(bank.mean(), encoder.silence, encoder.hop_frames).to(device)
 
 
 def markdown(report):
@@ -112,14 +153,14 @@ def markdown(report):
 
 
 def table(corner, rows):
-    """A Markdown table of numbers.
+    """A Markdown table.
 
     Arguments
     ---------
     corner : str
         Heading of the first column.
     rows : dict of dict
-        Number by row and column; all rows have the same columns.
+        Number, or text, by row and column; all rows have the same columns.
 
     Returns
     -------
@@ -135,7 +176,8 @@ def table(corner, rows):
     names = [name for name in next(iter(rows.values())) if name != "queries"]
     lines = [f"| {corner} | " + " | ".join(map(str, names)) + " |", "|---" * (len(names) + 1) + "|"]
     for row, figures in rows.items():
-        lines.append(f"| {row} | " + " | ".join(f"{figures[name]:.3f}" for name in names) + " |")
+        cells = (figures[name] if isinstance(figures[name], str) else f"{figures[name]:.3f}" for name in names)
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -151,9 +193,10 @@ def write_report(report, folder, description):
         What was measured, one sentence.
     """
     folder = Path(folder)
-    if "few labels" in report:
-        few_labels_curve(report["few labels"], folder / "few_labels.png")
-    if "robustness" in report:
-        robustness_curves(report["robustness"], folder / "robustness.png")
     write_text(folder / "evaluation.md", f"{description}\n\n{markdown(report)}\n")
     write_text(folder / "evaluation.json", json.dumps({"description": description} | report, indent=1) + "\n")
+    with pictures_where_possible():
+        if "few labels" in report:
+            few_labels_curve(report["few labels"], folder / "few_labels.png")
+        if "robustness" in report:
+            robustness_curves(report["robustness"], folder / "robustness.png")

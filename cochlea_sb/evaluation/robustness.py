@@ -38,7 +38,8 @@ def stretch(wav, rate, n_fft=512):
     padded = F.pad(wav, (0, max(0, n_fft - len(wav))))
     spectrum = Spectrogram(n_fft, hop_length=hop, power=None)(padded)
     stretched = TimeStretch(hop, n_fft // 2 + 1, rate)(spectrum)
-    return InverseSpectrogram(n_fft, hop_length=hop)(stretched)[: max(1, round(len(wav) / rate))]
+    inverse = InverseSpectrogram(n_fft, hop_length=hop)
+    return inverse(stretched, length=max(n_fft, round(len(wav) / rate)))[: max(1, round(len(wav) / rate))]
 
 
 def deform(wav, kind, strength, generator=None):
