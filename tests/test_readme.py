@@ -16,7 +16,7 @@ from cochlea_sb.data.synthetic import write_library
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 FEW_STEPS = ["--batch_size", "16", "--number_of_epochs", "1", "--steps_per_epoch", "3"]
-FEWER = {"train.py": FEW_STEPS, "reproduce.py": ["--recipes", "noise", "--folds", "5", "--seeds", "1", *FEW_STEPS]}
+FEWER = {"train.py": FEW_STEPS, "reproduce.py": ["--recipes", "noise", "--folds", "1", "--seeds", "1", *FEW_STEPS]}
 
 
 @pytest.fixture(scope="module")

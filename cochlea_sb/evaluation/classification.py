@@ -34,10 +34,10 @@ def classify(train, train_labels, test, test_labels, *, hidden_size=None, seed=0
         If scikit-learn is missing, or there is only one class to train on, or none of them to test.
     """
     try:
-        from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
         from sklearn.metrics import average_precision_score
         from sklearn.neural_network import MLPClassifier
+        from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise ValueError("Classification needs scikit-learn: pip install 'cochlea_sb[evaluate]'.") from error
     if len(set(train_labels)) < 2 or not set(train_labels) & set(test_labels):
@@ -48,14 +48,17 @@ def classify(train, train_labels, test, test_labels, *, hidden_size=None, seed=0
     # Unit vectors as they are would be tiny numbers to a regulariser made for numbers of about 1.
     train, test = (np.asarray(vectors, dtype=np.float32) * vectors.shape[1] ** 0.5 for vectors in (train, test))
     if train.shape[1] > len(train):  # rotated into the span of the training sounds: the same to a linear classifier
-        axes = np.linalg.svd(train, full_matrices=False)[2].T
-        train, test = train @ axes, test @ axes
+        with threadpool_limits(1):
+            axes = np.linalg.svd(train, full_matrices=False)[2].T
+            train, test = train @ axes, test @ axes
     if hidden_size is None:
         classifier = LogisticRegression(C=0.1, max_iter=300)
     else:
         classifier = MLPClassifier((hidden_size,), solver="lbfgs", alpha=1.0, max_iter=200, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # after so many iterations a fit is good enough
+    # Products this small are slower by several threads. What is warned of: after so many iterations a fit is good
+    # enough, and one sound of each class is what was asked for.
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         scores = classifier.fit(train, train_labels).predict_proba(test)
     truth = np.array(test_labels)[:, None] == classifier.classes_
     asked = truth.any(0)
