@@ -64,7 +64,7 @@ class AudioEncoder(EncoderClassifier):
         """
         check_device((run_opts or {}).get("device"))
         shipped = source == SHIPPED
-        source = str(shipped_model()) if shipped else os.path.expanduser(source)
+        source = str(Path(__file__).parent / "pretrained") if shipped else os.path.expanduser(source)
         owner, slash, name = source.partition("/")
         names_hub_model = slash and name and "/" not in name and owner not in ("", ".", "..")
         if os.path.isdir(source) or os.path.isdir(owner) or not names_hub_model:
@@ -294,11 +294,6 @@ class AudioEncoder(EncoderClassifier):
             row[: len(wav)] = wav
         lens = torch.tensor([len(wav) / longest for wav in wavs])
         return self.encode_batch(padded, lens)[:, 0].cpu()
-
-
-def shipped_model():
-    """Folder of the model that comes with the package."""
-    return Path(__file__).parent / "pretrained"
 
 
 def batches_by_length(wavs, max_samples):

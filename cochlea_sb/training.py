@@ -9,7 +9,6 @@ Axes: B pairs, T frames, M mel bands, D embedding dimensions, A = 2B crops of a 
 import ctypes
 import json
 import math
-import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +23,7 @@ from torch.nn import functional as F
 from cochlea_sb import plots
 from cochlea_sb.deformations import energies_from_log_mel, log_mel_from_energies
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, embed_bank
-from cochlea_sb.files import write_text
+from cochlea_sb.files import whole_file, write_text
 from cochlea_sb.metrics import neighbour_recall, query_by_example
 from cochlea_sb.mining import disjoint
 
@@ -119,13 +118,16 @@ class EmbeddingBrain(sb.Brain):
             mixed_in += half > 1 and mixed_in >= half
             others = energies.roll(mixed_in, 0)
             clean = 0 if stage == sb.Stage.TRAIN and self.hparams.deform_anchors else half
-            energies[clean:] = self.hparams.deformation(energies[clean:], others[clean:], generator)
-            theirs = groups.roll(mixed_in, 0)
+            deformed = self.hparams.deformation(energies[clean:], others[clean:], generator)
+            frames = log_mel_from_energies(deformed, floor)
+        theirs = groups.roll(mixed_in, 0)
+        if clean:
+            frames = torch.cat([batch.anchors.float(), frames])
             theirs[:clean] = groups[:clean]
-        return log_mel_from_energies(energies, floor), torch.stack([groups, theirs], dim=1)
+        return frames, torch.stack([groups, theirs], dim=1)
 
     def compute_objectives(self, predictions, batch, stage):
-        """Apply the loss to the distances of the projections to those of all processes.
+        """The loss; in validation, what is embedded is kept to be measured.
 
         Returns
         -------
@@ -134,6 +136,10 @@ class EmbeddingBrain(sb.Brain):
         embeddings, outputs, parents = predictions
         if stage != sb.Stage.TRAIN:
             self.seen.append((embeddings, batch.groups))
+        return self.objective(outputs, parents)
+
+    def objective(self, outputs, parents):
+        """The loss of what the head made of a batch, [2 B, D'], and its parents, [2 B, 2]: scalar."""
         projections = F.normalize(outputs, dim=1)
         candidates, candidate_parents, first = gather_candidates(projections, parents)
         n = len(projections)
@@ -264,12 +270,9 @@ class ClassifierBrain(EmbeddingBrain):
             )
         super().fit(epoch_counter, train_set, valid_set, **kwargs)
 
-    def compute_objectives(self, predictions, batch, stage):
+    def objective(self, outputs, parents):
         """Cross-entropy of both crops of each pair."""
-        embeddings, logits, parents = predictions
-        if stage != sb.Stage.TRAIN:
-            self.seen.append((embeddings, batch.groups))
-        return F.cross_entropy(logits, parents[:, 0])
+        return F.cross_entropy(outputs, parents[:, 0])
 
     def project(self, embeddings):
         """Logits [n, classes] of embeddings [n, D]."""
@@ -328,9 +331,8 @@ class AtomicCheckpointer(Checkpointer):
         checkpoint = super().save_checkpoint(*args, **kwargs)
         if checkpoint is not None:
             path, meta, end_of_epoch = self._unwritten_meta
-            partial = path.with_suffix(".partial")
-            super()._save_checkpoint_metafile(partial, meta, end_of_epoch)
-            os.replace(partial, path)
+            with whole_file(path) as partial:
+                super()._save_checkpoint_metafile(partial, meta, end_of_epoch)
         ddp_barrier()  # all processes then list the same checkpoints when they delete old ones together
         return checkpoint
 

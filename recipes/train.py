@@ -26,6 +26,7 @@ from cochlea_sb.experiment import (
     parse_arguments,
     save_model,
 )
+from cochlea_sb.files import write_text
 
 
 def grouped(frames, rows, pair_by):
@@ -81,7 +82,7 @@ def main(argv):
     sb.create_experiment_directory(output_folder)
     main_process = sb.utils.distributed.if_main_process()
     if main_process:
-        (output_folder / "train.yaml").write_text(text, encoding="utf-8")
+        write_text(output_folder / "train.yaml", text)
 
     # Frames of all readable sounds; what could not be read is listed at the end.
     options = {key: hparams[key] for key in CORPUS_KEYS}

@@ -392,11 +392,13 @@ def test_the_recipe_writes_what_there_is_to_hear(tmp_path):
         "mixture_ratio_1.wav",
         "gaussian_noise_0_dB.wav",
         "gaussian_noise_60_dB.wav",
+        "gain_-20_dB.wav",
+        "gain_+20_dB.wav",
         "all_together_1.wav",
         "all_together_3.wav",
         "spectrograms.png",
     }
-    assert len(files) == 22 and len([name for name in files if name.startswith("equalization")]) == 3
+    assert len(files) == 25 and len([name for name in files if name.startswith("equalization")]) == 3
     for name in files - {"spectrograms.png"}:
         heard, rate = soundfile.read(folder / name, dtype="float32")
         assert rate == RATE and soundfile.info(folder / name).subtype == "PCM_16"

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from cochlea_sb.features import level
+from cochlea_sb.files import whole_file
 
 
 class FrameBank:
@@ -181,7 +182,6 @@ def map_rows(frames, shape):
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"bank-{frames._fingerprint}.npy"
     if not file.is_file():
-        partial = file.with_suffix(f".{os.getpid()}.partial")
-        copy_rows(frames, np.lib.format.open_memmap(partial, "w+", np.float16, shape))
-        os.replace(partial, file)
+        with whole_file(file) as partial:
+            copy_rows(frames, np.lib.format.open_memmap(partial, "w+", np.float16, shape))
     return np.load(file, mmap_mode="c")  # copy on write: torch wants writable memory, the file never changes

@@ -166,23 +166,23 @@ def summarise(folder, recipes, folds, seeds, supervised=("supervised", "supervis
     baselines = {(key[0], (name, key[1])): run for name, found in runs.items() for key, run in found.items()}
     rows = [("log-mel", "log-mel", baselines)] + [(name, "model", found) for name, found in runs.items()]
 
-    table = {}
+    figures = {}
     for name, row, found in rows:
-        table[name] = {
+        figures[name] = {
             figure: mean_and_interval(by_fold(found, partial(take, row=row))) for figure, take in FIGURES.items()
         }
-        table[name]["runs"] = len(found)
+        figures[name]["runs"] = len(found)
     references = [name for name in supervised if name in runs]
     for figure, title in RECOVERED.items():
         if references:
             take = FIGURES[figure]
-            best = max(references, key=lambda name: table[name][figure][0])
+            best = max(references, key=lambda name: figures[name][figure][0])
             reference = by_fold(runs[best], partial(take, row="model"))
             baseline = by_fold(baselines, partial(take, row="log-mel"))
             for name, found in runs.items():
                 if name not in supervised:
                     ours = by_fold(found, partial(take, row="model"))
-                    table[name][title] = recovered(ours, baseline, reference)
+                    figures[name][title] = recovered(ours, baseline, reference)
 
     limited = {}
     for name, row, found in rows:
@@ -202,14 +202,13 @@ def summarise(folder, recipes, folds, seeds, supervised=("supervised", "supervis
             for count, found in networks.items()
         }
 
-    robust = {
-        name: [run["robustness"] for run in found.values() if "robustness" in run] for name, found in runs.items()
-    }
-    robust = {name: reports for name, reports in robust.items() if reports}
-    recall = {name: mean_of([report["model"] for report in reports]) for name, reports in robust.items()}
-    if robust:
-        recall = {"log-mel": mean_of([report["log-mel"] for report in next(iter(robust.values()))])} | recall
-    return {"folds": common, "recipes": table, "few labels": limited, "robustness": recall}
+    recall = {}
+    for name, found in runs.items():
+        reports = [run["robustness"] for run in found.values() if "robustness" in run]
+        if reports:
+            recall.setdefault("log-mel", mean_of([report["log-mel"] for report in reports]))
+            recall[name] = mean_of([report["model"] for report in reports])
+    return {"folds": common, "recipes": figures, "few labels": limited, "robustness": recall}
 
 
 def mean_of(reports):

@@ -48,12 +48,16 @@ def evaluate(
     -------
     dict
         ``retrieval`` (figures of `query_by_example` by embedding), ``classification`` (figures of `classify` by
-        embedding and classifier), ``few labels`` (accuracy by embedding and count) and ``robustness`` (recall@1 by
+        embedding and classifier), ``few labels`` (the same by embedding and count) and ``robustness`` (recall@1 by
         embedding, deformation and strength), whichever could be measured.
     """
     model = encoder.mods.embedding_model
     bank = FrameBank.from_dataset(frames, encoder.mods.compute_features, encoder.device)
-    embeddings = embed_all(model, bank, seed=seed)
+    device = next(model.parameters()).device  # the bank may lie elsewhere, memory-mapped
+    baseline = FlattenedLogMel(bank.mean(), model.silence, model.hop_frames).to(device)
+    chance = torch.randn(len(bank), 128, generator=torch.Generator().manual_seed(seed))
+    embeddings = {"random": F.normalize(chance, dim=1)}
+    embeddings |= {name: embed_bank(one, bank).cpu() for name, one in (("log-mel", baseline), ("model", model))}
     labels, sources = column(frames, "label"), column(frames, "source")
     label, source = ([values[row] for row in rows] if values else None for values in (labels, sources))
     report = {
@@ -78,7 +82,7 @@ def evaluate(
         wavs = [torch.from_numpy(read_audio(sound, encoder.sample_rate)) for sound in audio]
         report["robustness"] = robustness(
             lambda wav: encoder.mods.compute_features(wav.to(encoder.device)),
-            {"log-mel": baseline_of(model, bank), "model": model},
+            {"log-mel": baseline, "model": model},
             wavs,
             rows,
             embeddings,
@@ -87,36 +91,6 @@ def evaluate(
             progress=progress,
         )
     return report
-
-
-def embed_all(encoder, bank, *, seed=0):
-    """Embed the sounds with an encoder and with what it has to beat.
-
-    Arguments
-    ---------
-    encoder : WindowEncoder
-        In evaluation mode.
-    bank : FrameBank
-    seed : int
-        Of the random embeddings.
-
-    Returns
-    -------
-    dict
-        torch.Tensor [sounds, D], unit norm, on the CPU, by row of the table: ``random``, ``log-mel``, ``model``.
-    """
-    chance = torch.randn(len(bank), 128, generator=torch.Generator().manual_seed(seed))
-    return {
-        "random": F.normalize(chance, dim=1),
-        "log-mel": embed_bank(baseline_of(encoder, bank), bank).cpu(),
-        "model": embed_bank(encoder, bank).cpu(),
-    }
-
-
-def baseline_of(encoder, bank):
-    """The log-mel baseline with an encoder's hop, where the encoder is: `FlattenedLogMel`."""
-    device = next(encoder.parameters()).device
-    return FlattenedLogMel(bank.mean(), encoder.silence, encoder.hop_frames).to(device)
 
 
 def markdown(report):
