@@ -6,8 +6,8 @@ BIN := .venv/bin
 
 demo: .venv/ready
 	$(BIN)/python recipes/train.py hparams/cnn.yaml --output_folder results/demo --number_of_epochs 5 --warm_up_steps 30
-	$(BIN)/python recipes/evaluate.py hparams/cnn.yaml --output_folder results/demo --robustness False
-	$(BIN)/python recipes/evaluate.py hparams/cnn.yaml --output_folder results/shipped --robustness False --model cochlea_sb:pretrained
+	$(BIN)/python recipes/evaluate.py hparams/cnn.yaml --output_folder results/demo --robustness []
+	$(BIN)/python recipes/evaluate.py hparams/cnn.yaml --output_folder results/shipped --robustness [] --model cochlea_sb:pretrained
 	$(BIN)/python recipes/search.py results/demo
 
 test: .venv/ready

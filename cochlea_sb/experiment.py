@@ -17,6 +17,7 @@ from cochlea_sb.files import whole_file, write_text
 MODEL_KEYS = ("sample_rate", "compute_features", "mean_var_norm", "embedding_model")
 # The keys of a yaml that say which corpus: arguments of `cochlea_sb.data.corpus.load_corpus`.
 CORPUS_KEYS = ("data_folder", "dataset", "config", "split", "folder_labels", "num_proc", "sounds_per_class")
+CORPUS_KEYS += ("label_column", "source_column")
 # The keys that may differ when a run goes on.
 MAY_CHANGE = {"number_of_epochs", "lr_schedule", "epoch_counter", "num_proc", "ckpt_interval_minutes"}
 # What only recipes/evaluate.py reads.
@@ -28,11 +29,17 @@ KNOWN_PARTS = {"!ref", "!new:speechbrain.utils.parameter_transfer.Pretrainer"} |
     f"!new:cochlea_sb.{name}"
     for name in (
         "features.LogMel",
+        "features.MFCC",
+        "features.Chroma",
         "features.Unnormalised",
+        "encoders.bag_of_audio_words.BagOfAudioWords",
         "encoders.cnn.ConvEncoder",
+        "encoders.log_mel.FlattenedLogMel",
         "encoders.resnet50.ResNet50",
+        "encoders.seq2seq.Seq2SeqEncoder",
     )
 }
+KNOWN_PARTS |= {"!name:cochlea_sb.features.MFCC.level"}
 MODEL_HEADER = "# A cochlea_sb encoder: load it with cochlea_sb.AudioEncoder.from_hparams(this folder).\n"
 MODEL_FOOTER = """
 modules:

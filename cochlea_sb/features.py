@@ -1,26 +1,29 @@
-"""Waveforms to log-mel frames: the one front end that training, inference and evaluation share.
+"""Waveforms to frames, by the front ends that training, inference and evaluation share: log-mel, MFCC, chroma.
 
-Axes: B batch, S samples, T frames, K frequency bins, M mel bands.
+Axes: B batch, S samples, T frames, K frequency bins, M values in a frame (mel bands, coefficients, pitch classes).
 """
 
 import math
 
 import torch
 from torch import nn
+from torchaudio.functional import create_dct
 
 from cochlea_sb.mel import mel_filters
 
 FRAMES_AT_ONCE = 16384  # bounds memory for sounds of hours; spectra of more would only leave the processor's caches
 
 
-class LogMel(nn.Module):
-    """Log-mel spectrogram in which a frame depends on nothing but its own samples.
+class FrontEnd(nn.Module):
+    """Base of front ends: short-time energies in which a frame depends on nothing but its own samples.
 
     Frame ``t`` sees samples ``[t * hop, t * hop + window)`` under a Hann window; the end of a sound is padded with
-    zeros so that ``n`` samples give ``ceil(n / hop)`` frames: 0.96 s at 16 kHz are exactly 96 frames. Energies are
-    scaled so that the bands of a full-scale sine sum up to 1 (0 dB), mel filters are HTK triangles of height 1, and
-    the logarithm comes last: ``log(energy + floor)``. There is no normalisation over the clip, so frames can
-    be computed once, cached, cropped and shuffled (compare Jansen et al. 2017, section 4.1: 25 ms / 10 ms, 64 bands).
+    zeros so that ``n`` samples give ``ceil(n / hop)`` frames: 0.96 s at 16 kHz are exactly 96 frames of 10 ms.
+    Energies are scaled so that the bins of a full-scale sine sum up to 1 (0 dB). There is no normalisation over the
+    clip, so frames can be computed once, cached, cropped and shuffled.
+
+    A subclass sets ``frame_size`` (M) and ``silence`` (the value of all of a frame in digital silence), and implements
+    ``describe(power) -> values``, [B, T, K] to [B, T, M], and ``level(frames)``.
 
     Arguments
     ---------
@@ -30,12 +33,102 @@ class LogMel(nn.Module):
         Length of the analysis window.
     hop_seconds : float
         Distance between frames.
+    floor : float
+        Energy added before a logarithm (1e-8 is -80 dB).
+
+    Raises
+    ------
+    ValueError
+        If the hop is longer than the window.
+    """
+
+    def __init__(self, sample_rate, window_seconds, hop_seconds, floor):
+        super().__init__()
+        self.sample_rate = sample_rate
+        self.window = round(window_seconds * sample_rate)
+        self.hop = round(hop_seconds * sample_rate)
+        self.floor = floor
+        self.own_settings = {}  # a subclass puts its further arguments here
+        self.n_fft = 1 << (self.window - 1).bit_length()
+        if not 1 <= self.hop <= self.window:
+            raise ValueError(f"hop_seconds is {hop_seconds}: expected more than 0 and at most window_seconds.")
+        hann = torch.hann_window(self.window, periodic=True)
+        # By Parseval, the positive bins of a sine of amplitude 1 hold n_fft * sum(window ** 2) / 4.
+        self.register_buffer("taper", hann * (2 / math.sqrt(self.n_fft * hann.square().sum())), persistent=False)
+
+    def settings(self):
+        """Constructor arguments that rebuild this front end (with its class, the cache key of computed frames).
+
+        Returns
+        -------
+        dict
+            Plain numbers by argument name.
+        """
+        return {
+            "sample_rate": self.sample_rate,
+            "window_seconds": self.window / self.sample_rate,
+            "hop_seconds": self.hop / self.sample_rate,
+            "floor": self.floor,
+        } | self.own_settings
+
+    def frames_in(self, samples):
+        """Number of frames that ``samples`` samples give: ``ceil(samples / hop)``, at least 1."""
+        return max(1, -(-samples // self.hop))
+
+    def forward(self, wavs):
+        """Compute frames.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor [batch, samples], float in [-1, 1]
+
+        Returns
+        -------
+        torch.Tensor [batch, frames, M], float32
+        """
+        if wavs.ndim != 2:
+            raise ValueError(f"wavs has shape {tuple(wavs.shape)}: expected [batch, samples].")
+        with torch.autocast(wavs.device.type, enabled=False):  # 16 bits would drown quiet bands beside loud ones
+            return self.in_blocks(wavs.float())
+
+    def in_blocks(self, wavs):
+        """`forward` in blocks of frames, in float32."""
+        wanted = (self.frames_in(wavs.shape[1]) - 1) * self.hop + self.window
+        wavs = nn.functional.pad(wavs, (0, wanted - wavs.shape[1]))
+        frames = wavs.unfold(1, self.window, self.hop)  # [B, T, window], a view
+        # As many samples, however long a window is.
+        block = max(1, FRAMES_AT_ONCE * 400 // (self.window * max(1, len(wavs))))
+        return torch.cat([self.describe(self.power(part)) for part in frames.split(block, dim=1)], dim=1)
+
+    def power(self, frames):
+        """Energies of the bins of windowed samples: [batch, frames, window] to [batch, frames, K]."""
+        spectrum = torch.fft.rfft(frames * self.taper, n=self.n_fft)
+        return spectrum.real.square() + spectrum.imag.square()
+
+    def describe(self, power):
+        """Values of frames: [batch, frames, K] to [batch, frames, M]."""
+        raise NotImplementedError
+
+    @staticmethod
+    def level(frames):
+        """Loudness of frames, [..., frames, M] to [..., frames]: natural logarithm of an energy."""
+        return level(frames)
+
+
+class LogMel(FrontEnd):
+    """Log-mel spectrogram (compare Jansen et al. 2017, section 4.1: 25 ms / 10 ms, 64 bands).
+
+    Mel filters are HTK triangles of height 1, and the logarithm comes last: ``log(energy + floor)``, at least
+    ``log(floor)``. See `FrontEnd` for what all front ends share.
+
+    Arguments
+    ---------
+    sample_rate, window_seconds, hop_seconds, floor :
+        As in `FrontEnd`.
     n_mels : int
         Number of mel bands.
     low_hz, high_hz : float
         Edges of the lowest and the highest band; ``0 <= low_hz < high_hz <= sample_rate / 2``.
-    floor : float
-        Energy added before the logarithm; digital silence becomes ``log(floor)`` (1e-8 is -80 dB).
 
     Raises
     ------
@@ -58,82 +151,117 @@ class LogMel(nn.Module):
         high_hz=7800.0,
         floor=1e-8,
     ):
-        super().__init__()
         if not 0 <= low_hz < high_hz <= sample_rate / 2:
             raise ValueError(
                 f"low_hz is {low_hz} and high_hz is {high_hz}: expected 0 <= low_hz < high_hz <= {sample_rate / 2:g}, "
                 "half the sample rate."
             )
-        self.sample_rate = sample_rate
-        self.window = round(window_seconds * sample_rate)
-        self.hop = round(hop_seconds * sample_rate)
-        self.n_mels = n_mels
-        self.low_hz, self.high_hz = low_hz, high_hz
-        self.floor = floor
-        self.n_fft = 1 << (self.window - 1).bit_length()
-        if not 1 <= self.hop <= self.window:
-            raise ValueError(f"hop_seconds is {hop_seconds}: expected more than 0 and at most window_seconds.")
-        hann = torch.hann_window(self.window, periodic=True)
-        # By Parseval, the positive bins of a sine of amplitude 1 hold n_fft * sum(window ** 2) / 4.
-        self.register_buffer("taper", hann * (2 / math.sqrt(self.n_fft * hann.square().sum())), persistent=False)
+        super().__init__(sample_rate, window_seconds, hop_seconds, floor)
+        self.own_settings |= {"n_mels": n_mels, "low_hz": low_hz, "high_hz": high_hz}
+        self.n_mels, self.low_hz, self.high_hz = n_mels, low_hz, high_hz
         self.register_buffer("filters", mel_filters(sample_rate, self.n_fft, n_mels, low_hz, high_hz), persistent=False)
+
+    @property
+    def frame_size(self):
+        """int: values in a frame, M."""
+        return self.n_mels
 
     @property
     def silence(self):
         """float: value of a log-mel band in digital silence, ``log(floor)``."""
         return math.log(self.floor)
 
-    def settings(self):
-        """Constructor arguments that rebuild this front end (the cache key of computed frames).
+    def describe(self, power):
+        """Log-mel values of energies."""
+        return torch.log(power @ self.filters + self.floor)
 
-        Returns
-        -------
-        dict
-            Plain numbers by argument name.
-        """
-        return {
-            "sample_rate": self.sample_rate,
-            "window_seconds": self.window / self.sample_rate,
-            "hop_seconds": self.hop / self.sample_rate,
-            "n_mels": self.n_mels,
-            "low_hz": self.low_hz,
-            "high_hz": self.high_hz,
-            "floor": self.floor,
-        }
 
-    def frames_in(self, samples):
-        """Number of frames that ``samples`` samples give: ``ceil(samples / hop)``, at least 1."""
-        return max(1, -(-samples // self.hop))
+class MFCC(LogMel):
+    """Mel-frequency cepstral coefficients: the orthonormal DCT of a `LogMel` frame above its floor.
 
-    def forward(self, wavs):
-        """Compute log-mel frames.
+    Digital silence is 0 in all of them.
 
-        Arguments
-        ---------
-        wavs : torch.Tensor [batch, samples], float in [-1, 1]
+    Arguments
+    ---------
+    n_mfcc : int
+        Coefficients, at most ``n_mels``; the first is proportional to the mean log energy.
+    others :
+        As in `LogMel`.
 
-        Returns
-        -------
-        torch.Tensor [batch, frames, mels], float32
-            Natural logarithm of mel energies, at least ``log(floor)``.
-        """
-        if wavs.ndim != 2:
-            raise ValueError(f"wavs has shape {tuple(wavs.shape)}: expected [batch, samples].")
-        with torch.autocast(wavs.device.type, enabled=False):  # 16 bits would drown quiet bands beside loud ones
-            return self.all_log_mel(wavs.float())
+    Example
+    -------
+    >>> MFCC()(torch.zeros(2, 15360)).shape
+    torch.Size([2, 96, 20])
+    """
 
-    def all_log_mel(self, wavs):
-        """`forward` in blocks of frames, in float32."""
-        wanted = (self.frames_in(wavs.shape[1]) - 1) * self.hop + self.window
-        wavs = nn.functional.pad(wavs, (0, wanted - wavs.shape[1]))
-        frames = wavs.unfold(1, self.window, self.hop)  # [B, T, window], a view
-        block = max(1, FRAMES_AT_ONCE // max(1, len(wavs)))
-        return torch.cat([self.log_mel(part) for part in frames.split(block, dim=1)], dim=1)
+    silence = 0.0
 
-    def log_mel(self, frames):
-        """Log-mel values of windowed samples: [batch, frames, window] to [batch, frames, mels]."""
-        spectrum = torch.fft.rfft(frames * self.taper, n=self.n_fft)  # [B, T, K]
-        power = spectrum.real.square() + spectrum.imag.square()
+    def __init__(self, n_mfcc=20, **others):
+        super().__init__(**others)
+        if not 1 <= n_mfcc <= self.n_mels:
+            raise ValueError(f"n_mfcc is {n_mfcc}: expected 1 to {self.n_mels}, the number of mel bands.")
+        self.own_settings["n_mfcc"] = self.n_mfcc = n_mfcc
+        self.register_buffer("cosines", create_dct(n_mfcc, self.n_mels, norm="ortho"), persistent=False)  # [mels, M]
+
+    @property
+    def frame_size(self):
+        """int: values in a frame, M."""
+        return self.n_mfcc
+
+    def describe(self, power):
+        """Coefficients of energies."""
+        return (super().describe(power) - math.log(self.floor)) @ self.cosines
+
+    @staticmethod
+    def level(frames):
+        """Loudness of frames, as far as the first coefficient tells it: the mean log energy of 64 bands."""
+        return frames[..., 0].float() / 8
+
+
+class Chroma(FrontEnd):
+    """Log energies of the twelve pitch classes, C first: what chord sounds, in whichever octave and instrument.
+
+    A bin's energy goes to the pitch classes near it, weighted by a Gaussian around 1 kHz of two octaves (the filters of
+    librosa, after Ellis 2007). Windows are long, since semitones lie close: with the hop of the other front ends,
+    that is also most of the smoothing of CENS (Müller 2005); the rest of it, that only the relation of the classes
+    counts, is what `WindowEncoder.levelled` does.
+
+    Arguments
+    ---------
+    sample_rate, window_seconds, hop_seconds, floor :
+        As in `FrontEnd`.
+
+    Raises
+    ------
+    ValueError
+        If librosa is missing.
+
+    Example
+    -------
+    >>> a4 = torch.sin(2 * math.pi * 440 * torch.arange(16000) / 16000)
+    >>> frames = Chroma()(a4[None])
+    >>> frames.shape, int(frames[0, 50].argmax())
+    (torch.Size([1, 100, 12]), 9)
+    """
+
+    frame_size = 12
+
+    def __init__(self, sample_rate=16000, window_seconds=0.256, hop_seconds=0.01, floor=1e-8):
+        super().__init__(sample_rate, window_seconds, hop_seconds, floor)
+        try:
+            from librosa.filters import chroma
+        except ImportError as error:
+            raise ValueError("Chroma needs librosa: pip install 'cochlea_sb[chroma]'.") from error
+        filters = torch.from_numpy(chroma(sr=sample_rate, n_fft=self.n_fft, norm=1)).T.contiguous()  # [K, 12]
+        self.register_buffer("filters", filters, persistent=False)
+
+    @property
+    def silence(self):
+        """float: value of a pitch class in digital silence, ``log(floor)``."""
+        return math.log(self.floor)
+
+    def describe(self, power):
+        """Log energies of pitch classes."""
         return torch.log(power @ self.filters + self.floor)
 
 

@@ -1,12 +1,12 @@
-"""Losses over a matrix of distances: what is pulled together, what is pushed apart.
+"""Losses over a matrix of distances, what is pulled together and what is pushed apart; and one over frames.
 
-A loss is a module ``loss(distances, positives, allowed) -> scalar``:
+The former are modules ``loss(distances, positives, allowed) -> scalar``:
 
     distances [A, C]   of each anchor to each candidate, with gradients
     positives [A]      column of each anchor's positive
     allowed   [A, C]   True where the candidate may be a negative (see `cochlea_sb.mining.disjoint`)
 
-Axes: A anchors, C candidates.
+Axes: A anchors, C candidates, n windows, T frames, M values in a frame.
 """
 
 import torch
@@ -72,3 +72,30 @@ class InfoNCE(nn.Module):
         """Mean cross-entropy over the anchors."""
         candidates = allowed.scatter(1, positives[:, None], True)
         return F.cross_entropy((-distances / self.temperature).masked_fill(~candidates, -torch.inf), positives)
+
+
+class MaskedSquaredError(nn.Module):
+    """Mean squared error over the frames that are sound rather than padding.
+
+    Example
+    -------
+    >>> frames = torch.tensor([[[1.0], [9.0]]])
+    >>> MaskedSquaredError()(torch.zeros(1, 2, 1), frames, torch.tensor([[True, False]]))
+    tensor(1.)
+    """
+
+    def forward(self, written, frames, real):
+        """Compare.
+
+        Arguments
+        ---------
+        written, frames : torch.Tensor [n, T, M]
+        real : torch.Tensor [n, T], bool
+            Which frames count; at least one.
+
+        Returns
+        -------
+        torch.Tensor, scalar
+        """
+        errors = (written.float() - frames).square().mean(2)
+        return (errors * real).sum() / real.sum()

@@ -126,7 +126,9 @@ def robustness_curves(figures, path):
     path : str or Path
         PNG to write.
     """
-    kinds = list(next(iter(figures.values())))
+    kinds = [kind for kind, strengths in next(iter(figures.values())).items() if len(strengths) > 1]
+    if not kinds:
+        return
     figure, panels = new_figure(3.2 * len(kinds), 3.2, len(kinds))
     for axes, kind in zip(panels, kinds, strict=True):
         for name, by_kind in figures.items():
@@ -153,4 +155,31 @@ def recipe_bars(figures, path):
     widths = [figures[name][1] or 0 for name in names]
     axes.barh(names, [figures[name][0] for name in names], xerr=widths, color="C0", alpha=0.8)
     axes.set(xlabel="query-by-example mAP (mean and 95 % interval)", xlim=(0, 1))
+    save_figure(figure, path)
+
+
+def reconstructions(written, frames, real, path, count=4):
+    """Windows, and below each what a decoder wrote for it.
+
+    Arguments
+    ---------
+    written, frames : torch.Tensor [n, T, M]
+    real : torch.Tensor [n, T], bool
+        What is padding stays white.
+    path : str or Path
+        PNG to write.
+    count : int
+        Of the windows, the first ones.
+    """
+    count = min(count, len(frames))
+    figure, axes = new_figure(3.2 * count, 5.0)
+    axes.remove()
+    grid = figure.subplots(2, count, sharex=True, sharey=True, squeeze=False)
+    low, high = frames[:count].float().quantile(torch.tensor([0.01, 0.99], device=frames.device)).tolist()
+    for line, values, name in zip(grid, (frames, written), ("original", "reconstruction"), strict=True):
+        for axes, window, there in zip(line, values, real, strict=False):
+            image = window.detach().float().masked_fill(~there[:, None], float("nan")).T.cpu()
+            axes.imshow(image, origin="lower", aspect="auto", vmin=low, vmax=high)
+        line[0].set(ylabel=f"{name}\nband")
+    figure.supxlabel("frame")
     save_figure(figure, path)

@@ -286,6 +286,96 @@ class ClassifierBrain(EmbeddingBrain):
         return result | {"accuracy": float((guesses == self.valid_groups).float().mean())}
 
 
+class AutoencoderBrain(EmbeddingBrain):
+    """Trains an encoder to say all that ``modules["decoder"]`` needs to write a sound's frames again.
+
+    The encoder reads what ``deformation`` made of a crop, the decoder is to write the crop as it was: the code then
+    says little of noise. The decoder sees the embedding alone, scaled to components of about 1, and, where it feeds
+    back what was written, the real frames before as often as the yaml's ``teacher_forcing`` says at the start of
+    training, never at its end. Validation adds the ``relative loss``: over that of the best frame that never changes.
+    """
+
+    def compute_forward(self, batch, stage):
+        """Embed both crops of each pair, deformed, and write them as they were.
+
+        Returns
+        -------
+        embeddings : torch.Tensor [2 B, D], anchors first, unit norm
+        outputs : tuple of torch.Tensor
+            What was written and what should have been, [2 B, T, M], and which frames are real, bool [2 B, T].
+        parents : torch.Tensor [2 B, 2]
+        """
+        frames, parents = self.deform(batch, stage)
+        encoder = raw_encoder(self.modules.embedding_model)
+        clean = torch.cat([batch.anchors.float(), batch.neighbours.float()])[:, :WINDOW_FRAMES]
+        real = encoder.real(clean)
+        frames = frames[:, :WINDOW_FRAMES].masked_fill(~real[..., None], encoder.silence)  # noise in the padding
+        embeddings = self.modules.embedding_model(frames)[:, 0]
+        longest = int(real.sum(1).max())
+        real, target = real[:, :longest], encoder.target(clean)[:, :longest]
+        done = self.optimizer_step / max(1, self.hparams.number_of_epochs * self.hparams.steps_per_epoch)
+        share = self.hparams.teacher_forcing * max(0.0, 1 - done) if stage == sb.Stage.TRAIN else 0.0
+        written = self.modules.decoder(embeddings * embeddings.shape[1] ** 0.5, target, share)
+        return embeddings, (written, target, real), parents
+
+    def objective(self, outputs, parents):
+        """Loss of what was written; in validation beside that of the best frame that never changes."""
+        loss = self.hparams.loss(*outputs)
+        if not self.modules.training:
+            half = len(parents) // 2  # the anchors, which the encoder read as they were
+            written, target, real = self.example = [part[:half] for part in outputs]
+            mean = (target * real[..., None]).sum((0, 1)) / real.sum()
+            guesses = written, mean.expand_as(target)
+            self.losses.append(torch.stack([self.hparams.loss(guess, target, real) for guess in guesses]))
+        return loss
+
+    def on_stage_start(self, stage, epoch=None):
+        """Called by `speechbrain.Brain`."""
+        super().on_stage_start(stage, epoch)
+        self.losses = []
+
+    def measure(self):
+        """As `EmbeddingBrain.measure`, with ``relative loss``."""
+        loss, constant = torch.stack(self.losses).sum(0)
+        return super().measure() | {"relative loss": float(loss / constant)}
+
+    def leave_results(self):
+        """As `EmbeddingBrain.leave_results`, and a picture of held-out frames beside what was written for them."""
+        super().leave_results()
+        if self.validates:
+            with plots.pictures_where_possible():
+                plots.reconstructions(*self.example, Path(self.hparams.output_folder) / "reconstruction.png")
+
+
+def fit_encoder(encoder, bank, valid_bank, output_folder, *, labels=None, sources=None, seed=0, export=None):
+    """Train an encoder that needs no gradients: by its own ``fit(bank, seed)``.
+
+    Arguments
+    ---------
+    encoder : WindowEncoder
+        Where it should be fitted.
+    bank, valid_bank : FrameBank
+        To learn from, and to measure on; the latter may be None.
+    output_folder : str or Path
+        Where the pictures go, and ``history.json`` with the mAP, if there are labels.
+    labels, sources, export :
+        As in `EmbeddingBrain`.
+    seed : int
+    """
+    encoder.eval().fit(bank, seed)
+    if export is not None:
+        export(encoder)
+    history = {"epoch": 1}
+    if valid_bank is not None:
+        embeddings = embed_bank(encoder, valid_bank).cpu()
+        if labels is not None:
+            with suppress(ValueError):  # as in EmbeddingBrain.measure
+                history["mAP"] = query_by_example(embeddings, labels, sources)["mAP"]
+        with plots.pictures_where_possible():
+            plots.embedding_map(embeddings, labels, Path(output_folder) / "embedding_map.png")
+    write_text(Path(output_folder) / "history.json", json.dumps([history], indent=1) + "\n")
+
+
 @register_checkpoint_hooks
 class History:
     """Figures of each epoch so far; travels in the checkpoint so that curves survive an interruption."""

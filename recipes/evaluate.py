@@ -4,10 +4,11 @@
     python recipes/evaluate.py hparams/cnn.yaml --data_folder DIR
     python recipes/evaluate.py hparams/cnn.yaml --data_folder DIR --evaluate_all True    also what was trained on
     python recipes/evaluate.py hparams/cnn.yaml --data_folder DIR --model user/name      another model than the recipe's
+    python recipes/evaluate.py hparams/cnn.yaml --data_folder fma_small --label_column artist --source_column album
 
 Query by example; classification by shallow networks on the frozen embedding, with all labels and with few; whether a
-sound is still found when it is deformed. Prints the tables and leaves evaluation.json, evaluation.md and the curves in
-the results folder.
+sound is still found when it comes back deformed, or another part of it. Prints the tables and leaves evaluation.json,
+evaluation.md and the curves in the results folder.
 """
 
 from pathlib import Path
@@ -29,20 +30,26 @@ def main(argv):
     features = encoder.mods.compute_features
 
     options = {key: hparams[key] for key in CORPUS_KEYS}
-    frames, problems = load_corpus(features, **options, keep_audio=hparams["robustness"])
+    frames, problems = load_corpus(features, **options, keep_audio=bool(hparams["robustness"]))
     train_rows, held_out = hold_out(frames, hparams["valid_folds"], hparams["valid_share"])
     rows = range(len(frames)) if hparams["evaluate_all"] else held_out
     if not rows:
         raise ValueError(
             f"Of {len(frames)} sounds none are held out: add --evaluate_all True to measure on all of them."
         )
-    if column(frames.select(rows), "label") is None:
+    if column(frames.select(rows), "label") is None and not hparams["robustness"]:
         raise ValueError("These sounds have no labels, so nothing can be measured: add a column 'label'.")
 
     # Whoever measures on all sounds has none left to train a classifier on.
     train_rows = [] if hparams["evaluate_all"] else train_rows
     report = evaluate(
-        encoder, frames, list(rows), train_rows, counts=tuple(hparams["few_labels"]), seed=hparams["seed"]
+        encoder,
+        frames,
+        list(rows),
+        train_rows,
+        kinds=hparams["robustness"],
+        counts=tuple(hparams["few_labels"]),
+        seed=hparams["seed"],
     )
     kind = "all" if hparams["evaluate_all"] else "held-out"
     where = hparams["data_folder"] or hparams["dataset"] or "the synthetic library"

@@ -26,7 +26,7 @@ from cochlea_sb.files import write_text
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ["noise", "translation", "mixture", "proximity", "joint", "zounds", "cochlea", "cnn"]
 SUPERVISED = ["supervised", "supervised_triplets"]
-ROBUST = ["joint", "cnn"]  # whose robustness is measured, too: it takes longer than all the rest of an evaluation
+ROBUST = ["joint", "cnn"]  # whose sounds are also deformed: it takes longer than all the rest of an evaluation
 
 
 def commands(recipe, count, fold, seed, arguments, options):
@@ -36,10 +36,13 @@ def commands(recipe, count, fold, seed, arguments, options):
     common = [f"hparams/{recipe}.yaml", "--data_folder", str(Path(arguments.data_folder).expanduser().resolve())]
     common += ["--output_folder", str(folder), "--seed", str(seed)]
     common += ["--valid_folds", f"[{fold}]", "--valid_share", "0"]  # a fold that the corpus lacks is no other's share
+    if arguments.whole:
+        common += ["--evaluate_all", "True"]
     if count is not None:
         return folder, [["recipes/train.py", *common, *options, "--labels_per_class", str(count)]]
-    robust = recipe in ROBUST and seed == arguments.seeds[0]
-    measured = ["--robustness", str(robust), "--few_labels", str(arguments.few)]
+    measured = ["--few_labels", str(arguments.few)]
+    if recipe not in arguments.robust or seed != arguments.seeds[0]:
+        measured += ["--robustness", "[]"]
     return folder, [["recipes/train.py", *common, *options], ["recipes/evaluate.py", *common, *options, *measured]]
 
 
@@ -72,6 +75,8 @@ def main(argv):
     parser.add_argument("--output_folder", default="results/paper")
     parser.add_argument("--recipes", nargs="+", default=RECIPES + SUPERVISED, help="yamls of hparams/, without .yaml")
     parser.add_argument("--folds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
+    parser.add_argument("--whole", action="store_true", help="no folds: train and measure on all sounds")
+    parser.add_argument("--robust", nargs="*", default=ROBUST, help="recipes whose sounds also come back deformed")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--few", nargs="*", type=int, default=[1, 2, 5, 10, 20], help="labels of each class")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
@@ -81,6 +86,8 @@ def main(argv):
             f"'{arguments.data_folder}' with --jobs {arguments.jobs}: expected a folder as the first argument, and at "
             "least one job."
         )
+    if arguments.whole:
+        arguments.folds, arguments.few = [0], []
     for recipe in arguments.recipes:
         if not (ROOT / "hparams" / f"{recipe}.yaml").is_file():
             raise ValueError(f"There is no recipe '{recipe}': expected some of {', '.join(RECIPES + SUPERVISED)}.")

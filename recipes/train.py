@@ -4,6 +4,7 @@
     python recipes/train.py hparams/cnn.yaml                          the synthetic library
     python recipes/train.py hparams/cnn.yaml --data_folder ~/samples  your own folder
     python recipes/train.py hparams/cnn.yaml --dataset user/name      a dataset on the Hub
+    python recipes/train.py hparams/bag_of_audio_words.yaml           a recipe without gradients, the same way
 
 Run it again after an interruption: it goes on from the last checkpoint. The results folder is a model that
 `cochlea_sb.AudioEncoder.from_hparams` loads.
@@ -27,6 +28,7 @@ from cochlea_sb.experiment import (
     save_model,
 )
 from cochlea_sb.files import write_text
+from cochlea_sb.training import fit_encoder
 
 
 def grouped(frames, rows, pair_by):
@@ -51,7 +53,7 @@ def grouped(frames, rows, pair_by):
     return rows, [groups[row] for row in rows]
 
 
-def make_loader(frames, groups, batch_size, steps, hparams, device):
+def make_loader(frames, groups, batch_size, steps, hparams, device, band=1.0):
     """Batches of pairs, drawn on the device that holds the frames."""
     bank = FrameBank.from_dataset(frames, hparams["compute_features"], device)
     batches = PairBatches(
@@ -64,10 +66,62 @@ def make_loader(frames, groups, batch_size, steps, hparams, device):
         neighbour_share=hparams["neighbour_share"],
         groups=groups,
         max_seconds=hparams["max_seconds"],
+        band=band,
         device=device,
         rank=sb.utils.distributed.get_rank() or 0,
     )
     return sb.dataio.dataloader.SaveableDataLoader(batches, batch_size=None)
+
+
+def train_with_brain(hparams, text, run_opts, device, frames, train_rows, held_out_rows):
+    """Epochs of batches of pairs, by the yaml's Brain."""
+    (train_rows, groups), (held_out_rows, held_out_groups) = (
+        grouped(frames, rows, hparams["pair_by"]) for rows in (train_rows, held_out_rows)
+    )
+    if hparams["length_band"] < 1:  # batches of like lengths: of sounds that follow each other in this order
+        n_frames = frames["n_frames"]
+        train_rows = sorted(train_rows, key=lambda row: n_frames[row])
+    batch_size = hparams["batch_size"]
+    steps, band = hparams["steps_per_epoch"], hparams["length_band"]
+    train_loader = make_loader(frames.select(train_rows), groups, batch_size, steps, hparams, device, band)
+    # As many held-out pairs as there are held-out sounds.
+    held_out, valid_loader = frames.select(held_out_rows), None
+    # One sound, or sounds of one group, are no test of telling them apart.
+    if len(held_out_rows) > 1 and (held_out_groups is None or held_out_groups[0] != held_out_groups[-1]):
+        batch_size = min(batch_size, len(held_out))
+        valid_loader = make_loader(
+            held_out, held_out_groups, batch_size, -(-len(held_out) // batch_size), hparams, device
+        )
+    brain = hparams["brain"](
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+        labels=column(held_out, "label"),
+        sources=column(held_out, "source"),
+        export=partial(save_model, hparams["output_folder"], text),
+    )
+    brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
+
+
+def train_without_gradients(hparams, text, run_opts, device, frames, train_rows, held_out_rows):
+    """The encoder's own fit to all frames."""
+    held_out = frames.select(held_out_rows)
+    bank, valid_bank = (
+        FrameBank.from_dataset(part, hparams["compute_features"], device) if len(part) else None
+        for part in (frames.select(train_rows), held_out)
+    )
+    fit_encoder(
+        hparams["embedding_model"].to(device),
+        bank,
+        valid_bank,
+        hparams["output_folder"],
+        labels=column(held_out, "label"),
+        sources=column(held_out, "source"),
+        seed=hparams["seed"],
+        export=partial(save_model, hparams["output_folder"], text),
+    )
 
 
 def main(argv):
@@ -90,7 +144,6 @@ def main(argv):
     if main_process:
         write_problems(problems, output_folder / "skipped.csv")
 
-    # Loaders of pairs: as many held-out pairs as there are held-out sounds.
     device = run_opts.device or sb.utils.distributed.infer_device()
     train_rows, held_out_rows = hold_out(frames, hparams["valid_folds"], hparams["valid_share"])
     if hparams["labels_per_class"] is not None:
@@ -99,37 +152,13 @@ def main(argv):
             raise ValueError("labels_per_class is given and these sounds have no labels: add a column 'label'.")
         few = few_of_each([labels[row] for row in train_rows], hparams["labels_per_class"], hparams["seed"])
         train_rows = [train_rows[row] for row in few]
-    (train_rows, groups), (held_out_rows, held_out_groups) = (
-        grouped(frames, rows, hparams["pair_by"]) for rows in (train_rows, held_out_rows)
-    )
-    held_out = frames.select(held_out_rows)
-    batch_size = hparams["batch_size"]
-    train_loader = make_loader(
-        frames.select(train_rows), groups, batch_size, hparams["steps_per_epoch"], hparams, device
-    )
-    valid_loader = None
-    # One sound, or sounds of one group, are no test of telling them apart.
-    if len(held_out_rows) > 1 and (held_out_groups is None or held_out_groups[0] != held_out_groups[-1]):
-        batch_size = min(batch_size, len(held_out))
-        valid_loader = make_loader(
-            held_out, held_out_groups, batch_size, -(-len(held_out) // batch_size), hparams, device
-        )
-
-    brain = hparams["brain"](
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
-        labels=column(held_out, "label"),
-        sources=column(held_out, "source"),
-        export=partial(save_model, output_folder, text),
-    )
-    brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
+    train = train_with_brain if "brain" in hparams else train_without_gradients
+    train(hparams, text, run_opts, device, frames, train_rows, held_out_rows)
 
     if not main_process:
         return
-    print(f"The model, after {hparams['epoch_counter'].current} epochs, is in {output_folder}")
+    epochs = f", after {hparams['epoch_counter'].current} epochs," if "epoch_counter" in hparams else ""
+    print(f"The model{epochs} is in {output_folder}")
     if problems:
         print(f"Skipped {len(problems)} of {len(problems) + len(frames)} files that could not be read as audio:")
         for _, problem in problems[:20]:

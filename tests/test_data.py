@@ -407,3 +407,45 @@ def test_frames_of_bytes_without_a_path(tmp_path):
     table = rows.map(lambda row: {"audio": {"bytes": row["audio"]["bytes"], "path": None}})
     frames, problems = split_readable(compute_frames(table, LogMel(), num_proc=1, cache_folder=tmp_path))
     assert frames["path"] == ["<bytes>"] * 2 and not problems
+
+
+# ---------------------------------------------------------------- Free Music Archive
+
+
+def write_fma(folder):
+    """A tree of the shape of fma_small, and its metadata beside it."""
+    tracks = {2: ("Hip-Hop", "AWOL", "training"), 5: ("Rock", "Nicky", "test"), 1000: ("Rock", "Fen", "validation")}
+    rows = [",album,artist,set,set,track,track", ",title,name,split,subset,genre_top,title", "track_id,,,,,,"]
+    for number, (genre, artist, part) in tracks.items():
+        path = folder / "fma_small" / f"{number // 1000:03}" / f"{number:06}.mp3"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.1 * np.random.default_rng(number).normal(size=44100), 44100, format="MP3")
+        rows.append(f'{number},"An album, of\nmany lines",{artist},{part},small,{genre},Song {number}')
+    (folder / "fma_small" / "checksums").write_text("0 000/000002.mp3")
+    (folder / "fma_small" / "000" / "000009.mp3").write_bytes(path.read_bytes())  # not in the table
+    (folder / "fma_metadata").mkdir()
+    (folder / "fma_metadata" / "tracks.csv").write_text("\n".join(rows) + "\n")
+    return folder / "fma_small"
+
+
+def test_the_free_music_archive_is_read_with_its_table(tmp_path):
+    folder = write_fma(tmp_path)
+    sounds = load_sounds(folder)
+    assert [os.path.basename(audio["path"]) for audio in sounds["audio"]] == [
+        "000002.mp3",
+        "000005.mp3",
+        "000009.mp3",
+        "001000.mp3",
+    ]
+    assert list(sounds["label"]) == ["Hip-Hop", "Rock", None, "Rock"]
+    assert list(sounds["artist"]) == list(sounds["source"]) == ["AWOL", "Nicky", None, "Fen"]
+    assert list(sounds["fold"]) == ["training", "test", None, "validation"]
+    frames, problems = load_corpus(LogMel(), folder, label_column="artist", source_column="album", num_proc=1)
+    assert not problems and list(frames["label"]) == ["AWOL", "Nicky", None, "Fen"]
+    assert frames["source"][0].startswith("An album, of")
+    with pytest.raises(ValueError, match="label_column is 'mood': expected a column of the corpus: audio, album"):
+        load_corpus(LogMel(), folder, label_column="mood", num_proc=1)
+    table = tmp_path / "fma_metadata" / "tracks.csv"
+    table.write_text("a,b\n1,2\n3,4\n")
+    with pytest.raises(ValueError, match="no column genre_top under track"):
+        load_sounds(folder)

@@ -6,8 +6,10 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from cochlea_sb.data.frame_bank import FrameBank
+from cochlea_sb.encoders.bag_of_audio_words import BagOfAudioWords
 from cochlea_sb.encoders.cnn import ConvEncoder
 from cochlea_sb.encoders.log_mel import FlattenedLogMel
+from cochlea_sb.encoders.seq2seq import Seq2SeqDecoder, Seq2SeqEncoder
 from cochlea_sb.encoders.windowed import cut_windows, embed_bank, window_weights
 
 SILENCE = -18.42
@@ -94,4 +96,85 @@ def test_baseline_is_the_flattened_window():
     frames = torch.randn(1, 96, 64)
     mean = torch.randn(64)
     wanted = F.normalize((frames - mean).flatten(1), dim=1)
-    torch.testing.assert_close(FlattenedLogMel(mean, SILENCE)(frames)[:, 0], wanted)
+    bank = FrameBank(torch.stack([mean - 1, mean + 1]), torch.tensor([2]), SILENCE)
+    torch.testing.assert_close(FlattenedLogMel(SILENCE).fit(bank)(frames)[:, 0], wanted)
+
+
+# ---------------------------------------------------------------- bag of audio words
+
+
+def tones(*bands, n_frames=96):
+    """A window that holds, one after the other, a tone in each of some bands."""
+    frames = torch.full((n_frames, 64), SILENCE)
+    for part, band in zip(frames.chunk(len(bands)), bands, strict=True):
+        part[:, band] = -2.0
+    return frames
+
+
+def test_a_bag_of_words_counts_what_is_heard_and_weighs_what_is_rare():
+    sounds = [tones(3, 9), tones(3, 20), tones(3, 40)]
+    bank = FrameBank(torch.cat(sounds).half(), torch.tensor([96, 96, 96]), SILENCE)
+    encoder = BagOfAudioWords(SILENCE, n_components=4, n_words=4)
+    encoder.fit(bank, passes=8, progress=False)
+    windows = torch.stack(sounds)
+    assert (encoder.counts(windows).sort(1).values == torch.tensor([0.0, 0, 48, 48])).all()  # two words, half each
+    common = int(encoder.counts(windows).sum(0).argmax())  # band 3, in all three sounds
+    rare = [word for word in range(4) if word != common]
+    assert encoder.idf[common] == 1 and torch.allclose(encoder.idf[rare], torch.tensor(4 / 2).log() + 1)
+    scores = embed_bank(encoder, bank) @ embed_bank(encoder, bank).T
+    assert torch.allclose(scores.diag(), torch.ones(3)) and float(scores[0, 1]) < 0.5
+    # The order of what is heard does not count, nor does what is far fainter, nor padding.
+    faint = tones(9, 3)
+    faint[:, 50] = -2.0 - 3 * torch.log(torch.tensor(10.0))  # 30 dB below
+    torch.testing.assert_close(encoder(faint[None]), encoder(windows[:1]))
+    torch.testing.assert_close(encoder(tones(3, 9, n_frames=40)[None]), encoder(windows[:1]))
+
+
+def test_words_that_no_sound_says_are_finite():
+    bank = FrameBank(tones(3, 9).half(), torch.tensor([96]), SILENCE)
+    encoder = BagOfAudioWords(SILENCE, n_components=2, n_words=5)
+    encoder.fit(bank, progress=False)
+    assert torch.isfinite(encoder.idf).all() and torch.isfinite(encoder(torch.randn(1, 96, 64))).all()
+
+
+def test_too_few_frames_for_a_vocabulary_are_one_sentence():
+    bank = FrameBank(tones(3).half(), torch.tensor([96]), SILENCE)
+    with pytest.raises(ValueError, match="The corpus has 96 audible frames: expected more than 1000"):
+        BagOfAudioWords(SILENCE).fit(bank, progress=False)
+
+
+# ---------------------------------------------------------------- sequence to sequence
+
+
+def test_a_code_knows_nothing_of_padding_and_all_of_the_rest():
+    torch.manual_seed(0)
+    encoder = Seq2SeqEncoder(SILENCE, hidden_size=32).eval()
+    sound = torch.randn(1, 50, 64)
+    padded = torch.cat([sound, torch.full((1, 46, 64), SILENCE)], dim=1)
+    assert encoder.real(padded).sum() == 50
+    alone = encoder.embed(padded)
+    together = encoder.embed(torch.cat([padded, torch.randn(1, 96, 64)]))[:1]  # one of a batch of longer ones
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-4)
+    for changed in (0, 25, 49):
+        other = padded.clone()
+        other[0, changed] += 3
+        assert float((encoder.embed(other) - alone).detach().abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("feed_back", [False, True])
+def test_a_decoder_learns_to_write_what_its_code_says(feed_back):
+    torch.manual_seed(0)
+    frames = torch.ones(2, 96, 64)
+    frames[0, :48] = frames[1, 48:] = -1  # low, then high; and the other way round
+    codes = torch.eye(2)
+    decoder = Seq2SeqDecoder(hidden_size=32, embedding_size=2, feed_back=feed_back)
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=0.02)
+    for step in range(150):
+        loss = (decoder(codes, frames, teacher_forcing=1 - step / 75) - frames).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        written = decoder(codes, torch.zeros(2, 90, 64))  # the real frames are not looked at
+    assert written.shape == (2, 90, 64)
+    assert (written - frames[:, :90]).square().mean() < 0.2  # of what never changes: 1

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.evaluation import paper_table
 from cochlea_sb.evaluation.classification import classify, classify_with_few
+from cochlea_sb.evaluation.report import halves
 from cochlea_sb.evaluation.robustness import STRENGTHS, deform, robustness
 
 
@@ -98,7 +100,7 @@ def test_recall_counts_originals_and_leaves_out_takes_of_the_same_source():
         gain = {"gain (dB)": (strength,)}
         encoders = {"model": lambda frames: F.normalize(frames, dim=-1)[:, None]}  # gain-proof
         found = robustness(lambda wav: wav, encoders, wavs, [1, 2], {"model": originals}, sources, strengths=gain)
-        return found["model"]["gain (dB)"][strength]
+        return found["recall@1"]["model"]["gain (dB)"][strength]
 
     wavs = [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])]
     assert recall(torch.tensor([[0.9, 0.1], [1.0, 0.0], [0.0, 1.0]])) == 1
@@ -121,7 +123,8 @@ def report(m_ap, accuracy, baseline=0.4):
         "retrieval": {name: both[0] for name, both in rows.items()},
         "classification": {name: both[1] for name, both in rows.items()},
         "few labels": few,
-        "robustness": {name: {"gain (dB)": {"-10": 0.5}} for name in rows},
+        "recall@1": {name: {"gain (dB)": {"-10": 0.5, "0": 1.0}} for name in rows},
+        "recall@10": {name: {"gain (dB)": {"-10": 0.7, "0": 1.0}} for name in rows},
     }
 
 
@@ -154,7 +157,7 @@ def test_the_table_says_what_is_recovered_of_the_best_supervised(runs):
     assert "recovered, retrieval" not in rows["supervised"]
     few = summary["few labels"]
     assert few["supervised network"]["2"][0] == pytest.approx(0.2) and few["joint"]["2"][0] == pytest.approx(0.35)
-    assert "supervised" not in few and set(summary["robustness"]) >= {"log-mel", "joint"}
+    assert "supervised" not in few and set(summary["recall@10"]) >= {"log-mel", "joint"}
 
 
 def test_the_tables_are_written_and_readable(runs):
@@ -177,6 +180,24 @@ def test_only_finished_runs_of_the_folds_that_all_recipes_have_count(runs):
     assert summary["recipes"]["joint"]["recovered, retrieval"] == (pytest.approx(0.5), None, None)
     paper_table.write_tables(summary, runs, "One fold.")
     assert "| joint | 0.600 |" in (runs / "table.md").read_text() and "NaN" not in (runs / "table.json").read_text()
+
+
+def test_a_table_without_labels_has_what_can_be_measured(tmp_path):
+    run = tmp_path / "joint" / "fold0-seed1"
+    run.mkdir(parents=True)
+    (run / "evaluation.json").write_text(json.dumps({"recall@1": report(0, 0)["recall@1"]}))
+    (run / "done").touch()
+    summary = paper_table.summarise(tmp_path, ["joint"], [0], [1], few=[2])
+    paper_table.write_tables(summary, tmp_path, "Recordings.")
+    text = (tmp_path / "table.md").read_text()
+    assert "| recall@1, gain (dB) | -10 | 0 |" in text and "| joint | 0.500 | 1.000 |" in text and "mAP" not in text
+
+
+def test_halves_part_every_sound():
+    bank = FrameBank(torch.arange(9.0)[:, None].half(), torch.tensor([5, 1, 3]), -1.0)
+    first, second = halves(bank)
+    assert first.lengths.tolist() == [2, 1, 1] and second.lengths.tolist() == [3, 1, 2]
+    assert first.frames[:, 0].tolist() == [0, 1, 5, 6] and second.frames[:, 0].tolist() == [2, 3, 4, 5, 7, 8]
 
 
 def test_nothing_is_recovered_where_supervision_does_not_help():

@@ -3,9 +3,10 @@
 import math
 
 import pytest
+import scipy.fft
 import torch
 
-from cochlea_sb.features import LogMel
+from cochlea_sb.features import MFCC, Chroma, LogMel
 from cochlea_sb.mel import hz_to_mel, mel_edges, mel_to_hz
 
 
@@ -91,6 +92,33 @@ def test_mel_scale_round_trip():
 def test_impossible_bands(arguments):
     with pytest.raises(ValueError, match="expected 0 <= low_hz < high_hz <= 8000"):
         LogMel(**arguments)
+
+
+def test_mfcc_is_the_cosine_transform_of_what_torchaudio_takes_it_of():
+    wav = torch.randn(1, 16000)
+    above = LogMel()(wav) - LogMel().silence
+    wanted = scipy.fft.dct(above.numpy(), norm="ortho")[..., :20]
+    torch.testing.assert_close(MFCC()(wav), torch.from_numpy(wanted), atol=1e-3, rtol=1e-4)
+    assert not MFCC()(torch.zeros(1, 1600)).any()  # silence is 0
+    quiet, loud = MFCC()(0.1 * wav), MFCC()(wav)
+    gained = MFCC.level(loud) - MFCC.level(quiet)
+    torch.testing.assert_close(gained, torch.full_like(gained, 2 * math.log(10)), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("octave", [0.5, 1, 2, 4])
+def test_chroma_hears_the_pitch_class_in_any_octave(octave):
+    for semitone, name in enumerate(("A", "A#", "B", "C")):
+        frames = Chroma()(sine(440 * octave * 2 ** (semitone / 12))[None])[0, 10:60]
+        assert (frames.argmax(-1) == (9 + semitone) % 12).all(), name
+    assert Chroma()(torch.zeros(1, 1600)).unique().tolist() == [pytest.approx(Chroma().silence)]
+
+
+@pytest.mark.parametrize("kind", [LogMel, MFCC, Chroma])
+def test_every_front_end_frames_alike_and_rebuilds_from_its_settings(kind):
+    front_end, wav = kind(), torch.randn(2, 16001)
+    frames = front_end(wav)
+    assert frames.shape == (2, 101, front_end.frame_size) and front_end.frames_in(16001) == 101
+    torch.testing.assert_close(kind(**front_end.settings())(wav), frames)
 
 
 def test_wrong_shape():

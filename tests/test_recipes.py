@@ -106,10 +106,42 @@ def test_evaluation_prints_and_saves_the_table(results, library):
         assert report["classification"]["log-mel"][probe]["accuracy"] > 0.2  # chance: 0.04
     few = report["few labels"]["model"]
     assert list(few) == ["1", "2", "5", "10", "20"] and few["1"]["accuracy"] < few["10"]["accuracy"]
-    robust = report["robustness"]["log-mel"]
-    assert robust["noise (SNR in dB)"]["40"] > robust["noise (SNR in dB)"]["0"]
+    for name in ("log-mel", "model"):
+        robust, among_ten = report["recall@1"][name], report["recall@10"][name]
+        assert robust["gain (dB)"]["0"] == 1  # nothing changed
+        assert robust["noise (SNR in dB)"]["40"] > robust["noise (SNR in dB)"]["0"]
+        assert among_ten["excerpt"]["the other half"] >= robust["excerpt"]["the other half"] > 0.01  # chance: 0.002
     for name in ("few_labels", "robustness"):
         assert (folder / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("recipe, size", [("log_mel", 6144), ("bag_of_audio_words", 1000), ("seq2seq", 128)])
+def test_every_kind_of_encoder_is_trained_loaded_indexed_and_searched(library, tmp_path, recipe, size):
+    from cochlea_sb import AudioEncoder
+
+    model = tmp_path / "model"
+    few = SMALL if recipe == "seq2seq" else []
+    finish(script("train", f"hparams/{recipe}.yaml", "--data_folder", library, "--output_folder", model, *few))
+    assert (model / "embedding_map.png").is_file() and json.loads((model / "history.json").read_text())[-1][
+        "mAP"
+    ] > 0.05
+    assert (model / "reconstruction.png").is_file() == (recipe == "seq2seq")
+    query = library / "bell" / "bell_000.wav"
+    ours = AudioEncoder.from_hparams(model, run_opts={"device": "cpu"}).encode_file(query)
+    assert ours.shape == (size,)
+    elsewhere = (
+        "import sys, torch; from cochlea_sb import AudioEncoder; "
+        "torch.save(AudioEncoder.from_hparams(sys.argv[1]).encode_file(sys.argv[2]), sys.argv[3])"
+    )
+    subprocess.run([sys.executable, "-c", elsewhere, model, query, tmp_path / "elsewhere.pt"], check=True, timeout=120)
+    assert torch.equal(torch.load(tmp_path / "elsewhere.pt"), ours)
+
+    cochlea = [Path(sys.executable).with_name("cochlea")]
+    index = ["index", library / "bell", library / "kick", "--library", tmp_path / "all.library", "--model", model]
+    subprocess.run([*cochlea, *index], check=True, timeout=120)
+    search = ["search", tmp_path / "all.library", query, "--json"]
+    found = subprocess.run([*cochlea, *search], check=True, timeout=120, capture_output=True, text=True)
+    assert Path(json.loads(found.stdout)[0]["path"]).parent.name == "bell"
 
 
 def test_training_with_labels(library, tmp_path):
@@ -138,7 +170,7 @@ def test_the_table_of_many_runs_goes_on_where_it_was(library, tmp_path):
     ]
     arguments += ["--seeds", 1, "--few", 3, "--jobs", 2, *SMALL, "--number_of_classes", 25]
     out, err = finish(script("reproduce", *arguments), status=2, timeout=400)
-    assert "The table lacks" in err  # there is no fold 7
+    assert "2 runs failed; what the first said is in" in err  # there is no fold 7
     assert "none are held out" in (tmp_path / "noise" / "fold7-seed1" / "run.log").read_text()
     assert "| noise | 0." in out and "| supervised network | 0." in out
     table = json.loads((tmp_path / "table.json").read_text())
@@ -270,7 +302,8 @@ def test_a_mistake_is_one_sentence_and_status_2(capsys, monkeypatch, mistakes, a
 def test_no_model_no_labels_no_query(capsys, monkeypatch, mistakes, results):
     code, err = said_to(capsys, monkeypatch, "evaluate", "hparams/cnn.yaml", "--output_folder", mistakes / "none")
     assert code == 2 and "holds no model (hyperparams.yaml is missing)" in err
-    unlabelled = ["--data_folder", mistakes / "single", "--output_folder", results[0], "--evaluate_all", "True"]
+    unlabelled = ["--data_folder", mistakes / "single", "--output_folder", results[0], "--robustness", "[]"]
+    unlabelled += ["--evaluate_all", "True"]
     code, err = said_to(capsys, monkeypatch, "evaluate", "hparams/cnn.yaml", *unlabelled)
     assert code == 2 and "have no labels" in err
     code, err = said_to(capsys, monkeypatch, "evaluate", "hparams/cnn.yaml", *unlabelled[:-2])

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import datasets
 import numpy as np
+import pyarrow as pa
 
 from cochlea_sb.data.frames import compute_frames, split_readable
 from cochlea_sb.data.sounds import load_sounds
@@ -33,19 +34,24 @@ def load_corpus(
     folder_labels=False,
     num_proc=None,
     sounds_per_class=40,
+    label_column="label",
+    source_column="source",
     keep_audio=False,
 ):
     """Load a corpus and compute its frames, or fetch them from the cache.
 
     Arguments
     ---------
-    front_end : LogMel
+    front_end : FrontEnd
     data_folder, dataset, config, split, folder_labels :
         As in `load_sounds`; with neither folder nor dataset, the synthetic library is generated.
     num_proc : int, optional
         Number of processes; all cores by default.
     sounds_per_class : int
         Size of the synthetic library.
+    label_column, source_column : str
+        Columns of the corpus that are to be ``label`` (what makes sounds alike) and ``source`` (what they must not
+        share to count as found).
     keep_audio : bool
         Keep the column ``audio``, undecoded, for `cochlea_sb.audio.read_audio`.
 
@@ -58,6 +64,15 @@ def load_corpus(
     else:
         sounds = load_sounds(data_folder, dataset, config=config, split=split, folder_labels=folder_labels)
     frames = compute_frames(sounds, front_end, num_proc=num_proc)
+    for name, chosen in (("label", label_column), ("source", source_column)):
+        if chosen != name:
+            if chosen not in sounds.column_names:
+                raise ValueError(
+                    f"{name}_column is '{chosen}': expected a column of the corpus: {', '.join(sounds.column_names)}."
+                )
+            values = [None if value is None else str(value) for value in sounds[chosen]]
+            frames = frames.remove_columns(name) if name in frames.column_names else frames
+            frames = frames.add_column(name, pa.array(values, pa.string()))
     if keep_audio:
         frames = datasets.concatenate_datasets([frames, sounds.select_columns("audio")], axis=1)
     return Corpus(*split_readable(frames))

@@ -23,7 +23,9 @@ class FrameBank:
     lengths : torch.Tensor [sounds], int64
         Number of frames of each sound, at least 1; they sum up to ``all_frames``.
     silence : float
-        Log-mel value that stands beyond a sound's end.
+        Value that stands beyond a sound's end.
+    level : callable
+        From frames to their loudness: the front end's, `cochlea_sb.features.level` by default.
 
     Example
     -------
@@ -33,7 +35,7 @@ class FrameBank:
             [ 1., -1., -1.]])
     """
 
-    def __init__(self, frames, lengths, silence):
+    def __init__(self, frames, lengths, silence, level=level):
         if int(lengths.sum()) != len(frames) or not len(lengths) or int(lengths.min()) < 1:
             raise ValueError(
                 f"lengths sum up to {int(lengths.sum())} and frames are {len(frames)}: expected at least one sound, "
@@ -42,7 +44,7 @@ class FrameBank:
         self.frames = frames
         self.lengths = lengths.to(frames.device)
         self.ends = self.lengths.cumsum(0)
-        self.silence = silence
+        self.silence, self.level = silence, level
 
     @classmethod
     def from_dataset(cls, frames, front_end, device="cpu", *, max_bytes=None):
@@ -52,7 +54,7 @@ class FrameBank:
         ---------
         frames : datasets.Dataset
             From `cochlea_sb.data.frames.split_readable`.
-        front_end : LogMel
+        front_end : FrontEnd
             The one that computed them.
         device : str
             Where the tensor should lie: a CUDA device, or else the CPU.
@@ -66,7 +68,7 @@ class FrameBank:
         """
         device = device if torch.device(device).type == "cuda" else "cpu"  # other GPUs lack the float64 that pairs use
         lengths = torch.tensor(frames["n_frames"], dtype=torch.int64)
-        shape = (int(lengths.sum()), front_end.n_mels)
+        shape = (int(lengths.sum()), front_end.frame_size)
         n_bytes = 2 * shape[0] * shape[1]
         fits = n_bytes <= (half_of_memory(device) if max_bytes is None else max_bytes)
         if fits:
@@ -74,7 +76,7 @@ class FrameBank:
             copy_rows(frames, tensor)
         else:
             tensor = torch.from_numpy(map_rows(frames, shape))
-        return cls(tensor, lengths, front_end.silence)
+        return cls(tensor, lengths, front_end.silence, front_end.level)
 
     def __len__(self):
         return len(self.lengths)
@@ -135,7 +137,7 @@ class FrameBank:
         peaks, loudest : torch.Tensor [windows], float32
             In the unit of `cochlea_sb.features.level`.
         """
-        levels = torch.cat([level(block) for block in self.frames.split(1 << 16)])
+        levels = torch.cat([self.level(block) for block in self.frames.split(1 << 16)])
         last = self.ends[sounds] - 1
         first = last + 1 - self.lengths[sounds] + starts
         within = torch.arange(n_frames, device=self.device)

@@ -1,4 +1,4 @@
-"""From undecoded sounds to cached log-mel frames, once for each corpus and front end."""
+"""From undecoded sounds to cached frames, once for each corpus and front end."""
 
 import os
 from pathlib import Path
@@ -9,19 +9,18 @@ import torch
 from datasets.fingerprint import Hasher
 
 from cochlea_sb.audio import AudioError, read_audio
-from cochlea_sb.features import LogMel
 
 FRAMES_VERSION = 1  # part of the cache key: raise it when the arithmetic of decoding or of the front end changes
 
 
 def compute_frames(sounds, front_end, *, num_proc=None, cache_folder=None):
-    """Decode every sound and keep its log-mel frames: in parallel, with a progress bar, cached, memory-mapped.
+    """Decode every sound and keep its frames: in parallel, with a progress bar, cached, memory-mapped.
 
     Arguments
     ---------
     sounds : datasets.Dataset
         From `cochlea_sb.data.sounds.load_sounds`.
-    front_end : LogMel
+    front_end : FrontEnd
     num_proc : int, optional
         Number of processes; all cores by default.
     cache_folder : str or Path, optional
@@ -31,11 +30,11 @@ def compute_frames(sounds, front_end, *, num_proc=None, cache_folder=None):
     Returns
     -------
     datasets.Dataset
-        The rows of ``sounds`` without ``audio``, plus ``path``, ``frames`` (float16, frames x mels values),
+        The rows of ``sounds`` without ``audio``, plus ``path``, ``frames`` (float16, frames x M values),
         ``n_frames`` and ``problem``: None, or why the sound could not be read (it then has 0 frames).
     """
-    settings = front_end.settings()
-    fingerprint = Hasher.hash([sounds._fingerprint, sorted(settings.items()), FRAMES_VERSION])
+    kind, settings = type(front_end), front_end.settings()
+    fingerprint = Hasher.hash([sounds._fingerprint, kind.__qualname__, sorted(settings.items()), FRAMES_VERSION])
     folder = Path(cache_folder or Path(datasets.config.HF_DATASETS_CACHE) / "cochlea_sb")
     folder.mkdir(parents=True, exist_ok=True)
     kept = datasets.Features({name: feature for name, feature in sounds.features.items() if name != "audio"})
@@ -53,7 +52,7 @@ def compute_frames(sounds, front_end, *, num_proc=None, cache_folder=None):
         batched=True,
         batch_size=16,
         writer_batch_size=16,  # bounds memory when the sounds are hours long
-        fn_kwargs={"settings": settings},
+        fn_kwargs={"kind": kind, "settings": settings},
         remove_columns=["audio"],
         features=features,
         num_proc=min(num_proc or os.cpu_count() or 1, len(sounds)),
@@ -63,14 +62,14 @@ def compute_frames(sounds, front_end, *, num_proc=None, cache_folder=None):
     )
 
 
-def frames_of_batch(batch, settings):
+def frames_of_batch(batch, kind, settings):
     """The function that `compute_frames` maps over batches of rows."""
     torch.set_num_threads(1)  # parallelism is by process here
-    front_end = LogMel(**settings)
+    front_end = kind(**settings)
     columns = {"path": [], "frames": [], "n_frames": [], "problem": []}
     for audio in batch["audio"]:
         audio = audio or {"bytes": None, "path": None}
-        frames, problem = np.zeros((0, front_end.n_mels), np.float16), None
+        frames, problem = np.zeros((0, front_end.frame_size), np.float16), None
         try:
             if audio["bytes"] is None and audio["path"] is None:
                 raise AudioError("A row of the dataset holds no audio: expected bytes or a path.")

@@ -63,6 +63,9 @@ class PairBatches(torch.utils.data.Dataset):
         Weight of a window that is 20 dB or more below the loudest of its sound; see `cochlea_sb.features.audibility`.
     hop_seconds : float
         Of the front end.
+    band : float in (0, 1]
+        Share of the corpus, by weight, that a batch is drawn from: a stretch of sounds that follow each other. If they
+        are in the order of their lengths, those of a batch are of like length.
     device : str, optional
         Where the batches should lie; by default where the bank's frames do.
     rank : int
@@ -84,6 +87,7 @@ class PairBatches(torch.utils.data.Dataset):
         max_seconds=60.0,
         quiet_weight=0.02,
         hop_seconds=0.01,
+        band=1.0,
         device=None,
         rank=0,
     ):
@@ -102,6 +106,7 @@ class PairBatches(torch.utils.data.Dataset):
         self.bank, self.batch_size, self.steps, self.seed, self.rank = bank, batch_size, steps, seed, rank
         self.crop_frames, self.window_frames = crop_frames, window_frames
         self.device = torch.device(device) if device else bank.device
+        self.band = band
         self.hop = window_frames // 2
         self.reach = round(neighbour_seconds / hop_seconds / self.hop)  # in windows
         self.n_same = batch_size - (int(neighbour_share * batch_size) if neighbour_seconds else 0)
@@ -154,6 +159,9 @@ class PairBatches(torch.utils.data.Dataset):
             Rows of the window table.
         """
         share = torch.rand(2, self.batch_size, generator=generator, device=self.bank.device, dtype=torch.float64)
+        if self.band < 1:
+            first = torch.rand((), generator=generator, device=self.bank.device, dtype=torch.float64)
+            share[0] = (1 - self.band) * first + self.band * share[0]
         anchors = self.pick(share[0] * self.cumulative[-1])
         low, high = self.cumulative[self.lowest[anchors]], self.cumulative[self.highest[anchors] + 1]
         neighbours = self.pick(low + share[1] * (high - low))

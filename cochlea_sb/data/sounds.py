@@ -18,6 +18,7 @@ from datasets.fingerprint import Hasher
 
 from cochlea_sb.audio import AUDIO_EXTENSIONS
 from cochlea_sb.data import LIBRARY_MANIFEST
+from cochlea_sb.data.fma import find_tracks, read_tracks
 
 METADATA_READERS = {
     # As text: a label "NA" or a fold "05" stays what it is; only an empty cell is empty.
@@ -36,7 +37,8 @@ def load_sounds(data_folder=None, dataset=None, *, config=None, split="train", f
     ---------
     data_folder : str or Path, optional
         A folder of sounds (with or without ``metadata.csv``, ``.jsonl`` or ``.parquet`` files that have a column
-        ``file_name``), of Parquet shards, or one that `datasets.Dataset.save_to_disk` wrote.
+        ``file_name``; or laid out as the Free Music Archive's are, see `cochlea_sb.data.fma`), of Parquet shards, or
+        one that `datasets.Dataset.save_to_disk` wrote.
     dataset : str, optional
         Id of a dataset on the Hugging Face Hub.
     config : str, optional
@@ -78,7 +80,9 @@ def load_sounds(data_folder=None, dataset=None, *, config=None, split="train", f
     if ".parquet" in suffixes and not suffixes & AUDIO_EXTENSIONS:
         files = {split: sorted(path for path in paths if path.endswith(".parquet"))}
         return as_sounds(datasets.load_dataset("parquet", data_files=files), folder, split)
-    return list_folder(folder, paths, metadata, folder_labels)
+    tracks = find_tracks(folder, paths)
+    rows = read_tracks(tracks, paths) if tracks else {path: {} for path in paths}
+    return list_folder(folder, rows, metadata, folder_labels)
 
 
 def load_from_hub(dataset, config, split):
@@ -124,10 +128,10 @@ def as_sounds(loaded, name, split):
 def list_manifest(file):
     """A table of sounds, with a column ``file_name`` relative to its folder, as `load_sounds` gives a folder."""
     file = Path(file).expanduser().resolve()
-    return list_folder(file.parent, [], [file])
+    return list_folder(file.parent, {}, [file])
 
 
-def list_folder(folder, paths, metadata, folder_labels=False):
+def list_folder(folder, rows, metadata, folder_labels=False):
     """Make rows of the files below a folder and join what its metadata files say of them.
 
     Every file gets a row, whatever its name: reading tells what is audio, and reports what is not. So does one that
@@ -136,9 +140,10 @@ def list_folder(folder, paths, metadata, folder_labels=False):
     Arguments
     ---------
     folder : Path
-    paths : list of str
+    rows : dict of dict
+        By path, what is known of the files that `walk` found below the folder.
     metadata : list of Path
-        What `walk` found below the folder.
+        Its metadata files.
     folder_labels : bool
 
     Returns
@@ -146,7 +151,6 @@ def list_folder(folder, paths, metadata, folder_labels=False):
     datasets.Dataset
         Its fingerprint follows names, sizes and times of change, so that cached frames are never stale.
     """
-    rows = {path: {} for path in paths}
     for file in metadata:
         for row in read_metadata(file):
             rows.setdefault(os.path.normpath(file.parent / str(row.pop("file_name"))), {}).update(row)

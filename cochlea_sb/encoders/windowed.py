@@ -23,16 +23,18 @@ class WindowEncoder(nn.Module):
     Arguments
     ---------
     silence : float
-        Log-mel value of digital silence, which pads what is shorter than a window.
+        The front end's value of digital silence, which pads what is shorter than a window.
     hop_frames : int
         Distance between the windows of a long sound.
-    range_db : float
-        How far below a window's loudest energy ``levelled`` puts a floor.
+    range_db : float or None
+        How far below a window's loudest energy ``levelled`` puts a floor; None for frames that are no log energies.
+    level : callable
+        The front end's: from frames [..., frames, M] to their loudness [..., frames].
     """
 
-    def __init__(self, silence, hop_frames=WINDOW_FRAMES // 2, range_db=50.0):
+    def __init__(self, silence, hop_frames=WINDOW_FRAMES // 2, range_db=50.0, level=level):
         super().__init__()
-        self.silence, self.hop_frames, self.range_db = silence, hop_frames, range_db
+        self.silence, self.hop_frames, self.range_db, self.level = silence, hop_frames, range_db, level
 
     def forward(self, frames, lens=None):
         """Embed sounds.
@@ -61,7 +63,7 @@ class WindowEncoder(nn.Module):
         if n_windows > 1:
             starts = torch.arange(n_windows, device=frames.device) * self.hop_frames
             weights = window_weights(real_frames(frames, lens)[:, None], starts, self.hop_frames)  # [B, W]
-            peaks = level(windows).amax(2)
+            peaks = self.level(windows).amax(2)
             weights = weights * audibility(peaks, peaks.amax(1, keepdim=True))
             embeddings = (embeddings.unflatten(0, (-1, n_windows)) * weights[..., None]).sum(1)
             embeddings = F.normalize(embeddings, dim=-1)
@@ -79,12 +81,14 @@ class WindowEncoder(nn.Module):
 
         Arguments
         ---------
-        windows : torch.Tensor [n, 96, mels], log-mel
+        windows : torch.Tensor [n, 96, M], log energies
 
         Returns
         -------
-        torch.Tensor [n, 96, mels]
+        torch.Tensor [n, 96, M]
         """
+        if self.range_db is None:
+            return windows
         floor = windows.amax((1, 2), keepdim=True) - self.range_db * math.log(10) / 10
         raised = torch.logaddexp(windows, floor)
         return raised - raised.mean((1, 2), keepdim=True)

@@ -4,6 +4,7 @@ Seeds of a fold are measured on the same sounds: they are averaged first, and in
 """
 
 import json
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -150,7 +151,7 @@ def summarise(folder, recipes, folds, seeds, supervised=("supervised", "supervis
     dict
         ``folds``; ``recipes``: by recipe, ``log-mel`` first, ``[mean, half_width]`` of each figure,
         ``[share, low, high]`` of what is recovered, and ``runs``, their number; ``few labels``: accuracy by row and
-        count; ``robustness``: recall@1 by recipe, kind and strength.
+        count; ``recall@1`` and ``recall@10`` by recipe, kind and strength.
 
     Raises
     ------
@@ -168,13 +169,13 @@ def summarise(folder, recipes, folds, seeds, supervised=("supervised", "supervis
 
     figures = {}
     for name, row, found in rows:
-        figures[name] = {
-            figure: mean_and_interval(by_fold(found, partial(take, row=row))) for figure, take in FIGURES.items()
-        }
-        figures[name]["runs"] = len(found)
+        figures[name] = {"runs": len(found)}
+        for figure, take in FIGURES.items():
+            with suppress(KeyError):  # not every corpus has labels, nor sounds to train classifiers on
+                figures[name][figure] = mean_and_interval(by_fold(found, partial(take, row=row)))
     references = [name for name in supervised if name in runs]
     for figure, title in RECOVERED.items():
-        if references:
+        if references and all(figure in figures[name] for name in (*references, "log-mel")):
             take = FIGURES[figure]
             best = max(references, key=lambda name: figures[name][figure][0])
             reference = by_fold(runs[best], partial(take, row="model"))
@@ -186,7 +187,7 @@ def summarise(folder, recipes, folds, seeds, supervised=("supervised", "supervis
 
     limited = {}
     for name, row, found in rows:
-        if few and name not in supervised:
+        if few and name not in supervised and all("few labels" in run for run in found.values()):
             limited[name] = {
                 str(count): mean_and_interval(
                     by_fold(found, lambda run, row=row, count=count: run["few labels"][row][str(count)]["accuracy"])
@@ -202,13 +203,15 @@ def summarise(folder, recipes, folds, seeds, supervised=("supervised", "supervis
             for count, found in networks.items()
         }
 
-    recall = {}
-    for name, found in runs.items():
-        reports = [run["robustness"] for run in found.values() if "robustness" in run]
-        if reports:
-            recall.setdefault("log-mel", mean_of([report["log-mel"] for report in reports]))
-            recall[name] = mean_of([report["model"] for report in reports])
-    return {"folds": common, "recipes": figures, "few labels": limited, "robustness": recall}
+    summary = {"folds": common, "recipes": figures, "few labels": limited}
+    for at_k in ("recall@1", "recall@10"):
+        recall = summary[at_k] = {}
+        for name, found in runs.items():
+            reports = [run[at_k] for run in found.values() if at_k in run]
+            if reports:
+                recall.setdefault("log-mel", mean_of([report["log-mel"] for report in reports]))
+                recall[name] = mean_of([report["model"] for report in reports])
+    return summary
 
 
 def mean_of(reports):
@@ -231,7 +234,8 @@ def markdown(summary):
     -------
     str
     """
-    names = [*FIGURES, *RECOVERED.values(), "runs"]
+    written_names = {name for figures in summary["recipes"].values() for name in figures}
+    names = [name for name in (*FIGURES, *RECOVERED.values(), "runs") if name in written_names]
     cells = {
         recipe: {name: written(figures.get(name)) for name in names} for recipe, figures in summary["recipes"].items()
     }
@@ -242,9 +246,10 @@ def markdown(summary):
             for name, by_count in summary["few labels"].items()
         }
         parts.append(table("accuracy with so many labels a class", cells))
-    for kind in next(iter(summary["robustness"].values()), ()):
-        cells = {name: by_kind[kind] for name, by_kind in summary["robustness"].items()}
-        parts.append(table(f"recall@1, {kind}", cells))
+    for at_k in ("recall@1", "recall@10"):
+        for kind in next(iter(summary[at_k].values()), ()):
+            cells = {name: by_kind[kind] for name, by_kind in summary[at_k].items()}
+            parts.append(table(f"{at_k}, {kind}", cells))
     return "\n\n".join(parts)
 
 
@@ -278,8 +283,10 @@ def write_tables(summary, folder, description):
         for name, by_count in summary["few labels"].items()
     }
     with pictures_where_possible():
-        recipe_bars({name: figures["mAP"] for name, figures in summary["recipes"].items()}, folder / "retrieval.png")
+        bars = {name: figures["mAP"] for name, figures in summary["recipes"].items() if "mAP" in figures}
+        if bars:
+            recipe_bars(bars, folder / "retrieval.png")
         if few:
             few_labels_curve(few, folder / "few_labels.png")
-        if summary["robustness"]:
-            robustness_curves(summary["robustness"], folder / "robustness.png")
+        if summary["recall@1"]:
+            robustness_curves(summary["recall@1"], folder / "robustness.png")

@@ -1,6 +1,7 @@
 """All that is measured of one model on one labelled corpus, as a dictionary, as Markdown and as pictures."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,29 +15,44 @@ from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.encoders.log_mel import FlattenedLogMel
 from cochlea_sb.encoders.windowed import embed_bank
 from cochlea_sb.evaluation.classification import classify, classify_with_few
-from cochlea_sb.evaluation.robustness import robustness
+from cochlea_sb.evaluation.robustness import STRENGTHS, recall_of, robustness
+from cochlea_sb.features import LogMel
 from cochlea_sb.files import write_text
 from cochlea_sb.metrics import query_by_example
 from cochlea_sb.plots import few_labels_curve, pictures_where_possible, robustness_curves
 
 PROBES = {"logistic regression": None, "hidden layer": 128}  # units of the hidden layer
+# Ways in which a sound may come back, by their first words.
+KINDS = [kind.split()[0] for kind in STRENGTHS] + ["excerpt"]
 
 
 def evaluate(
-    encoder, frames, rows, train_rows=(), *, counts=(1, 2, 5, 10, 20), max_queries=500, seed=0, progress=True
-):  # fmt: skip
+    encoder,
+    frames,
+    rows,
+    train_rows=(),
+    *,
+    kinds=tuple(KINDS),
+    counts=(1, 2, 5, 10, 20),
+    max_queries=500,
+    seed=0,
+    progress=True,
+):
     """Measure a model: retrieval, classification, limited supervision, robustness.
 
     Arguments
     ---------
     encoder : AudioEncoder
     frames : datasets.Dataset
-        From `cochlea_sb.data.corpus.load_corpus`, with labels; with its audio where robustness is wanted.
+        From `cochlea_sb.data.corpus.load_corpus`; with its audio where sounds are to be deformed.
     rows : list of int
         Sounds to measure on: queries and what they may find; the test sounds of the classifiers; and those that are
         deformed, whose originals are sought among all sounds.
     train_rows : list of int
         Labelled sounds that classifiers are trained on; without any, nothing is classified.
+    kinds : tuple of str
+        Ways in which sounds come back and their originals are sought: some of `KINDS`. An excerpt is the second half
+        of a sound, sought among the first halves of all.
     counts : tuple of int
         Labelled sounds of each class for limited supervision.
     max_queries : int
@@ -48,49 +64,80 @@ def evaluate(
     -------
     dict
         ``retrieval`` (figures of `query_by_example` by embedding), ``classification`` (figures of `classify` by
-        embedding and classifier), ``few labels`` (the same by embedding and count) and ``robustness`` (recall@1 by
-        embedding, deformation and strength), whichever could be measured.
+        embedding and classifier), ``few labels`` (the same by embedding and count), ``recall@1`` and ``recall@10`` (by
+        embedding, deformation and strength), whichever could be measured. The embedding ``log-mel`` is the baseline;
+        beside a model of other features it is called ``frames``.
+
+    Raises
+    ------
+    ValueError
+        If a kind is unknown.
     """
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise ValueError(f"robustness names '{unknown[0]}': expected some of {', '.join(KINDS)}.")
     model = encoder.mods.embedding_model
     bank = FrameBank.from_dataset(frames, encoder.mods.compute_features, encoder.device)
-    device = next(model.parameters()).device  # the bank may lie elsewhere, memory-mapped
-    baseline = FlattenedLogMel(bank.mean(), model.silence, model.hop_frames).to(device)
+    baseline = FlattenedLogMel(model.silence, bank.frames.shape[1], model.hop_frames, level=model.level).fit(bank)
+    name = "log-mel" if type(encoder.mods.compute_features) is LogMel else "frames"
+    encoders = {name: baseline.to(encoder.device), "model": model}
     chance = torch.randn(len(bank), 128, generator=torch.Generator().manual_seed(seed))
     embeddings = {"random": F.normalize(chance, dim=1)}
-    embeddings |= {name: embed_bank(one, bank).cpu() for name, one in (("log-mel", baseline), ("model", model))}
-    labels, sources = column(frames, "label"), column(frames, "source")
+    embeddings |= {name: embed_bank(one, bank).cpu() for name, one in encoders.items()}
+    labels, sources = column(frames, "label") or [None] * len(frames), column(frames, "source")
     label, source = ([values[row] for row in rows] if values else None for values in (labels, sources))
-    report = {
-        "retrieval": {name: query_by_example(vectors[rows], label, source) for name, vectors in embeddings.items()}
-    }
+    report = {}
+    with suppress(ValueError):  # no sound has another of its label
+        retrieval = {name: query_by_example(vectors[rows], label, source) for name, vectors in embeddings.items()}
+        report["retrieval"] = retrieval
 
     known, asked = ([row for row in some if labels[row] is not None] for some in (train_rows, rows))
     known_labels, asked_labels = ([labels[row] for row in some] for some in (known, asked))
     if len(set(known_labels)) > 1 and set(known_labels) & set(asked_labels):
         report["classification"], report["few labels"] = {}, {}
-        for name in tqdm(("log-mel", "model"), desc="Classifying", disable=not progress):
+        for name in tqdm(encoders, desc="Classifying", disable=not progress):
             split = embeddings[name][known], known_labels, embeddings[name][asked], asked_labels
             report["classification"][name] = {
                 probe: classify(*split, hidden_size=size, seed=seed) for probe, size in PROBES.items()
             }
             report["few labels"][name] = classify_with_few(*split, counts, seed=seed)
 
-    if "audio" in frames.column_names:
-        if len(rows) > max_queries:
-            rows = sorted(np.random.default_rng(seed).choice(rows, max_queries, replace=False).tolist())
+    if len(rows) > max_queries:
+        rows = sorted(np.random.default_rng(seed).choice(rows, max_queries, replace=False).tolist())
+    strengths = {kind: values for kind, values in STRENGTHS.items() if kind.split()[0] in kinds}
+    if strengths and "audio" in frames.column_names:
         audio = (row["audio"] for row in frames.select(rows).select_columns("audio"))
         wavs = [torch.from_numpy(read_audio(sound, encoder.sample_rate)) for sound in audio]
-        report["robustness"] = robustness(
+        report |= robustness(
             lambda wav: encoder.mods.compute_features(wav.to(encoder.device)),
-            {"log-mel": baseline, "model": model},
+            encoders,
             wavs,
             rows,
             embeddings,
             sources,
+            strengths=strengths,
             seed=seed,
             progress=progress,
         )
+    if "excerpt" in kinds:
+        first, second = halves(bank)
+        for name, one in encoders.items():
+            originals, queries = embed_bank(one, first).cpu(), embed_bank(one, second).cpu()[rows]
+            for at_k, recall in recall_of(queries, rows, originals, sources).items():
+                kinds_of = report.setdefault(at_k, {}).setdefault(name, {})
+                kinds_of["excerpt"] = {"the other half": recall}
     return report
+
+
+def halves(bank):
+    """The first and the second halves of all sounds, as two banks; of one frame, both are that frame."""
+    owners = torch.repeat_interleave(torch.arange(len(bank), device=bank.device), bank.lengths)
+    within = torch.arange(len(bank.frames), device=bank.device) - (bank.ends - bank.lengths)[owners]
+    half = bank.lengths // 2
+    first, second = within < half.clamp(min=1)[owners], within >= half[owners]
+    return tuple(
+        FrameBank(bank.frames[part], torch.bincount(owners[part]), bank.silence, bank.level) for part in (first, second)
+    )
 
 
 def markdown(report):
@@ -105,7 +152,7 @@ def markdown(report):
     -------
     str
     """
-    parts = [table("embedding", report["retrieval"])]
+    parts = [table("embedding", report["retrieval"])] if "retrieval" in report else []
     if "classification" in report:
         rows = {
             name: {
@@ -119,10 +166,10 @@ def markdown(report):
             for name, by_count in report["few labels"].items()
         }
         parts += ["Accuracy of logistic regression from a few labelled sounds:", table("embedding", rows)]
-    if "robustness" in report:
-        for kind in report["robustness"]["model"]:
-            rows = {name: by_kind[kind] for name, by_kind in report["robustness"].items()}
-            parts += [f"Recall@1 of the original, {kind}:", table("embedding", rows)]
+    for at_k in ("recall@1", "recall@10"):
+        for kind in report[at_k]["model"] if at_k in report else ():
+            rows = {name: by_kind[kind] for name, by_kind in report[at_k].items()}
+            parts += [f"{at_k.capitalize()} of the original, {kind}:", table("embedding", rows)]
     return "\n\n".join(parts)
 
 
@@ -172,5 +219,5 @@ def write_report(report, folder, description):
     with pictures_where_possible():
         if "few labels" in report:
             few_labels_curve(report["few labels"], folder / "few_labels.png")
-        if "robustness" in report:
-            robustness_curves(report["robustness"], folder / "robustness.png")
+        if "recall@1" in report:
+            robustness_curves(report["recall@1"], folder / "robustness.png")

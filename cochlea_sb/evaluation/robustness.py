@@ -1,4 +1,4 @@
-"""Is a sound still found when it comes back deformed? With real waveforms, by other tools than those of training.
+"""Is a sound still found when it comes back deformed, or in part? With real waveforms, by other tools than in training.
 
 Training deforms mel frames, and `cochlea_sb.waveforms` was made to sound like that; here torchaudio's phase vocoder and
 soxr, as librosa combines them, change the waveform itself.
@@ -16,8 +16,9 @@ STRENGTHS = {
     "pitch shift (semitones)": (-6, -4, -2, -1, 1, 2, 4, 6),
     "time stretch (rate)": (0.6, 0.7, 0.85, 0.95, 1.05, 1.15, 1.4, 1.7),
     "noise (SNR in dB)": (40, 30, 20, 10, 0),
-    "gain (dB)": (-30, -20, -10, 10),
+    "gain (dB)": (-30, -20, -10, 0, 10),  # at 0 dB nothing is changed
 }
+KS = (1, 10)  # ranks at which recall is taken
 
 
 def stretch(wav, rate, n_fft=512):
@@ -72,10 +73,7 @@ def deform(wav, kind, strength, generator=None):
 
 @torch.inference_mode()
 def robustness(front_end, encoders, wavs, rows, originals, sources=None, *, strengths=None, seed=0, progress=False):
-    """Share of deformed sounds whose nearest sound is their own original (recall@1).
-
-    As in `cochlea_sb.metrics.query_by_example`, other sounds of the query's own source are left out: takes of one
-    recording can't be told apart once deformed, nor need they be.
+    """How often a deformed sound finds its own original: as the nearest of all, and among the ten nearest.
 
     Arguments
     ---------
@@ -90,7 +88,7 @@ def robustness(front_end, encoders, wavs, rows, originals, sources=None, *, stre
     originals : dict
         By name, torch.Tensor [sounds, D], unit norm: all sounds that may be found.
     sources : list of str or None, [sounds], optional
-        Of ``originals``.
+        Of ``originals``; see `recall_of`.
     strengths : dict, optional
         Strengths by kind; `STRENGTHS` by default.
     seed : int
@@ -100,21 +98,49 @@ def robustness(front_end, encoders, wavs, rows, originals, sources=None, *, stre
 
     Returns
     -------
-    dict of dict of dict
-        recall@1 by encoder, kind and strength.
+    dict
+        ``recall@1`` and ``recall@10``, each by encoder, kind and strength.
     """
-    strengths = strengths or STRENGTHS
-    rows, n_sounds = torch.tensor(rows), len(next(iter(originals.values())))
-    source_ids = ids_of(sources or [None] * n_sounds, "cpu")
-    left_out = (source_ids[rows, None] == source_ids) & (source_ids[rows, None] >= 0)
-    left_out[torch.arange(len(rows)), rows] = False
-    result = {name: {kind: {} for kind in strengths} for name in encoders}
+    strengths = STRENGTHS if strengths is None else strengths
+    result = {f"recall@{k}": {name: {kind: {} for kind in strengths} for name in encoders} for k in KS}
     ways = [(kind, strength) for kind, values in strengths.items() for strength in values]
     for kind, strength in tqdm(ways, desc="Deforming", disable=not progress):
         generator = torch.Generator().manual_seed(seed)
         frames = [front_end(deform(wav, kind, strength, generator)[None]) for wav in wavs]
         for name, encoder in encoders.items():
             queries = torch.cat([encoder(each)[:, 0] for each in frames]).cpu()
-            scores = (queries @ originals[name].cpu().T).masked_fill(left_out, -torch.inf)
-            result[name][kind][strength] = float((scores.argmax(1) == rows).float().mean())
+            for at_k, recall in recall_of(queries, rows, originals[name].cpu(), sources).items():
+                result[at_k][name][kind][strength] = recall
     return result
+
+
+def recall_of(queries, rows, originals, sources=None):
+    """How often queries find their originals.
+
+    As in `cochlea_sb.metrics.query_by_example`, other sounds of the query's own source are left out: takes of one
+    recording can't be told apart once deformed, nor need they be.
+
+    Arguments
+    ---------
+    queries : torch.Tensor [queries, D], unit norm
+    rows : list of int, [queries]
+        Of their originals.
+    originals : torch.Tensor [sounds, D], unit norm
+    sources : list of str or None, [sounds], optional
+
+    Returns
+    -------
+    dict
+        ``recall@1`` and ``recall@10`` in [0, 1]; of originals that are alike to the query, the first comes first.
+
+    Example
+    -------
+    >>> recall_of(torch.eye(3)[:1], [2], torch.eye(3))
+    {'recall@1': 0.0, 'recall@10': 1.0}
+    """
+    rows = torch.as_tensor(rows)
+    source_ids = ids_of(sources or [None] * len(originals), "cpu")
+    left_out = (source_ids[rows, None] == source_ids) & (source_ids[rows, None] >= 0)
+    left_out[torch.arange(len(rows)), rows] = False
+    nearest = (queries @ originals.T).masked_fill(left_out, -torch.inf).topk(min(max(KS), len(originals))).indices
+    return {f"recall@{k}": float((nearest[:, :k] == rows[:, None]).any(1).float().mean()) for k in KS}

@@ -1,0 +1,145 @@
+"""Bag of audio words: which frames a sound is made of, whatever their order.
+
+Axes: n windows, F frames, M values in a frame, P principal components, V words.
+"""
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from cochlea_sb.encoders.windowed import WINDOW_FRAMES, WindowEncoder
+from cochlea_sb.features import audibility, level
+
+WINDOWS_AT_ONCE = 128  # of a fit: 12,288 frames
+
+
+class BagOfAudioWords(WindowEncoder):
+    """Histogram of audio words, weighted by how telling each is (TF-IDF).
+
+    As text is searched by its words: frames, centred and reduced to principal components, each become the nearest of a
+    vocabulary of k-means centres; a window is how often it says each word, times the word's inverse document frequency
+    (the first of the embeddings of "Audio2Vec: an exploration of embedding methods to represent an arbitrary segment
+    of audio in a fixed-length vector"). Here a frame counts by how audible it is beside the loudest of its window, so
+    neither padding nor faint noise has a say, and counts go by their square root, so that a sustained sound is not all
+    that is heard (as for SIFT, Arandjelovic and Zisserman 2012).
+
+    Arguments
+    ---------
+    silence, hop_frames, range_db, level :
+        As in `WindowEncoder`.
+    frame_size : int
+        M.
+    n_components : int
+        P, at most ``frame_size``.
+    n_words : int
+        V, the size of the embedding.
+
+    Example
+    -------
+    >>> encoder = BagOfAudioWords(silence=-18.4, n_words=50)
+    >>> encoder(torch.randn(2, 500, 64)).shape
+    torch.Size([2, 1, 50])
+    """
+
+    def __init__(
+        self, silence, frame_size=64, n_components=24, n_words=1000, hop_frames=48, range_db=20.0, level=level
+    ):
+        super().__init__(silence, hop_frames, range_db, level)
+        if not 1 <= n_components <= frame_size:
+            raise ValueError(f"n_components is {n_components}: expected 1 to {frame_size}, the size of a frame.")
+        self.embedding_size = n_words
+        self.register_buffer("mean", torch.zeros(frame_size))
+        self.register_buffer("axes", torch.eye(frame_size, n_components))  # [M, P]
+        self.register_buffer("words", torch.zeros(n_words, n_components))  # [V, P]
+        self.register_buffer("idf", torch.ones(n_words))
+
+    def embed(self, windows):
+        """Weighted histograms of words: [n, 96, M] to [n, V]."""
+        return self.counts(windows).sqrt() * self.idf
+
+    def counts(self, windows):
+        """How often windows say each word: [n, 96, M] to [n, V]."""
+        frames = self.reduced(windows)
+        words = (frames @ self.words.T).sub_(self.words.square().sum(1) / 2).argmax(2)  # the nearest of each frame
+        counts = frames.new_zeros(len(windows), self.embedding_size)
+        return counts.scatter_add_(1, words, self.weights(windows))
+
+    def weights(self, windows):
+        """How much each frame counts: [n, 96, M] to [n, 96] in [0, 1]."""
+        levels = self.level(windows)
+        return audibility(levels, levels.amax(1, keepdim=True), least=0.0)
+
+    def reduced(self, windows):
+        """Principal components of frames: [n, 96, M] to [n, 96, P]."""
+        return (self.levelled(windows.float()) - self.mean) @ self.axes
+
+    @torch.no_grad()
+    def fit(self, bank, seed=0, passes=3, progress=True):
+        """Learn components, vocabulary and document frequencies from the audible frames of a corpus.
+
+        Components take one pass over its windows, the vocabulary ``passes``, and the frequencies a last one. Inverse
+        document frequencies are ``log((1 + sounds) / (1 + sounds with the word)) + 1``, finite for words that no sound
+        says. Besides the bank, memory holds some windows and, for each sound, which words it says.
+
+        Arguments
+        ---------
+        bank : FrameBank
+        seed : int
+        passes : int
+        progress : bool
+            Show a progress bar.
+
+        Raises
+        ------
+        ValueError
+            If scikit-learn is missing, or there are fewer audible frames than words.
+        """
+        try:
+            from sklearn.cluster import MiniBatchKMeans
+            from sklearn.decomposition import IncrementalPCA
+        except ImportError as error:
+            raise ValueError("A bag of audio words needs scikit-learn: pip install 'cochlea_sb[evaluate]'.") from error
+        sounds, starts = bank.windows(WINDOW_FRAMES, WINDOW_FRAMES)
+        generator = torch.Generator().manual_seed(seed)
+        n_words, n_components = self.words.shape
+        bar = tqdm(total=(2 + passes) * len(sounds), desc="Fitting words", unit="window", disable=not progress)
+
+        def windows():
+            for block in torch.randperm(len(sounds), generator=generator).to(sounds.device).split(WINDOWS_AT_ONCE):
+                crops = bank.crops(sounds[block], starts[block], WINDOW_FRAMES)
+                yield sounds[block], crops.to(self.mean.device).float()
+                bar.update(len(block))
+
+        def audible_frames(values):
+            """In pieces that hold more of them than there are words, but for the last."""
+            piece = []
+            for _, block in windows():
+                piece.append(values(block)[self.weights(block) > 0].cpu().numpy())
+                if sum(map(len, piece)) >= 4 * n_words:
+                    yield np.concatenate(piece)
+                    piece = []
+            if piece:
+                yield np.concatenate(piece)
+
+        components = IncrementalPCA(n_components)
+        vocabulary = MiniBatchKMeans(n_words, random_state=seed, n_init=1)
+        with bar:
+            for number, frames in enumerate(audible_frames(self.levelled)):
+                if number == 0 and len(frames) < max(n_words, n_components):
+                    raise ValueError(
+                        f"The corpus has {len(frames)} audible frames: expected more than {n_words}, the number of "
+                        "words; lower n_words, or add sounds."
+                    )
+                if len(frames) >= n_components:
+                    components.partial_fit(frames)
+            self.mean.copy_(torch.from_numpy(components.mean_))
+            self.axes.copy_(torch.from_numpy(components.components_.T))
+            for _ in range(passes):
+                for frames in audible_frames(self.reduced):
+                    vocabulary.partial_fit(frames)
+            self.words.copy_(torch.from_numpy(vocabulary.cluster_centers_))
+            says = torch.zeros(len(bank), n_words, dtype=torch.bool, device=bank.device)
+            for owners, block in windows():
+                row, word = self.counts(block).nonzero(as_tuple=True)
+                says[owners[row.to(owners.device)], word.to(owners.device)] = True
+            self.idf.copy_(torch.log((1 + len(bank)) / (1 + says.sum(0))) + 1)

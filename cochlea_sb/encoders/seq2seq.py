@@ -1,0 +1,171 @@
+"""Sequence to sequence: an LSTM reads a sound into a code from which another LSTM writes it again.
+
+Axes: n windows, T frames, M values in a frame, S steps of a few frames each, H hidden units, D embedding dimensions.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from cochlea_sb.encoders.windowed import WINDOW_FRAMES, WindowEncoder
+from cochlea_sb.features import level
+
+
+class Seq2SeqEncoder(WindowEncoder):
+    """A bidirectional LSTM over a window's frames, and one linear layer from its last and its mean states to the code.
+
+    The second of the embeddings of "Audio2Vec: an exploration of embedding methods to represent an arbitrary segment of
+    audio in a fixed-length vector". What lies beyond a sound's end is not read.
+
+    Arguments
+    ---------
+    silence, hop_frames, range_db, level :
+        As in `WindowEncoder`.
+    frame_size : int
+        M.
+    step_frames : int
+        Frames that are read at once, a divisor of 96: four make training four times as fast, and better.
+    hidden_size : int
+        H, in each direction.
+    embedding_size : int
+        D.
+
+    Example
+    -------
+    >>> encoder = Seq2SeqEncoder(silence=-18.4).eval()
+    >>> encoder(torch.randn(2, 500, 64)).shape
+    torch.Size([2, 1, 128])
+    """
+
+    def __init__(
+        self,
+        silence,
+        frame_size=64,
+        step_frames=4,
+        hidden_size=256,
+        embedding_size=128,
+        hop_frames=48,
+        range_db=40.0,
+        level=level,
+    ):
+        super().__init__(silence, hop_frames, range_db, level)
+        if WINDOW_FRAMES % step_frames:
+            raise ValueError(f"step_frames is {step_frames}: expected a divisor of {WINDOW_FRAMES}.")
+        self.step_frames, self.embedding_size = step_frames, embedding_size
+        self.normalise = nn.BatchNorm1d(frame_size, affine=False)
+        # One for each direction: torch's own pair wants packed sequences, which took a CPU ten times as long.
+        self.lstms = nn.ModuleList(remembering_lstm(step_frames * frame_size, hidden_size) for _ in range(2))
+        # Centred, so that unrelated sounds are orthogonal rather than all a little alike.
+        self.project = nn.Sequential(
+            nn.Linear(4 * hidden_size, embedding_size, bias=False), nn.BatchNorm1d(embedding_size, affine=False)
+        )
+
+    def embed(self, windows):
+        """Codes of windows: [n, 96, M] to [n, D]."""
+        normal = self.normalise(self.levelled(windows).transpose(1, 2)).transpose(1, 2)
+        steps = normal.unflatten(1, (-1, self.step_frames)).flatten(2)  # [n, S, step_frames * M]
+        last = (self.real(windows).sum(1, keepdim=True) - 1) // self.step_frames
+        steps = steps[:, : int(last.max()) + 1]
+        backwards = (last - torch.arange(steps.shape[1], device=windows.device)).clamp(min=0)
+        there = (torch.arange(steps.shape[1], device=windows.device) <= last)[..., None]
+        states = []
+        for lstm, order in zip(self.lstms, (steps, steps.take_along_dim(backwards[..., None], dim=1)), strict=True):
+            hidden, _ = lstm(order)  # [n, S, H]
+            states += [hidden.take_along_dim(last[..., None], dim=1)[:, 0], (hidden * there).sum(1) / there.sum(1)]
+        return self.project(torch.cat(states, dim=1))
+
+    def real(self, windows):
+        """Which frames are sound rather than what pads it: [n, T, M] to bool [n, T]; the first always is."""
+        sounds = (windows - self.silence).abs().amax(2) > 0.05  # float16 moves the value of silence a little
+        sounds[:, 0] = True
+        return sounds.flip(1).cummax(1).values.flip(1)  # up to the last that is not silent
+
+    def target(self, windows):
+        """What a decoder is to write: levelled frames, each band with mean 0 and variance 1 as far as is known.
+
+        Arguments
+        ---------
+        windows : torch.Tensor [n, T, M]
+
+        Returns
+        -------
+        torch.Tensor [n, T, M], float32
+        """
+        mean, variance = self.normalise.running_mean, self.normalise.running_var
+        return (self.levelled(windows.float()) - mean) / (variance + self.normalise.eps).sqrt()
+
+
+class Seq2SeqDecoder(nn.Module):
+    """An LSTM that starts from a code, is given it again at every step, and writes a few frames at a time.
+
+    With the code comes the time, as sines and cosines (Vaswani et al. 2017, section 3.5), so that its memory needn't
+    count.
+
+    Arguments
+    ---------
+    frame_size, step_frames, hidden_size, embedding_size : int
+        M, frames of a step, H, D.
+    feed_back : bool
+        Give each step the frames of the one before, too: the real ones as often as ``teacher_forcing`` says, else what
+        the decoder wrote itself (scheduled sampling, Bengio et al. 2015). It is slower, and leaves less for the code to
+        tell.
+
+    Example
+    -------
+    >>> Seq2SeqDecoder()(torch.randn(2, 128), torch.zeros(2, 50, 64)).shape
+    torch.Size([2, 50, 64])
+    """
+
+    def __init__(self, frame_size=64, step_frames=4, hidden_size=512, embedding_size=128, feed_back=False):
+        super().__init__()
+        self.step_frames, self.feed_back = step_frames, feed_back
+        n_steps, step_size = WINDOW_FRAMES // step_frames, step_frames * frame_size
+        angles = math.pi * torch.arange(n_steps)[:, None] / n_steps * (torch.arange(8) + 0.5)
+        self.register_buffer("time", torch.cat([angles.sin(), angles.cos()], dim=1), persistent=False)  # [S, 16]
+        self.start = nn.Linear(embedding_size, 2 * hidden_size)
+        self.lstm = remembering_lstm(embedding_size + 16 + feed_back * step_size, hidden_size)
+        self.write = nn.Linear(hidden_size, step_size)
+
+    def forward(self, codes, frames, teacher_forcing=0.0):
+        """Write frames.
+
+        Arguments
+        ---------
+        codes : torch.Tensor [n, D]
+        frames : torch.Tensor [n, T, M], T at most 96
+            The real ones, read only where they are fed back.
+        teacher_forcing : float in [0, 1]
+            Share of the steps that are given the real frames before them.
+
+        Returns
+        -------
+        torch.Tensor [n, T, M]
+        """
+        n_frames = frames.shape[1]
+        n_steps = -(-n_frames // self.step_frames)
+        state = tuple(part.contiguous() for part in self.start(codes).tanh()[None].chunk(2, dim=2))
+        told = torch.cat(
+            [codes[:, None].expand(-1, n_steps, -1), self.time[:n_steps].to(codes.dtype).expand(len(codes), -1, -1)], 2
+        )
+        if self.feed_back:
+            real = nn.functional.pad(frames, (0, 0, 0, n_steps * self.step_frames - n_frames))
+            real = real.unflatten(1, (n_steps, -1)).flatten(2)
+            steps, before = [], torch.zeros_like(real[:, 0])
+            for number in range(n_steps):
+                hidden, state = self.lstm(torch.cat([told[:, number], before], dim=1)[:, None], state)
+                steps.append(self.write(hidden[:, 0]))
+                forced = torch.rand(len(codes), 1, device=codes.device) < teacher_forcing
+                before = torch.where(forced, real[:, number], steps[-1].detach())
+            written = torch.stack(steps, dim=1)
+        else:
+            written = self.write(self.lstm(told, state)[0])
+        return written.unflatten(2, (self.step_frames, -1)).flatten(1, 2)[:, :n_frames]
+
+
+def remembering_lstm(input_size, hidden_size):
+    """An LSTM that does not forget before it has learnt to (a bias of 1: Jozefowicz et al. 2015, section 3)."""
+    lstm = nn.LSTM(input_size, hidden_size, batch_first=True)
+    with torch.no_grad():
+        lstm.bias_hh_l0[hidden_size : 2 * hidden_size] = 1
+    return lstm
