@@ -27,6 +27,7 @@ from cochlea_sb.experiment import (
     parse_arguments,
     save_model,
 )
+from cochlea_sb.features import LogMel
 from cochlea_sb.files import write_text
 from cochlea_sb.training import fit_encoder
 
@@ -131,6 +132,11 @@ def main(argv):
     hparams, text = load_experiment(hparams_file, overrides)
     if run_opts.ckpt_interval_steps > 0:
         hparams["ckpt_interval_minutes"] = 0  # SpeechBrain takes one of the two
+    if "deformation" in hparams and type(hparams["compute_features"]) is not LogMel:
+        raise ValueError(
+            f"compute_features is {type(hparams['compute_features']).__name__}: expected LogMel, whose energies the "
+            "deformations change; for other features there are the recipes bag_of_audio_words_*.yaml."
+        )
     output_folder = Path(hparams["output_folder"])
     check_same_run(output_folder, text)
     sb.create_experiment_directory(output_folder)

@@ -299,6 +299,13 @@ def test_a_mistake_is_one_sentence_and_status_2(capsys, monkeypatch, mistakes, a
     assert code == 2 and len(errors) == 1 and sentence in errors[0] and "Traceback" not in err
 
 
+def test_deformations_want_log_mel_frames(capsys, monkeypatch, tmp_path):
+    yaml = tmp_path / "mine.yaml"
+    yaml.write_text(f"base: {ROOT}/hparams/cnn.yaml\ncompute_features: !new:cochlea_sb.features.MFCC {{}}\n")
+    code, err = said_to(capsys, monkeypatch, "train", yaml, "--output_folder", tmp_path / "results")
+    assert code == 2 and "compute_features is MFCC: expected LogMel" in err
+
+
 def test_no_model_no_labels_no_query(capsys, monkeypatch, mistakes, results):
     code, err = said_to(capsys, monkeypatch, "evaluate", "hparams/cnn.yaml", "--output_folder", mistakes / "none")
     assert code == 2 and "holds no model (hyperparams.yaml is missing)" in err
