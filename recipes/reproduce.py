@@ -5,8 +5,8 @@
     python recipes/reproduce.py esc10 --recipes joint cnn --folds 4 5 --seeds 1 --jobs 2 --number_of_epochs 10
 
 The corpus is a labelled folder with a column `fold` (see the README); it comes first. What this command does not know
-goes to recipes/train.py and recipes/evaluate.py. A run leaves results/paper/RECIPE/foldF-seedS; the tables are
-table.md, table.json and three pictures.
+goes to recipes/train.py and recipes/evaluate.py, for those recipes that have such a key. A run leaves
+results/paper/RECIPE/foldF-seedS; the tables are table.md, table.json and three pictures.
 """
 
 import argparse
@@ -15,18 +15,57 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from difflib import get_close_matches
 from pathlib import Path
 
+from ruamel.yaml import YAML
+from speechbrain.utils.run_opts import RunOptions
 from tqdm import tqdm
 
 from cochlea_sb.cli import run
 from cochlea_sb.evaluation.paper_table import markdown, summarise, write_tables
+from cochlea_sb.experiment import read_recipe
 from cochlea_sb.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
+HPARAMS = ROOT / "hparams"
 RECIPES = ["noise", "translation", "mixture", "proximity", "joint", "zounds", "cochlea", "cnn"]
 SUPERVISED = ["supervised", "supervised_triplets"]
 ROBUST = ["joint", "cnn"]  # whose sounds are also deformed: it takes longer than all the rest of an evaluation
+
+
+def options_by_recipe(recipes, tokens):
+    """What of the further options each recipe knows; ``ValueError`` for one that none does.
+
+    Arguments
+    ---------
+    recipes : list of str
+    tokens : list of str
+        As they were given: ``--key value``, ``--key=value``, or ``--flag``.
+
+    Returns
+    -------
+    dict
+        List of str by recipe.
+    """
+    options = []
+    for token in tokens:
+        if token.startswith("--"):
+            options.append([token])
+        elif options:
+            options[-1].append(token)
+        else:
+            raise ValueError(f"'{token}' follows no option: expected one such as --device cuda.")
+    of_speechbrain = set(RunOptions().as_dict())
+    keys = {recipe: of_speechbrain | set(YAML().load(read_recipe(HPARAMS / f"{recipe}.yaml"))) for recipe in recipes}
+    for name in (option[0][2:].partition("=")[0] for option in options):
+        if not any(name in known for known in keys.values()):
+            near = get_close_matches(name, set().union(*keys.values()), n=1)
+            raise ValueError(f"No recipe has a key '{name}'" + (f": did you mean '{near[0]}'?" if near else "."))
+    return {
+        recipe: [token for option in options if option[0][2:].partition("=")[0] in known for token in option]
+        for recipe, known in keys.items()
+    }
 
 
 def commands(recipe, count, fold, seed, arguments, options):
@@ -89,15 +128,16 @@ def main(argv):
     if arguments.whole:
         arguments.folds, arguments.few = [0], []
     for recipe in arguments.recipes:
-        if not (ROOT / "hparams" / f"{recipe}.yaml").is_file():
+        if not (HPARAMS / f"{recipe}.yaml").is_file():
             raise ValueError(f"There is no recipe '{recipe}': expected some of {', '.join(RECIPES + SUPERVISED)}.")
 
+    options = options_by_recipe(arguments.recipes, options)
     kinds = [(recipe, None) for recipe in arguments.recipes]
     if "supervised" in arguments.recipes:
         kinds += [("supervised", count) for count in arguments.few]
     # Seed by seed and fold by fold, so that an early table already holds every recipe.
     runs = [
-        commands(recipe, count, fold, seed, arguments, options)
+        commands(recipe, count, fold, seed, arguments, options[recipe])
         for seed in arguments.seeds
         for fold in arguments.folds
         for recipe, count in kinds
