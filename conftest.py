@@ -15,7 +15,8 @@ import soundfile  # noqa: E402
 import torch  # noqa: E402
 from speechbrain.utils.importutils import LazyModule  # noqa: E402
 
-from cochlea_sb.experiment import load_experiment, save_model  # noqa: E402
+from cochlea_sb.experiment import load_experiment  # noqa: E402
+from cochlea_sb.models import save_model  # noqa: E402
 
 # Hypothesis asks every module for its file; SpeechBrain's stand-ins for optional packages answer by an ImportError.
 for module in list(sys.modules.values()):

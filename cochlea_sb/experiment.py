@@ -1,4 +1,4 @@
-"""From a command line and a yaml to objects, and from a trained encoder to a folder that inference loads."""
+"""From a command line and a yaml to objects."""
 
 import io
 import os
@@ -11,10 +11,6 @@ import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.utils.run_opts import RunOptions
 
-from cochlea_sb.files import whole_file, write_text
-
-# What inference needs of a training yaml, in the order in which it is written.
-MODEL_KEYS = ("sample_rate", "compute_features", "mean_var_norm", "embedding_model")
 # The keys of a yaml that say which corpus: arguments of `cochlea_sb.data.corpus.load_corpus`.
 CORPUS_KEYS = ("data_folder", "dataset", "config", "split", "folder_labels", "num_proc", "sounds_per_class")
 CORPUS_KEYS += ("label_column", "source_column")
@@ -24,33 +20,6 @@ MAY_CHANGE = {"number_of_epochs", "lr_schedule", "epoch_counter", "num_proc", "c
 MAY_CHANGE |= {"evaluate_all", "robustness", "few_labels", "model"}
 # Where the run lies, and what holds its paths: a folder that was moved, or is spelt otherwise, is the same run.
 MAY_CHANGE |= {"output_folder", "save_folder", "train_log", "train_logger", "checkpointer"}
-# The tags of the yaml of a model that a library may name.
-KNOWN_PARTS = {"!ref", "!new:speechbrain.utils.parameter_transfer.Pretrainer"} | {
-    f"!new:cochlea_sb.{name}"
-    for name in (
-        "features.LogMel",
-        "features.MFCC",
-        "features.Chroma",
-        "features.Unnormalised",
-        "encoders.bag_of_audio_words.BagOfAudioWords",
-        "encoders.cnn.ConvEncoder",
-        "encoders.log_mel.FlattenedLogMel",
-        "encoders.resnet50.ResNet50",
-        "encoders.seq2seq.Seq2SeqEncoder",
-    )
-}
-KNOWN_PARTS |= {"!name:cochlea_sb.features.MFCC.level"}
-MODEL_HEADER = "# A cochlea_sb encoder: load it with cochlea_sb.AudioEncoder.from_hparams(this folder).\n"
-MODEL_FOOTER = """
-modules:
-  compute_features: !ref <compute_features>
-  mean_var_norm: !ref <mean_var_norm>
-  embedding_model: !ref <embedding_model>
-
-pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
-  loadables:
-    embedding_model: !ref <embedding_model>
-"""
 
 
 def parse_arguments(argv):
@@ -223,39 +192,6 @@ def plain(node):
     return node.tag, node.value
 
 
-def check_known_parts(folder):
-    """Raise ``ValueError`` unless a model's yaml builds nothing but the parts of a model that we know.
-
-    HyperPyYAML calls whatever a yaml names: a model of unknown origin could run any code.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Of the model; a name on the Hub is refused, too.
-    """
-    file = Path(folder, "hyperparams.yaml")
-    if not file.is_file():
-        raise ValueError(f"'{folder}' holds no model on this machine.")
-    try:
-        waiting, seen = [ruamel.yaml.YAML().compose(file.read_text(encoding="utf-8"))], set()
-        while waiting:
-            node = waiting.pop()
-            if id(node) in seen or node is None:
-                continue
-            seen.add(id(node))
-            tag = str(node.tag)
-            if not tag.startswith("tag:yaml.org,2002:") and tag not in KNOWN_PARTS:
-                raise ValueError(
-                    f"'{file}', line {node.start_mark.line + 1}, wants {tag}, which is no part of a model."
-                )
-            if isinstance(node, ruamel.yaml.nodes.MappingNode):
-                waiting += [part for pair in node.value for part in pair]
-            elif isinstance(node, ruamel.yaml.nodes.SequenceNode):
-                waiting += node.value
-    except (ruamel.yaml.YAMLError, OSError, RecursionError) as error:
-        raise ValueError(f"'{file}' can't be read as a yaml: {' '.join(str(error).split())}") from error
-
-
 def check_device(device):
     """Raise ``ValueError`` where a device is asked for that this machine lacks.
 
@@ -273,46 +209,3 @@ def check_device(device):
         raise ValueError(
             f"device is '{device}', which can't be used here ({reason}); try --device cpu, or leave it out."
         ) from error
-
-
-def model_yaml(text):
-    """The inference part of a training yaml.
-
-    Arguments
-    ---------
-    text : str
-        From `load_experiment`.
-
-    Returns
-    -------
-    str
-        Loads with `cochlea_sb.AudioEncoder` and with SpeechBrain's ``EncoderClassifier``.
-    """
-    editor = ruamel.yaml.YAML()
-    # Comments of the training yaml would end up beside keys they don't speak of.
-    tree = editor.load("\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#")))
-    missing = [key for key in MODEL_KEYS if key not in tree]
-    if missing:
-        raise ValueError(f"The training yaml has no key '{missing[0]}', which inference needs.")
-    model = ruamel.yaml.comments.CommentedMap((key, tree[key]) for key in MODEL_KEYS)
-    out = io.StringIO()
-    editor.dump(model, out)
-    return MODEL_HEADER + out.getvalue() + MODEL_FOOTER
-
-
-def save_model(folder, text, encoder):
-    """Leave a model in a folder; each file is replaced as a whole.
-
-    Arguments
-    ---------
-    folder : str or Path
-    text : str
-        From `load_experiment`.
-    encoder : torch.nn.Module
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().cpu() for name, value in encoder.state_dict().items()}
-    with whole_file(folder / "embedding_model.ckpt") as partial:
-        torch.save(weights, partial)
-    write_text(folder / "hyperparams.yaml", model_yaml(text))

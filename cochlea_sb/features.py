@@ -44,6 +44,11 @@ class FrontEnd(nn.Module):
 
     def __init__(self, sample_rate, window_seconds, hop_seconds, floor):
         super().__init__()
+        if not (1000 <= sample_rate <= 384_000 and 1 <= window_seconds * sample_rate <= 1 << 16):
+            raise ValueError(
+                f"sample_rate is {sample_rate} and window_seconds is {window_seconds}: expected 1,000 to 384,000 Hz, "
+                "and a window of at most 65,536 samples."
+            )
         self.sample_rate = sample_rate
         self.window = round(window_seconds * sample_rate)
         self.hop = round(hop_seconds * sample_rate)
@@ -52,7 +57,7 @@ class FrontEnd(nn.Module):
         self.n_fft = 1 << (self.window - 1).bit_length()
         if not 1 <= self.hop <= self.window:
             raise ValueError(f"hop_seconds is {hop_seconds}: expected more than 0 and at most window_seconds.")
-        hann = torch.hann_window(self.window, periodic=True)
+        hann = torch.hann_window(self.window, periodic=True, device="cpu")  # as in mel_edges
         # By Parseval, the positive bins of a sine of amplitude 1 hold n_fft * sum(window ** 2) / 4.
         self.register_buffer("taper", hann * (2 / math.sqrt(self.n_fft * hann.square().sum())), persistent=False)
 
@@ -151,6 +156,8 @@ class LogMel(FrontEnd):
         high_hz=7800.0,
         floor=1e-8,
     ):
+        if not 1 <= n_mels <= 1024:
+            raise ValueError(f"n_mels is {n_mels}: expected 1 to 1,024.")
         if not 0 <= low_hz < high_hz <= sample_rate / 2:
             raise ValueError(
                 f"low_hz is {low_hz} and high_hz is {high_hz}: expected 0 <= low_hz < high_hz <= {sample_rate / 2:g}, "

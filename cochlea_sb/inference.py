@@ -15,6 +15,8 @@ from tqdm import tqdm
 from cochlea_sb.audio import AudioError, read_audio
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, windows_at_once
 from cochlea_sb.experiment import check_device
+from cochlea_sb.hub import fetch_model, names_on_hub
+from cochlea_sb.models import load_model
 from cochlea_sb.read_ahead import read_ahead
 
 SHIPPED = "cochlea_sb:pretrained"  # names the model that comes with the package
@@ -37,7 +39,9 @@ class AudioEncoder(EncoderClassifier):
     """
 
     @classmethod
-    def from_hparams(cls, source=SHIPPED, savedir=None, run_opts=None, **kwargs):
+    def from_hparams(
+        cls, source=SHIPPED, savedir=None, run_opts=None, revision=None, trust_remote_code=False, **kwargs
+    ):
         """Load a model.
 
         Arguments
@@ -50,8 +54,13 @@ class AudioEncoder(EncoderClassifier):
             Where to keep what is downloaded; by default in the Hub's own cache.
         run_opts : dict, optional
             SpeechBrain's run options, such as ``{"device": "cuda"}``.
+        revision : str, optional
+            Of a model on the Hub: a branch, a tag or a commit.
+        trust_remote_code : bool
+            Let the model's yaml build whatever it names, and so run code of whoever made it. By default it may build
+            parts of a model that we know, and its weights may be nothing but tensors: see `cochlea_sb.models`.
         **kwargs
-            As in SpeechBrain's ``Pretrained.from_hparams``.
+            As in SpeechBrain's ``Pretrained.from_hparams``, where the code is trusted.
 
         Returns
         -------
@@ -60,23 +69,24 @@ class AudioEncoder(EncoderClassifier):
         Raises
         ------
         ValueError
-            If the folder holds no model, or the device can't be used here.
+            If the folder holds no model, or one that is damaged or would run code, or can't be fetched; or the device
+            can't be used here.
         """
         check_device((run_opts or {}).get("device"))
         shipped = source == SHIPPED
         source = str(Path(__file__).parent / "pretrained") if shipped else os.path.expanduser(source)
-        owner, slash, name = source.partition("/")
-        names_hub_model = slash and name and "/" not in name and owner not in ("", ".", "..")
-        if os.path.isdir(source) or os.path.isdir(owner) or not names_hub_model:
-            for name in ("hyperparams.yaml", "embedding_model.ckpt"):
-                if not Path(source, name).is_file():
-                    raise ValueError(
-                        f"'{source}' holds no model ({name} is missing): give the folder that recipes/train.py left, "
-                        "or user/name of a model on the Hub."
-                    )
-        encoder = super().from_hparams(source, savedir=savedir, run_opts=run_opts, **kwargs)
-        encoder.source = SHIPPED if shipped else os.path.realpath(source) if os.path.isdir(source) else source
-        encoder.revision = kwargs.get("revision")
+        local = os.path.isdir(source) or not names_on_hub(source)
+        if trust_remote_code:
+            kwargs |= {"revision": revision} if revision else {}
+            encoder = super().from_hparams(source, savedir=savedir, run_opts=run_opts, **kwargs)
+        elif kwargs:
+            raise TypeError(f"from_hparams got '{next(iter(kwargs))}', which only trust_remote_code=True makes use of.")
+        else:
+            folder, root = (source, None) if local else fetch_model(source, revision, savedir)
+            hparams = load_model(folder, root)
+            encoder = cls(hparams["modules"], hparams, run_opts)
+        encoder.source = SHIPPED if shipped else os.path.realpath(source) if local else source
+        encoder.revision = revision
         return encoder
 
     @property

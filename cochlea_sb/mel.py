@@ -29,8 +29,9 @@ def mel_edges(n_mels, low_hz, high_hz):
     -------
     torch.Tensor [n_mels + 2], float64, Hz
     """
-    low, high = hz_to_mel(torch.tensor([low_hz, high_hz], dtype=torch.float64)).tolist()
-    return mel_to_hz(torch.linspace(low, high, n_mels + 2, dtype=torch.float64))
+    # On the CPU by name: a model is first built on the device meta, which knows no values.
+    low, high = hz_to_mel(torch.tensor([low_hz, high_hz], dtype=torch.float64, device="cpu")).tolist()
+    return mel_to_hz(torch.linspace(low, high, n_mels + 2, dtype=torch.float64, device="cpu"))
 
 
 def mel_filters(sample_rate, n_fft, n_mels, low_hz, high_hz):
@@ -47,5 +48,5 @@ def mel_filters(sample_rate, n_fft, n_mels, low_hz, high_hz):
     centres = edges[1:-1]
     rise = (centres - edges[:-2]).clamp(min=bin_hz)
     fall = (edges[2:] - centres).clamp(min=bin_hz)
-    hz = torch.arange(n_fft // 2 + 1, dtype=torch.float64)[:, None] * bin_hz
+    hz = torch.arange(n_fft // 2 + 1, dtype=torch.float64, device="cpu")[:, None] * bin_hz
     return torch.minimum((hz - centres) / rise + 1, (centres - hz) / fall + 1).clamp(min=0).float()

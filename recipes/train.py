@@ -25,10 +25,10 @@ from cochlea_sb.experiment import (
     check_same_run,
     load_experiment,
     parse_arguments,
-    save_model,
 )
 from cochlea_sb.features import LogMel
 from cochlea_sb.files import write_text
+from cochlea_sb.models import save_model
 from cochlea_sb.training import fit_encoder
 
 

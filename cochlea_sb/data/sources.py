@@ -8,6 +8,7 @@ from typing import NamedTuple
 import datasets
 
 from cochlea_sb.data.sounds import METADATA_READERS, as_sounds, file_stamp, list_manifest, load_sounds
+from cochlea_sb.hub import names_on_hub
 
 ROW = "dataset:"  # begins the name of a sound that is a row of a dataset
 
@@ -67,7 +68,7 @@ def sources_of(given, folder_labels, config, split):
         label = os.path.basename(os.path.dirname(path)) if folder_labels else None
         name = os.fsencode(path).decode("utf-8", "backslashreplace")  # Arrow holds UTF-8 alone
         yield Source(name, path, label, *(file_stamp(path) or (-1, 0)))
-    elif names_hub_dataset(given):
+    elif names_on_hub(given):
         name = f"{given}/{config or 'default'}/{split}"
         yield from rows_of(load_sounds(dataset=str(given), config=config, split=split), name)
     else:
@@ -99,9 +100,3 @@ class Row(NamedTuple):
     def fetch(self):
         """The contents of the sound's file; empty where there are none."""
         return (self.sounds[self.number]["audio"] or {}).get("bytes") or b""
-
-
-def names_hub_dataset(given):
-    """Whether a string looks like ``user/name``, and not like a path of something missing."""
-    owner, slash, name = str(given).partition("/")
-    return bool(slash and name) and "/" not in name and owner not in ("", ".", "..", "~") and not os.path.exists(owner)

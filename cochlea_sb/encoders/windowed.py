@@ -34,6 +34,8 @@ class WindowEncoder(nn.Module):
 
     def __init__(self, silence, hop_frames=WINDOW_FRAMES // 2, range_db=50.0, level=level):
         super().__init__()
+        if not 1 <= hop_frames <= WINDOW_FRAMES:
+            raise ValueError(f"hop_frames is {hop_frames}: expected 1 to {WINDOW_FRAMES}.")
         self.silence, self.hop_frames, self.range_db, self.level = silence, hop_frames, range_db, level
 
     def forward(self, frames, lens=None):

@@ -145,16 +145,15 @@ class SoundLibrary:
     def encoder(self):
         """AudioEncoder: the one the library was made with; loaded when it is first needed."""
         if self._encoder is None:
-            from cochlea_sb.experiment import check_known_parts
-            from cochlea_sb.inference import SHIPPED, AudioEncoder
+            from cochlea_sb.inference import AudioEncoder
 
             if self.identity["source"] is None:
                 raise ValueError(f"'{self.store.folder}' does not say where its encoder is: open it with the encoder.")
             try:
-                # Whoever made the library chose this model, not whoever opens it: it may build known parts only.
-                if self.identity["source"] != SHIPPED:
-                    check_known_parts(self.identity["source"])
-                found = AudioEncoder.from_hparams(self.identity["source"], run_opts=self._run_opts)
+                # Whoever made the library chose this model, not whoever opens it: from_hparams trusts neither.
+                found = AudioEncoder.from_hparams(
+                    self.identity["source"], run_opts=self._run_opts, revision=self.identity["revision"]
+                )
             except ValueError as error:
                 raise ValueError(
                     f"The encoder of '{self.store.folder}' can't be loaded: {error} Give the encoder (--model)."
