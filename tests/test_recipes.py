@@ -25,7 +25,7 @@ SMALL = ["--batch_size", "16", "--number_of_epochs", "2", "--steps_per_epoch", "
 
 def script(name, *arguments, **kwargs):
     """Run a recipe in a process of its own."""
-    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "recipes" / f"{name}.py"), *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs
