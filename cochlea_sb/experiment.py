@@ -152,7 +152,8 @@ def read_recipe(hparams_file):
 
 def check_kind(key, default, value):
     """Raise ``ValueError`` where an override is not of the kind of the yaml's own value."""
-    kinds = {"True or False": bool, "a whole number": int, "a number": (int, float), "a list such as [5]": list}
+    kinds = {"True or False": bool, "a whole number": int, "a number": (int, float)}
+    kinds["a list such as [noise]" if key == "robustness" else "a list such as [5]"] = list
     for name, kind in kinds.items():
         if isinstance(default, kind):
             if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
@@ -161,7 +162,7 @@ def check_kind(key, default, value):
 
 
 def check_same_run(folder, text):
-    """Raise ``ValueError`` where a folder holds the checkpoints of a run with other settings.
+    """Raise ``ValueError`` where a folder holds the checkpoints, or the model, of a run with other settings.
 
     Going on with them would leave a model of neither. More epochs, or what does not change the result, may differ.
 
@@ -171,8 +172,8 @@ def check_same_run(folder, text):
     text : str
         From `load_experiment`.
     """
-    before = Path(folder, "train.yaml")
-    if not before.is_file() or not list(Path(folder).glob("save/CKPT*")):
+    before, model = Path(folder, "train.yaml"), Path(folder, "hyperparams.yaml")
+    if not before.is_file() or not (model.is_file() or list(Path(folder).glob("save/CKPT*"))):
         return
     old, new = (dict(plain(yaml.compose(part, yaml.SafeLoader))[1]) for part in (before.read_text("utf-8"), text))
     for key in {**old, **new}:

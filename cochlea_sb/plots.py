@@ -91,8 +91,10 @@ def embedding_map(embeddings, labels, path):
 def principal_plane(embeddings):
     """Coordinates on the first two principal components, numpy [sounds, 2]."""
     centred = (embeddings - embeddings.mean(0)).float().cpu()
-    _, axes = torch.linalg.eigh(centred.T @ centred)  # ascending eigenvalues
-    return (centred @ axes[:, -2:].flip(1)).numpy()
+    with torch.random.fork_rng(devices=[]):  # only two are wanted, of what may be thousands of dimensions
+        torch.manual_seed(0)
+        left, sizes, _ = torch.svd_lowrank(centred, q=min(6, *centred.shape), niter=8)
+    return (left * sizes)[:, :2].numpy()
 
 
 def few_labels_curve(figures, path):

@@ -51,9 +51,9 @@ def main(argv):
         counts=tuple(hparams["few_labels"]),
         seed=hparams["seed"],
     )
-    kind = "all" if hparams["evaluate_all"] else "held-out"
+    which = "all of them" if hparams["evaluate_all"] else "held out"
     where = hparams["data_folder"] or hparams["dataset"] or "the synthetic library"
-    description = f"{model}: query by example among {len(rows)} {kind} sounds of {where}, own source left out."
+    description = f"{model}: {len(rows)} sounds of {where} ({which}), own source left out."
     if problems:
         description += f" {len(problems)} files could not be read."
     Path(hparams["output_folder"]).mkdir(parents=True, exist_ok=True)

@@ -6,12 +6,14 @@
 
 The corpus is a labelled folder with a column `fold` (see the README); it comes first. What this command does not know
 goes to recipes/train.py and recipes/evaluate.py, for those recipes that have such a key. A run leaves
-results/paper/RECIPE/foldF-seedS; the tables are table.md, table.json and three pictures.
+results/paper/RECIPE/foldF-seedS, with what it says while it runs in run.log; the tables are table.md, table.json and
+three pictures. What is recovered, and the curve of few labels, need the recipe `supervised` among them.
 """
 
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -23,47 +25,57 @@ from speechbrain.utils.run_opts import RunOptions
 from tqdm import tqdm
 
 from cochlea_sb.cli import run
+from cochlea_sb.data.corpus import column
+from cochlea_sb.data.sounds import load_sounds
 from cochlea_sb.evaluation.paper_table import markdown, summarise, write_tables
-from cochlea_sb.experiment import read_recipe
+from cochlea_sb.evaluation.report import KINDS
+from cochlea_sb.experiment import load_experiment, parse_value, read_recipe
 from cochlea_sb.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 HPARAMS = ROOT / "hparams"
+RUNNING = []  # processes
 RECIPES = ["noise", "translation", "mixture", "proximity", "joint", "zounds", "cochlea", "cnn"]
 SUPERVISED = ["supervised", "supervised_triplets"]
 ROBUST = ["joint", "cnn"]  # whose sounds are also deformed: it takes longer than all the rest of an evaluation
 
 
-def options_by_recipe(recipes, tokens):
+def split_options(tokens):
+    """Options with their values, a list of lists of str, from ``--key value``, ``--key=value``, and ``--flag``."""
+    options = []
+    for token in tokens:
+        if token.startswith("--"):
+            name, equals, value = token.partition("=")
+            options.append([name, value] if equals else [token])
+        elif options:
+            options[-1].append(token)
+        else:
+            raise ValueError(f"'{token}' follows no option: expected one such as --device cuda.")
+    return options
+
+
+def options_by_recipe(recipes, options):
     """What of the further options each recipe knows; ``ValueError`` for one that none does.
 
     Arguments
     ---------
     recipes : list of str
-    tokens : list of str
-        As they were given: ``--key value``, ``--key=value``, or ``--flag``.
+    options : list of list of str
+        From `split_options`.
 
     Returns
     -------
     dict
         List of str by recipe.
     """
-    options = []
-    for token in tokens:
-        if token.startswith("--"):
-            options.append([token])
-        elif options:
-            options[-1].append(token)
-        else:
-            raise ValueError(f"'{token}' follows no option: expected one such as --device cuda.")
     of_speechbrain = set(RunOptions().as_dict())
     keys = {recipe: of_speechbrain | set(YAML().load(read_recipe(HPARAMS / f"{recipe}.yaml"))) for recipe in recipes}
-    for name in (option[0][2:].partition("=")[0] for option in options):
+    for name in (option[0][2:] for option in options):
         if not any(name in known for known in keys.values()):
             near = get_close_matches(name, set().union(*keys.values()), n=1)
             raise ValueError(f"No recipe has a key '{name}'" + (f": did you mean '{near[0]}'?" if near else "."))
     return {
-        recipe: [token for option in options if option[0][2:].partition("=")[0] in known for token in option]
+        recipe: [token for option in options if option[0][2:] in known for token in option]
         for recipe, known in keys.items()
     }
 
@@ -102,14 +114,56 @@ def carry_out(folder, scripts, threads):
         for script in scripts:
             environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
             command = [sys.executable, *script]
-            if subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT).returncode:
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            RUNNING.append(process)
+            if process.wait():
                 return False
     write_text(done, what)
     return True
 
 
+def why(folder):
+    """What a run that failed said last."""
+    lines = Path(folder, "run.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return next((line for line in reversed(lines) if line.startswith("Error: ")), lines[-1] if lines else "nothing")
+
+
+def check_corpus(arguments, options):
+    """Raise ``ValueError`` where all runs would fail, before the first."""
+    overrides = {"data_folder": arguments.data_folder}
+    for name in ("folder_labels", "label_column", "robustness"):
+        for option in options:
+            if option[0] == f"--{name}" and len(option) == 2:
+                overrides[name] = parse_value(option[1])
+    hparams, _ = load_experiment(HPARAMS / "log_mel.yaml", overrides | {"output_folder": os.devnull})
+    unknown = [kind for kind in hparams["robustness"] if kind not in KINDS]
+    if unknown:
+        raise ValueError(f"--robustness names '{unknown[0]}': expected some of {', '.join(KINDS)}.")
+    sounds = load_sounds(arguments.data_folder, folder_labels=hparams["folder_labels"])
+    labelled = column(sounds, hparams["label_column"]) is not None
+    folds = {str(fold).removesuffix(".0") for fold in column(sounds, "fold") or () if fold is not None}
+    if not arguments.whole and not labelled:
+        raise ValueError(
+            f"The sounds of '{arguments.data_folder}' have no labels: add a column 'label', or measure only whether "
+            "sounds are found again (--whole --robust RECIPE ...)."
+        )
+    absent = [fold for fold in arguments.folds if str(fold) not in folds]
+    if not arguments.whole and absent:
+        known = f"it has {', '.join(sorted(folds))}" if folds else "it has no column 'fold': see --whole"
+        raise ValueError(f"'{arguments.data_folder}' has no fold {absent[0]}: {known}.")
+    if not labelled and not set(arguments.robust) & set(arguments.recipes):
+        raise ValueError(
+            f"The sounds of '{arguments.data_folder}' have no labels, so only whether they are found again can be "
+            "measured: add --robust and the recipes."
+        )
+
+
 def main(argv):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     parser.add_argument("data_folder", help="labelled folder with folds")
     parser.add_argument("--output_folder", default="results/paper")
     parser.add_argument("--recipes", nargs="+", default=RECIPES + SUPERVISED, help="yamls of hparams/, without .yaml")
@@ -120,17 +174,18 @@ def main(argv):
     parser.add_argument("--few", nargs="*", type=int, default=[1, 2, 5, 10, 20], help="labels of each class")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     arguments, options = parser.parse_known_args(argv)
-    if arguments.jobs < 1 or not os.path.isdir(os.path.expanduser(arguments.data_folder)):
-        raise ValueError(
-            f"'{arguments.data_folder}' with --jobs {arguments.jobs}: expected a folder as the first argument, and at "
-            "least one job."
-        )
+    if arguments.jobs < 1:
+        raise ValueError(f"--jobs is {arguments.jobs}: expected at least 1.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs ends, too
     if arguments.whole:
         arguments.folds, arguments.few = [0], []
     for recipe in arguments.recipes:
         if not (HPARAMS / f"{recipe}.yaml").is_file():
-            raise ValueError(f"There is no recipe '{recipe}': expected some of {', '.join(RECIPES + SUPERVISED)}.")
+            known = sorted({path.stem for path in HPARAMS.glob("*.yaml")} - {"corpus"})
+            raise ValueError(f"There is no recipe '{recipe}': expected some of {', '.join(known)}.")
 
+    options = split_options(options)
+    check_corpus(arguments, options)
     options = options_by_recipe(arguments.recipes, options)
     kinds = [(recipe, None) for recipe in arguments.recipes]
     if "supervised" in arguments.recipes:
@@ -151,21 +206,31 @@ def main(argv):
                 if not future.result():
                     failed.append(waiting[future])
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in RUNNING:
+                process.terminate()
             raise
 
+    sentence = failed and (
+        f"{len(failed)} of {len(runs)} runs failed; the first, '{failed[0]}', said: {why(failed[0])} Mend that and run "
+        "the same command again: it goes on with those."
+    )
     few = arguments.few if "supervised" in arguments.recipes else []
-    summary = summarise(arguments.output_folder, arguments.recipes, arguments.folds, arguments.seeds, few=few)
+    try:
+        summary = summarise(arguments.output_folder, arguments.recipes, arguments.folds, arguments.seeds, few=few)
+    except ValueError as error:
+        raise ValueError(sentence or str(error)) from error
+    where = f"{arguments.data_folder}, seeds {arguments.seeds}"
     description = (
-        f"Query by example and classification on {arguments.data_folder}, folds {summary['folds']}, seeds "
-        f"{arguments.seeds}: means over the folds with 95 % intervals."
+        f"{where}: learnt from all sounds, and measured on all."
+        if arguments.whole
+        else f"{where}, folds {summary['folds']}, each measured by what the others taught: means over the folds"
+        + (" with 95 % intervals." if len(summary["folds"]) > 1 else ".")
     )
     write_tables(summary, arguments.output_folder, description)
     print(f"\n{description}\n\n{markdown(summary)}\n")
     if failed:
-        raise ValueError(
-            f"{len(failed)} runs failed; what the first said is in {failed[0]}/run.log; run again to retry."
-        )
+        raise ValueError(sentence)
 
 
 if __name__ == "__main__":

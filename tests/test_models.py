@@ -191,6 +191,7 @@ HOSTILE_WEIGHTS = {
 
 
 @pytest.mark.parametrize("name", HOSTILE_WEIGHTS)
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
 def test_hostile_weights_are_refused(folder, name):
     spoil, said = HOSTILE_WEIGHTS[name]
     spoil(folder, folder.parent / "ran")

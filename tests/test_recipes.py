@@ -164,20 +164,25 @@ def test_the_table_of_many_runs_goes_on_where_it_was(library, tmp_path):
         "supervised",
         "--folds",
         5,
-        7,
         "--seeds",
         1,
     ]
     arguments += ["--seeds", 1, "--few", 3, "--jobs", 2, *SMALL, "--number_of_classes", 25]
-    out, err = finish(script("reproduce", *arguments), status=2, timeout=400)
-    assert "2 runs failed; what the first said is in" in err  # there is no fold 7
-    assert "none are held out" in (tmp_path / "noise" / "fold7-seed1" / "run.log").read_text()
+    for wrong, sentence in (
+        (["--folds", 7], "has no fold 7: it has 1, 2, 3, 4, 5."),
+        (["--recipes", "nose"], "There is no recipe 'nose': expected some of bag_of_audio_words, "),
+        (["--robustness", "[nose]"], "--robustness names 'nose': expected some of pitch, time, noise, gain, excerpt."),
+        (["--number_of_epoch", 3], "No recipe has a key 'number_of_epoch': did you mean 'number_of_epochs'?"),
+    ):
+        _, err = finish(script("reproduce", *arguments, *wrong), status=2)
+        assert sentence in err and not list(tmp_path.iterdir())
+    out, _ = finish(script("reproduce", *arguments), timeout=400)
     assert "| noise | 0." in out and "| supervised network | 0." in out
     table = json.loads((tmp_path / "table.json").read_text())
     assert table["recipes"]["supervised"]["runs"] == 1 and table["folds"] == [5]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/fold5-seed1/done")}
     assert len(before) == 3
-    finish(script("reproduce", *[argument for argument in arguments if argument != 7]))
+    finish(script("reproduce", *arguments))
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/fold5-seed1/done")}
 
 
