@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all."""
+"""Files that are there as a whole or not at all, and what is no file's name."""
 
 import os
 from contextlib import contextmanager
@@ -31,3 +31,15 @@ def write_text(path, text):
     """Write a text file (UTF-8), whole or not at all."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def names_on_hub(name):
+    """Whether a string looks like ``user/name``, and not like a path of something missing.
+
+    Example
+    -------
+    >>> names_on_hub("user/name"), names_on_hub("./name"), names_on_hub("~/sounds")
+    (True, False, False)
+    """
+    owner, slash, rest = str(name).partition("/")
+    return bool(slash and rest) and "/" not in rest and owner not in ("", ".", "..", "~") and not os.path.exists(owner)

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from cochlea_sb.audio import AudioError, read_audio
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, windows_at_once
 from cochlea_sb.experiment import check_device
-from cochlea_sb.hub import fetch_model, names_on_hub
-from cochlea_sb.models import load_model
+from cochlea_sb.files import names_on_hub
+from cochlea_sb.models import fetch_model, load_model
 from cochlea_sb.read_ahead import read_ahead
 
 SHIPPED = "cochlea_sb:pretrained"  # names the model that comes with the package

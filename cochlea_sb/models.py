@@ -1,4 +1,4 @@
-"""Model folders: what training leaves, what inference loads, and what is checked in between.
+"""Model folders: what training leaves, what inference loads or fetches, and what is checked in between.
 
 A folder may come from anyone. HyperPyYAML calls whatever a yaml names, and pickle whatever a file of weights names, so
 before either sees them: the yaml may build parts of a model that we know, and nothing else; weights are tensors, of the
@@ -128,6 +128,46 @@ def load_model(folder, root=None):
     hparams = build(text, folder)
     hparams["modules"]["embedding_model"].load_state_dict(weights)
     return hparams
+
+
+def fetch_model(name, revision=None, folder=None):
+    """Fetch a model's two files, or find them in the cache; without a network, what was fetched before.
+
+    Arguments
+    ---------
+    name : str
+        ``user/name``.
+    revision : str, optional
+    folder : str or Path, optional
+        Of the cache; by default the Hub's own (``HF_HOME``).
+
+    Returns
+    -------
+    folder : Path
+        With the files of that revision.
+    root : Path
+        In which the cache keeps what these may be links to.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, or it can't be reached and was never fetched.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        found = Path(snapshot_download(name, revision=revision, cache_dir=folder, allow_patterns=[YAML, WEIGHTS]))
+    except RepositoryNotFoundError as error:
+        raise ValueError(
+            f"There is no model '{name}' on the Hub, or it is private and you are not logged in (hf auth login)."
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"The model '{name}' can't be fetched from the Hub, nor is it in the cache: {reason}"
+        ) from error
+    return found, found.parent.parent
 
 
 def file_in(folder, name, root, largest):

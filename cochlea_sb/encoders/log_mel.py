@@ -3,6 +3,7 @@
 import torch
 
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, WindowEncoder
+from cochlea_sb.features import level
 
 
 class FlattenedLogMel(WindowEncoder):
@@ -19,8 +20,8 @@ class FlattenedLogMel(WindowEncoder):
         M, number of mel bands.
     """
 
-    def __init__(self, silence, frame_size=64, hop_frames=48, **level):
-        super().__init__(silence, hop_frames, range_db=None, **level)
+    def __init__(self, silence, frame_size=64, hop_frames=48, level=level):
+        super().__init__(silence, hop_frames, None, level)
         self.embedding_size = WINDOW_FRAMES * frame_size
         self.register_buffer("mean", torch.zeros(frame_size))
 
