@@ -193,6 +193,19 @@ def test_a_table_without_labels_has_what_can_be_measured(tmp_path):
     assert "| recall@1, gain (dB) | -10 | 0 |" in text and "| joint | 0.500 | 1.000 |" in text and "mAP" not in text
 
 
+def test_recipes_of_other_frames_have_no_log_mel_baseline(tmp_path):
+    for recipe, baseline in (("words_mfcc", "frames"), ("joint", "log-mel")):
+        run = tmp_path / recipe / "fold1-seed1"
+        run.mkdir(parents=True)
+        (run / "evaluation.json").write_text(json.dumps(report(0.6, 0.7)).replace("log-mel", baseline))
+        (run / "done").touch()
+    summary = paper_table.summarise(tmp_path, ["words_mfcc", "joint"], [1], [1], few=[2])
+    assert summary["recipes"]["log-mel"]["runs"] == 1 and set(summary["recall@1"]) == {"words_mfcc", "log-mel", "joint"}
+    alone = paper_table.summarise(tmp_path, ["words_mfcc"], [1], [1], few=[2])
+    assert list(alone["recipes"]) == list(alone["recall@1"]) == ["words_mfcc"]
+    assert "| words_mfcc | 0.600 |" in paper_table.markdown(alone)
+
+
 def test_halves_part_every_sound():
     bank = FrameBank(torch.arange(9.0)[:, None].half(), torch.tensor([5, 1, 3]), -1.0)
     first, second = halves(bank)

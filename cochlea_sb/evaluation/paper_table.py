@@ -163,9 +163,15 @@ def summarise(folder, recipes, folds, seeds, supervised=("supervised", "supervis
     if not runs or not common:
         raise ValueError(f"'{folder}' holds no fold that all recipes have finished: run the same command again.")
     runs = {name: {key: run for key, run in found.items() if key[0] in common} for name, found in runs.items()}
-    # Every run measures the baseline, too.
-    baselines = {(key[0], (name, key[1])): run for name, found in runs.items() for key, run in found.items()}
-    rows = [("log-mel", "log-mel", baselines)] + [(name, "model", found) for name, found in runs.items()]
+    # Every run of log-mel frames measures the baseline, too.
+    baselines = {
+        (key[0], (name, key[1])): run
+        for name, found in runs.items()
+        for key, run in found.items()
+        if any("log-mel" in run.get(part, ()) for part in ("retrieval", "recall@1"))
+    }
+    rows = [("log-mel", "log-mel", baselines)] if baselines else []
+    rows += [(name, "model", found) for name, found in runs.items()]
 
     figures = {}
     for name, row, found in rows:
@@ -175,7 +181,7 @@ def summarise(folder, recipes, folds, seeds, supervised=("supervised", "supervis
                 figures[name][figure] = mean_and_interval(by_fold(found, partial(take, row=row)))
     references = [name for name in supervised if name in runs]
     for figure, title in RECOVERED.items():
-        if references and all(figure in figures[name] for name in (*references, "log-mel")):
+        if references and all(figure in figures.get(name, ()) for name in (*references, "log-mel")):
             take = FIGURES[figure]
             best = max(references, key=lambda name: figures[name][figure][0])
             reference = by_fold(runs[best], partial(take, row="model"))
@@ -209,7 +215,8 @@ def summarise(folder, recipes, folds, seeds, supervised=("supervised", "supervis
         for name, found in runs.items():
             reports = [run[at_k] for run in found.values() if at_k in run]
             if reports:
-                recall.setdefault("log-mel", mean_of([report["log-mel"] for report in reports]))
+                if "log-mel" in reports[0]:
+                    recall.setdefault("log-mel", mean_of([report["log-mel"] for report in reports]))
                 recall[name] = mean_of([report["model"] for report in reports])
     return summary
 
