@@ -1,6 +1,7 @@
 """Files that are there as a whole or not at all, and what is no file's name."""
 
 import os
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,6 +32,14 @@ def write_text(path, text):
     """Write a text file (UTF-8), whole or not at all."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def link(file, target):
+    """Give a file that never changes a second name; a copy where the file system has no links."""
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)
 
 
 def names_on_hub(name):

@@ -18,6 +18,7 @@ from hyperpyyaml import load_hyperpyyaml
 from cochlea_sb.encoders.windowed import WindowEncoder
 from cochlea_sb.features import FrontEnd, Unnormalised
 from cochlea_sb.files import whole_file, write_text
+from cochlea_sb.hub import download
 
 YAML, WEIGHTS = "hyperparams.yaml", "embedding_model.ckpt"
 # What inference needs of a training yaml, in the order in which it is written.
@@ -130,16 +131,8 @@ def load_model(folder, root=None):
     return hparams
 
 
-def fetch_model(name, revision=None, folder=None):
-    """Fetch a model's two files, or find them in the cache; without a network, what was fetched before.
-
-    Arguments
-    ---------
-    name : str
-        ``user/name``.
-    revision : str, optional
-    folder : str or Path, optional
-        Of the cache; by default the Hub's own (``HF_HOME``).
+def fetch_model(name, revision=None, cache=None):
+    """Fetch a model's two files from the Hub, or find them in the cache: `cochlea_sb.hub.download`.
 
     Returns
     -------
@@ -147,27 +140,9 @@ def fetch_model(name, revision=None, folder=None):
         With the files of that revision.
     root : Path
         In which the cache keeps what these may be links to.
-
-    Raises
-    ------
-    ValueError
-        If there is no such model, or it can't be reached and was never fetched.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    try:
-        found = Path(snapshot_download(name, revision=revision, cache_dir=folder, allow_patterns=[YAML, WEIGHTS]))
-    except RepositoryNotFoundError as error:
-        raise ValueError(
-            f"There is no model '{name}' on the Hub, or it is private and you are not logged in (hf auth login)."
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"The model '{name}' can't be fetched from the Hub, nor is it in the cache: {reason}"
-        ) from error
-    return found, found.parent.parent
+    folder = download(name, [YAML, WEIGHTS], LARGEST_WEIGHTS, revision=revision, cache=cache)
+    return folder, folder.parent.parent
 
 
 def file_in(folder, name, root, largest):

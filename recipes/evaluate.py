@@ -52,13 +52,14 @@ def main(argv):
         seed=hparams["seed"],
     )
     which = "all of them" if hparams["evaluate_all"] else "held out"
-    where = hparams["data_folder"] or hparams["dataset"] or "the synthetic library"
-    description = f"{model}: {len(rows)} sounds of {where} ({which}), own source left out."
+    where = hparams["dataset"] or Path(hparams["data_folder"] or "the synthetic library").name
+    description = f"{len(rows)} sounds of {where} ({which}), own source left out."
     if problems:
         description += f" {len(problems)} files could not be read."
     Path(hparams["output_folder"]).mkdir(parents=True, exist_ok=True)
-    write_report(report, hparams["output_folder"], description)
-    print(f"\n{description}\n\n{markdown(report)}\n")
+    fingerprint = encoder.identity()["fingerprint"]
+    write_report(report, hparams["output_folder"], description, fingerprint)
+    print(f"\n{model}: {description}\n\n{markdown(report)}\n")
 
 
 if __name__ == "__main__":

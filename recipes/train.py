@@ -10,6 +10,7 @@ Run it again after an interruption: it goes on from the last checkpoint. The res
 `cochlea_sb.AudioEncoder.from_hparams` loads.
 """
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -125,6 +126,16 @@ def train_without_gradients(hparams, text, run_opts, device, frames, train_rows,
     )
 
 
+def write_training(hparams_file, hparams, frames, skipped, path):
+    """Write what a model's card says of its training: the recipe and the corpus, without anyone's paths."""
+    seconds = sum(frames["n_frames"]) * hparams["compute_features"].hop / hparams["sample_rate"]
+    labelled = hparams.get("pair_by") == "label" or hparams["labels_per_class"] is not None
+    kind = "dataset" if hparams["dataset"] else "folder" if hparams["data_folder"] else "synthetic"
+    facts = {"recipe": Path(hparams_file).name, "corpus": kind, "dataset": hparams["dataset"], "sounds": len(frames)}
+    facts |= {"hours": round(seconds / 3600, 2), "skipped": skipped, "labels": labelled}
+    write_text(path, json.dumps(facts, indent=1) + "\n")
+
+
 def main(argv):
     hparams_file, run_opts, overrides = parse_arguments(argv)
     check_device(run_opts.device)
@@ -149,6 +160,7 @@ def main(argv):
     frames, problems = sb.utils.distributed.run_on_main(partial(load_corpus, hparams["compute_features"], **options))
     if main_process:
         write_problems(problems, output_folder / "skipped.csv")
+        write_training(hparams_file, hparams, frames, len(problems), output_folder / "training.json")
 
     device = run_opts.device or sb.utils.distributed.infer_device()
     train_rows, held_out_rows = hold_out(frames, hparams["valid_folds"], hparams["valid_share"])

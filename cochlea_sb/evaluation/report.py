@@ -202,7 +202,7 @@ def table(corner, rows):
     return "\n".join(lines)
 
 
-def write_report(report, folder, description):
+def write_report(report, folder, description, fingerprint=None):
     """Write ``evaluation.json``, ``evaluation.md`` and, where there is matplotlib, the curves.
 
     Arguments
@@ -212,10 +212,13 @@ def write_report(report, folder, description):
     folder : str or Path
     description : str
         What was measured, one sentence.
+    fingerprint : str, optional
+        Of the model, by which its card knows that these figures are its own.
     """
     folder = Path(folder)
     write_text(folder / "evaluation.md", f"{description}\n\n{markdown(report)}\n")
-    write_text(folder / "evaluation.json", json.dumps({"description": description} | report, indent=1) + "\n")
+    facts = {"description": description, "fingerprint": fingerprint}
+    write_text(folder / "evaluation.json", json.dumps(facts | report, indent=1) + "\n")
     with pictures_where_possible():
         if "few labels" in report:
             few_labels_curve(report["few labels"], folder / "few_labels.png")

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cochlea_sb.data import LIBRARY_MANIFEST
+from cochlea_sb.files import link
 from cochlea_sb.index.interface import load_index
 from cochlea_sb.library.shards import SOUND, read_shard, write_parquet
 
@@ -169,6 +170,28 @@ class Store:
                 raise self.damaged(" ".join(str(error).split())) from error
             self.check(manifest, catalogue, index, recent)
             return manifest, catalogue, index, recent
+
+    def link_to(self, folder):
+        """Give the files of the present state second names in a new folder, beside which the manifest is to be written.
+
+        Returns
+        -------
+        dict
+            The manifest.
+        """
+        while True:
+            manifest = self.manifest()
+            try:
+                for name in filter(None, (manifest["catalogue"], manifest["index"], *manifest["recent"])):
+                    path = self.folder / name
+                    (folder / name if path.is_dir() else folder).mkdir(parents=True, exist_ok=True)
+                    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                        link(file, folder / file.relative_to(self.folder))
+                return manifest
+            except FileNotFoundError as error:
+                if self.manifest() == manifest:
+                    raise self.damaged(f"'{error.filename}' is missing") from error
+                shutil.rmtree(folder)  # replaced by a writer since the manifest was read
 
     def check(self, manifest, catalogue, index, recent):
         """Raise a ValueError unless the parts of a library fit together."""

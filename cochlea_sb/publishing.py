@@ -1,0 +1,228 @@
+"""What is published of a results folder, a sound library or embedded sounds: a folder of its own, with a card.
+
+Models become what `AudioEncoder.from_hparams` and SpeechBrain's ``EncoderClassifier`` load by name; libraries and
+embeddings become datasets. `cochlea_sb.hub.upload` takes the folder from there.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import ruamel.yaml
+
+from cochlea_sb import __version__
+from cochlea_sb.cards import PICTURES, embeddings_card, library_card, model_card
+from cochlea_sb.data import LIBRARY_MANIFEST
+from cochlea_sb.files import link, names_on_hub, write_text
+from cochlea_sb.hub import CARD, stamped
+from cochlea_sb.inference import SHIPPED, AudioEncoder
+from cochlea_sb.library.shards import embedding_shards, read_facts
+from cochlea_sb.library.sound_library import SoundLibrary
+from cochlea_sb.library.store import Store
+from cochlea_sb.models import WEIGHTS, YAML
+
+# Settings of a run that say where things lay, or how it was measured, and nothing of the model.
+OF_THE_RUN = {"__set_seed", "output_folder", "save_folder", "train_log", "data_folder", "dataset", "config", "split"}
+OF_THE_RUN |= {"num_proc", "ckpt_interval_minutes", "model", "evaluate_all", "few_labels", "robustness"}
+
+
+class Published(NamedTuple):
+    """What `export` made.
+
+    repo_type : str, ``model`` or ``dataset``
+    replaces : tuple of str, patterns of files that an earlier upload may have left, for `cochlea_sb.hub.upload`
+    notes : list of str, sentences that the publisher should read
+    """
+
+    repo_type: str
+    replaces: tuple
+    notes: list
+
+
+def export(source, folder, name, *, license=None, data=None, model=None):
+    """Make the folder that is to be published.
+
+    Arguments
+    ---------
+    source : str or Path
+        Results folder, library, or folder of embedding shards. A card (``README.md``) that it holds is taken as it is.
+    folder : str or Path
+        A new one; it takes links to large files where the file system allows.
+    name : str
+        ``user/name``, as the card calls it.
+    license : str, optional
+        Identifier, such as ``apache-2.0``.
+    data : str, optional
+        What a model was trained on, in words.
+    model : str, optional
+        ``user/name`` of the encoder of a library or of embeddings, if it was a folder of this machine.
+
+    Returns
+    -------
+    Published
+
+    Raises
+    ------
+    ValueError
+        If ``source`` is none of these, or damaged, or the folder is there.
+    """
+    source, folder = Path(source).expanduser(), Path(folder)
+    options = {"license": license}
+    if Store(source).exists():
+        kind, options["model"] = export_library, model
+    elif embedding_shards(source):
+        kind, options["model"] = export_embeddings, model
+    elif (source / YAML).exists():
+        kind, options["data"] = export_model, data
+    else:
+        raise ValueError(
+            f"'{source}' is nothing to publish: give a results folder of recipes/train.py, a library of `cochlea "
+            "index`, or the shards of recipes/embed.py."
+        )
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise ValueError(f"'{folder}' is there already: push that folder, or delete it first.") from error
+    try:
+        repo_type, replaces, notes, on_card = kind(source, folder, name, **options)
+        if (source / CARD).is_file():
+            shutil.copyfile(source / CARD, folder / CARD)
+        else:
+            notes += on_card
+            if license is None:
+                notes.append("The card names no licence: --license apache-2.0, for example, says one.")
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    return Published(repo_type, replaces, notes)
+
+
+def export_model(source, folder, name, license, data):
+    """The model, its configuration and card, the figures that are its own, and the pictures."""
+    encoder = AudioEncoder.from_hparams(str(source), run_opts={"device": "cpu"})  # what others can't load stays here
+    on_card, report = [], read_json(source / "evaluation.json")
+    fingerprint = encoder.identity()["fingerprint"]
+    if report and report.get("fingerprint") != fingerprint:
+        report = None
+        on_card.append("The card holds no figures, since evaluation.json is of another model: run recipes/evaluate.py.")
+    elif not report:
+        on_card.append("The card holds no figures: recipes/evaluate.py measures them, on labelled sounds.")
+    measured = {"few_labels.png", "robustness.png"}
+    pictures = [picture for picture in PICTURES if (source / picture).is_file() and (report or picture not in measured)]
+    for file in (YAML, WEIGHTS, *pictures):
+        shutil.copyfile(source / file, folder / file)
+    if report:
+        write_text(folder / "evaluation.json", json.dumps(report, indent=1) + "\n")
+    training, settings = read_json(source / "training.json"), None
+    if (source / "train.yaml").is_file():
+        settings = settings_of((source / "train.yaml").read_text(encoding="utf-8"))
+    if not training and not data:
+        on_card.append("The card does not tell what the model was trained on: --data says it, in words.")
+    config = model_config(encoder)
+    write_text(folder / "config.json", json.dumps(config, indent=1) + "\n")
+    facts = {"training": training, "settings": settings, "report": report, "pictures": pictures}
+    write_text(folder / CARD, stamped(model_card(name, config, license=license, data=data, **facts)))
+    return "model", tuple(PICTURES), [], on_card
+
+
+def model_config(encoder):
+    """What ``config.json`` says: which SpeechBrain class loads the model, and what it is.
+
+    Arguments
+    ---------
+    encoder : AudioEncoder
+
+    Returns
+    -------
+    dict
+    """
+    return {
+        "speechbrain_interface": "EncoderClassifier",
+        "cochlea_sb": __version__,
+        "encoder": type(encoder.mods.embedding_model).__name__,
+        "features": type(encoder.mods.compute_features).__name__,
+        "sample_rate": encoder.sample_rate,
+        "window_seconds": encoder.window_seconds,
+        "embedding_size": encoder.embedding_size,
+        "parameters": sum(values.numel() for values in encoder.mods.embedding_model.state_dict().values()),
+        "fingerprint": encoder.identity()["fingerprint"],
+    }
+
+
+def settings_of(text):
+    """The plain settings of a training yaml, as yaml, without what is of the run or of the machine."""
+    tree = ruamel.yaml.YAML(typ="rt").load(text)
+    plain = {
+        key: value
+        for key, value in tree.items()
+        if key not in OF_THE_RUN and isinstance(value, (int, float, str, list)) and not os.path.isabs(str(value))
+    }
+    return "\n".join(f"{key}: {json.dumps(value)}" for key, value in plain.items())
+
+
+def export_library(source, folder, name, license, model):
+    """The files of a library's present state."""
+    library = SoundLibrary.open(source)
+    manifest = library.store.link_to(folder)
+    source_of = public_source(manifest["encoder"]["source"], model)
+    manifest["encoder"] |= {"source": source_of, "revision": manifest["encoder"]["revision"] if not model else None}
+    write_text(folder / LIBRARY_MANIFEST, json.dumps(manifest, indent=1))
+    sounds = library.sounds
+    facts = {
+        "sounds": len(library),
+        "windows": library.n_windows,
+        "hours": (pc.sum(sounds["seconds"]).as_py() or 0) / 3600,
+    }
+    facts |= {"hop_seconds": library.hop_seconds, "encoder": manifest["encoder"], "license": license}
+    write_text(folder / CARD, stamped(library_card(name, **facts)))
+    notes = notes_on(sounds["path"].slice(0, 1).to_pylist(), len(library), source_of)
+    return "dataset", ("index-*", "sounds-*", "recent-*"), notes, []
+
+
+def export_embeddings(source, folder, name, license, model):
+    """The shards of embedded sounds, as they are."""
+    files = [Path(file) for file in embedding_shards(source)]
+    for file in files:
+        link(file, folder / file.name)
+    facts = read_facts(files[0])
+    paths = pa.chunked_array(
+        [chunk for file in files for chunk in pq.read_table(file, columns=["path"])["path"].chunks]
+    )
+    encoder = facts["identity"] | {"source": public_source(facts["identity"]["source"], model)}
+    schema = pq.read_schema(files[0])
+    card = {
+        "sounds": len(paths.unique()),
+        "windows": len(paths),
+        "dimensions": schema.field("embedding").type.list_size,
+    }
+    card |= {"hop_seconds": facts["hop_seconds"], "encoder": encoder, "license": license}
+    write_text(folder / CARD, stamped(embeddings_card(name, **card)))
+    notes = notes_on(paths.slice(0, 1).to_pylist(), card["sounds"], encoder["source"])
+    return "dataset", ("embeddings-*.parquet",), notes, []
+
+
+def public_source(source, model):
+    """By which name others know an encoder; None where there is none."""
+    return model or (source if source == SHIPPED or names_on_hub(source or "") else None)
+
+
+def notes_on(paths, count, source):
+    """What the publisher of a catalogue should know."""
+    notes = [f"This publishes the paths of {count:,} sounds, such as '{path}'." for path in paths]
+    if source is None:
+        notes.append("Its encoder is not on the Hub: publish that first, and name it (--model user/name).")
+    return notes
+
+
+def read_json(path):
+    """A dictionary from a file; None where there is no such file, or no dictionary in it."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
