@@ -1,12 +1,13 @@
 """Files that are there as a whole or not at all, and what is no file's name."""
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def whole_file(path):
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path to write beside ``path``, which it replaces in one step once the block has ended well.
 
     Example
@@ -27,13 +28,13 @@ def whole_file(path):
         partial.unlink(missing_ok=True)
 
 
-def write_text(path, text):
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file (UTF-8), whole or not at all."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
-def names_on_hub(name):
+def names_on_hub(name: str | os.PathLike[str]) -> bool:
     """Whether a string looks like ``user/name``, and not like a path of something missing.
 
     Example
