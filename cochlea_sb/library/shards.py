@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -39,9 +39,9 @@ class Shard(NamedTuple):
 
     sounds: pa.Table  # [S], of `SOUND`; those that could not be read come last, with 0 windows
     vectors: np.ndarray  # [W, D] float32, sound by sound
-    identity: dict  # of the encoder
+    identity: dict[str, Any]  # of the encoder
     hop_seconds: float
-    removed: list  # paths of sounds that are in a library no longer
+    removed: list[str]  # paths of sounds that are in a library no longer
 
 
 def sound_table(embedded):
@@ -116,7 +116,7 @@ def read_facts(path):
         return None
 
 
-def read_shard(path):
+def read_shard(path: str | os.PathLike[str]) -> Shard:
     """Read a shard.
 
     Returns
