@@ -1,9 +1,15 @@
 """Check what callers give to an index: vectors, ids, numbers of matches."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import ArrayLike
 
 from cochlea_sb.index import kernels
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 def as_array(vectors: ArrayLike) -> np.ndarray:

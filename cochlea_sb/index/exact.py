@@ -3,10 +3,12 @@
 Axes: N vectors, Q queries, D dimensions.
 """
 
+from __future__ import annotations
+
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from cochlea_sb.index import kernels, storage
 from cochlea_sb.index.arguments import (
@@ -20,6 +22,9 @@ from cochlea_sb.index.arguments import (
     whole_numbers,
 )
 from cochlea_sb.index.threads import share_out
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 KIND = "exact"
 
@@ -47,7 +52,7 @@ class ExactIndex:
         self.vectors, self._ids = vectors, ids
 
     @classmethod
-    def build(cls, vectors: ArrayLike, ids: ArrayLike | None = None, *, seed: int = 0) -> "ExactIndex":
+    def build(cls, vectors: ArrayLike, ids: ArrayLike | None = None, *, seed: int = 0) -> ExactIndex:
         """Index vectors; see `RandomProjectionIndex.build`. The seed changes nothing."""
         unit = unit_rows(vectors)
         return cls(unit, np.arange(len(unit)) if ids is None else checked_ids(ids, len(unit)))
@@ -120,7 +125,7 @@ class ExactIndex:
         storage.save(folder, KIND, {"vectors": self.vectors, "ids": self._ids}, {})
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], mmap: bool = True, *, verify: bool = False) -> "ExactIndex":
+    def load(cls, folder: str | os.PathLike[str], mmap: bool = True, *, verify: bool = False) -> ExactIndex:
         """Open a folder that `save` wrote; see `RandomProjectionIndex.load`."""
         arrays, _ = storage.load(folder, KIND, mmap=mmap, verify=verify)
         vectors = storage.expect(folder, arrays, "vectors", (None, None))

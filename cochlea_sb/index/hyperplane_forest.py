@@ -7,13 +7,18 @@ Axes: N vectors, Q queries, D dimensions, T trees, S splits a tree. Split s has 
 S on these are leaves; the j-th of them holds positions ``j N // (S + 1)`` and on in the tree's order of the vectors.
 """
 
+from __future__ import annotations
+
 import heapq
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
-from numpy.typing import ArrayLike
 
 from cochlea_sb.index import arguments, kernels
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 class HyperplaneForest:
@@ -47,7 +52,7 @@ class HyperplaneForest:
         seed: int = 0,
         n_trees: int = 16,
         leaf_size: int = 32,
-    ) -> "HyperplaneForest":
+    ) -> HyperplaneForest:
         """Index vectors.
 
         Arguments

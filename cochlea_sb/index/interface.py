@@ -6,9 +6,10 @@ import os
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from cochlea_sb.index.exact import ExactIndex
     from cochlea_sb.index.random_projection import RandomProjectionIndex
 

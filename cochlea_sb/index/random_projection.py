@@ -8,16 +8,20 @@ look, is learnt from vectors held back while the index is built (`calibration`).
 Axes: N vectors, Q queries, D dimensions, L leaves, R rotated dimensions, W = R / 64 words.
 """
 
+from __future__ import annotations
+
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from cochlea_sb.index import calibration, kernels, partition, storage
 from cochlea_sb.index.arguments import as_array, checked_ids, checked_k, places_of, query_rows, unit_rows, whole_numbers
 from cochlea_sb.index.pool import Places, Pool, encode, insert, lay_out, leaf_labels, occupied, take_all
 from cochlea_sb.index.threads import share_out
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 KIND = "random-projection"
 FEW = 20_000  # allowed vectors that are all compared rather than searched
@@ -78,7 +82,7 @@ class RandomProjectionIndex:
         self.arrays = *self.leaves[:4], floats, *self.pool, places, int(counts.max())
 
     @classmethod
-    def build(cls, vectors: ArrayLike, ids: ArrayLike | None = None, *, seed: int = 0) -> "RandomProjectionIndex":
+    def build(cls, vectors: ArrayLike, ids: ArrayLike | None = None, *, seed: int = 0) -> RandomProjectionIndex:
         """Index vectors.
 
         Arguments
@@ -322,9 +326,7 @@ class RandomProjectionIndex:
         storage.save(folder, KIND, arrays, facts)
 
     @classmethod
-    def load(
-        cls, folder: str | os.PathLike[str], mmap: bool = True, *, verify: bool = False
-    ) -> "RandomProjectionIndex":
+    def load(cls, folder: str | os.PathLike[str], mmap: bool = True, *, verify: bool = False) -> RandomProjectionIndex:
         """Open a folder that `save` wrote.
 
         Arguments
