@@ -2,6 +2,13 @@
 
 import importlib
 
+TYPE_CHECKING = False  # type checkers take it for true; typing itself would take longer to import than all this
+if TYPE_CHECKING:
+    from cochlea_sb.audio import AudioError as AudioError
+    from cochlea_sb.index.random_projection import RandomProjectionIndex as RandomProjectionIndex
+    from cochlea_sb.inference import AudioEncoder as AudioEncoder
+    from cochlea_sb.library.sound_library import SoundLibrary as SoundLibrary
+
 __version__ = "0.1.0"
 _HOMES = {
     "AudioEncoder": "cochlea_sb.inference",
@@ -12,11 +19,11 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'cochlea_sb' has no attribute '{name}'")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return [*globals(), *__all__]

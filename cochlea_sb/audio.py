@@ -18,7 +18,8 @@ import stat
 import subprocess
 import tempfile
 import threading
-from typing import NamedTuple
+from collections.abc import Generator, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -45,7 +46,14 @@ class AudioError(ValueError):
     """A sound cannot be read; the message is one sentence that names it, says what is wrong and what would do."""
 
 
-def read_audio(source, sample_rate=16000, *, start_seconds=0.0, stop_seconds=None, max_seconds=4 * 3600):
+def read_audio(
+    source: str | os.PathLike[str] | bytes | bytearray | dict[str, Any],
+    sample_rate: int = 16000,
+    *,
+    start_seconds: float = 0.0,
+    stop_seconds: float | None = None,
+    max_seconds: float = 4 * 3600,
+) -> np.ndarray:
     """Decode a sound, or a part of it, to mono at the wanted rate.
 
     A part equals the same samples of the whole. Samples that are not finite become 0.
@@ -110,20 +118,20 @@ class _Ask(NamedTuple):
     """What the caller wants: `content` is an absolute path (str) or bytes; times in seconds."""
 
     name: str
-    content: object
+    content: str | bytes
     rate: int
     start: float
-    stop: float
+    stop: float | None
     max_seconds: float
 
-    def error(self, problem, remedy):
+    def error(self, problem: str, remedy: str) -> AudioError:
         return AudioError(f"{self.name}: {problem}; {remedy}.")
 
-    def outside(self, duration):
+    def outside(self, duration: float) -> AudioError:
         until = "the end" if self.stop is None else f"{self.stop:g} s"
         return self.error(f"is {duration:.3f} s long", f"expected a part inside that, not {self.start:g} s to {until}")
 
-    def too_long(self, seconds):
+    def too_long(self, seconds: float) -> AudioError:
         remedy = "read a part with start_seconds and stop_seconds, or raise max_seconds"
         return self.error(f"{seconds:,.1f} s of audio is over the limit of {self.max_seconds:,g} s", remedy)
 
@@ -131,24 +139,24 @@ class _Ask(NamedTuple):
 class _Memory(io.BytesIO):
     """Bytes for libsndfile's callbacks: a broken header's seek before the start fails without a traceback."""
 
-    def seek(self, offset, whence=os.SEEK_SET):
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
             return super().seek(offset, whence)
         except ValueError:
             return self.tell()
 
 
-class _ForwardFile(soundfile.SoundFile):
+class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
     """A sound file that does not seek to where it already is after every read.
 
     soundfile does so in files that call themselves seekable; it costs time, and fails at the end of a streamed FLAC.
     """
 
-    def seekable(self):
+    def seekable(self) -> bool:
         return False
 
 
-def _check_arguments(rate, start, stop, max_seconds):
+def _check_arguments(rate: float, start: float, stop: float | None, max_seconds: float) -> None:
     if not 100 <= rate <= 1_000_000 or rate != int(rate):
         raise ValueError(f"sample_rate is {rate}: expected a whole number of Hz from 100 to 1,000,000.")
     if not 0 <= start < math.inf or (stop is not None and not start < stop < math.inf):
@@ -157,14 +165,14 @@ def _check_arguments(rate, start, stop, max_seconds):
         raise ValueError(f"max_seconds is {max_seconds}: expected more than 0.")
 
 
-def _one_line(text):
+def _one_line(text: object) -> str:
     """Printable text for the middle of a sentence: no line breaks, no full stop (file names may hold any byte)."""
     return " ".join(str(text).encode("utf-8", "replace").decode().split()).rstrip(".")
 
 
-def _locate(source):
+def _locate(source: str | os.PathLike[str] | bytes | bytearray | dict[str, Any]) -> tuple[str, str | bytes]:
     """Return the name for errors and the content."""
-    path = source
+    path: Any = source
     if isinstance(source, dict):
         path = source.get("path")
         source = path if source.get("bytes") is None else source["bytes"]
@@ -192,7 +200,7 @@ def _locate(source):
     return name, path
 
 
-def _bytes_at(content, start, size):
+def _bytes_at(content: str | bytes, start: int, size: int) -> bytes:
     if isinstance(content, bytes):
         return content[start : start + size]
     with open(content, "rb") as handle:
@@ -200,10 +208,10 @@ def _bytes_at(content, start, size):
         return handle.read(size)
 
 
-def _open(content):
+def _open(content: str | bytes) -> _ForwardFile:
     """Open with libsndfile; a WAV streamed with size 0 is opened as if it had declared its real size."""
     if isinstance(content, bytes):
-        target = _Memory(content)
+        target: _Memory | bytes | str = _Memory(content)
     else:  # soundfile cannot encode a name that is not UTF-8
         target = os.fsencode(content) if os.name == "posix" else content
     file = _ForwardFile(target)
@@ -224,7 +232,7 @@ def _open(content):
     return _ForwardFile(patched)
 
 
-def _read_with_libsndfile(ask, file):
+def _read_with_libsndfile(ask: _Ask, file: _ForwardFile) -> np.ndarray:
     native, total = file.samplerate, file.frames
     if file.format == "RAW":  # guessed from the name's ending
         raise ask.error("headerless audio does not say its rate and channels", "convert it to WAV")
@@ -255,7 +263,7 @@ def _read_with_libsndfile(ask, file):
     return samples[skip : None if keep is None else skip + keep]
 
 
-def _refuse_if_cut(ask, file):
+def _refuse_if_cut(ask: _Ask, file: _ForwardFile) -> None:
     """Raise if the file ends before its header says (FLAC shows it while decoding; MP3 never says)."""
     missing = 0.0
     for declared, present in re.findall(_CUT_CHUNK, file.extra_info):
@@ -270,11 +278,11 @@ def _refuse_if_cut(ask, file):
         raise _cut(ask, "its last page is missing")
 
 
-def _cut(ask, what):
+def _cut(ask: _Ask, what: str) -> AudioError:
     return ask.error(f"the file ends before its header says ({what})", "get the whole file again")
 
 
-def _ogg_ends(content):
+def _ogg_ends(content: str | bytes) -> bool:
     """Tell whether the last Ogg page is whole and carries the end-of-stream flag (RFC 3533, section 6)."""
     size = len(content) if isinstance(content, bytes) else os.path.getsize(content)
     tail = _bytes_at(content, max(0, size - (1 << 17)), 1 << 17)  # a page is at most 65,307 bytes
@@ -284,7 +292,7 @@ def _ogg_ends(content):
     return 27 + page[26] + sum(page[27 : 27 + page[26]]) <= len(page)
 
 
-def _span(native, rate, start, stop):
+def _span(native: int, rate: int, start: float, stop: float | None) -> tuple[int, int | None, int, int | None]:
     """Native frames begin:end to decode, and the output samples to skip and to keep of what comes out.
 
     The lead-in on each side covers the resampler's filter. It begins at a frame that falls on an output sample
@@ -299,7 +307,7 @@ def _span(native, rate, start, stop):
     return begin, math.ceil(stop * native) + lead, skip, max(1, round(stop * rate) - round(start * rate))
 
 
-def _seek(file, frame):
+def _seek(file: _ForwardFile, frame: int) -> None:
     if not frame:
         return
     try:
@@ -308,14 +316,14 @@ def _seek(file, frame):
         sum(map(len, _sound_blocks(file, frame)))  # GSM 6.10 and a few others only play forwards
 
 
-def _sound_blocks(file, frames):
+def _sound_blocks(file: _ForwardFile, frames: int) -> Iterator[np.ndarray]:
     size = max(1, _BLOCK_SAMPLES // file.channels)
     while frames and len(block := file.read(min(size, frames), dtype="float32")):
         frames -= len(block)
         yield block
 
 
-def _mono_blocks(ask, blocks, native, lead):
+def _mono_blocks(ask: _Ask, blocks: Iterator[np.ndarray], native: int, lead: float) -> Iterator[np.ndarray]:
     """Yield [frames] for each block [frames] or [frames, channels]; raise if they are too many or of no use."""
     limit = lead + ask.max_seconds * native if ask.stop is None else math.inf  # a part's end bounds it already
     frames, usable = 0, False
@@ -338,24 +346,24 @@ def _mono_blocks(ask, blocks, native, lead):
         raise ask.error("not one sample is a finite number", "expected audio in [-1, 1]")
 
 
-def _average(block):
+def _average(block: np.ndarray) -> np.ndarray:
     if block.ndim == 1:
         return block
-    mono = block[:, 0].copy()  # adding columns is many times faster than mean(axis=1)
+    mono: np.ndarray = block[:, 0].copy()  # adding columns is many times faster than mean(axis=1)
     for channel in range(1, block.shape[1]):
         mono += block[:, channel]
     mono /= block.shape[1]
     return mono
 
 
-def _resample(blocks, native, rate):
+def _resample(blocks: Iterator[np.ndarray], native: int, rate: int) -> np.ndarray:
     """Join mono blocks at the wanted rate; a sound of one block takes the short way."""
     first = next(blocks)
     second = next(blocks, None)
     if second is None:
         if native == rate:
             return first
-        samples = soxr.resample(first, native, rate)
+        samples: np.ndarray = soxr.resample(first, native, rate)
         return samples if len(samples) else first[:1]  # a click shorter than one output sample is a sound all the same
     joined = bytearray()  # grows in place: no second copy at the end
     stream = None if native == rate else soxr.ResampleStream(native, rate, 1)
@@ -366,7 +374,7 @@ def _resample(blocks, native, rate):
     return np.frombuffer(joined, np.float32)
 
 
-def _read_with_ffmpeg(ask, error):
+def _read_with_ffmpeg(ask: _Ask, error: Exception) -> np.ndarray:
     """Decode a container that libsndfile does not know; `error` is what libsndfile said."""
     head = _bytes_at(ask.content, 0, 64)
     suffix = "" if isinstance(ask.content, bytes) else os.path.splitext(ask.content)[1].lower()
@@ -380,16 +388,17 @@ def _read_with_ffmpeg(ask, error):
         remedy = "install it (apt, brew or winget install ffmpeg) or convert the file to WAV"
         raise ask.error("this format needs FFmpeg, which is not on the PATH", remedy) from error
     with tempfile.TemporaryDirectory() as folder:
-        path = ask.content
-        if isinstance(path, bytes):  # M4A cannot be read from a pipe: its table of contents may come last
+        if isinstance(ask.content, bytes):  # M4A cannot be read from a pipe: its table of contents may come last
             path = os.path.join(folder, "sound")
             with open(path, "wb") as handle:
                 handle.write(ask.content)
+        else:
+            path = ask.content
         with contextlib.closing(_ffmpeg_blocks(ask, program, path)) as blocks:
             return _resample(_mono_blocks(ask, blocks, ask.rate, 0), ask.rate, ask.rate)
 
 
-def _ffmpeg_blocks(ask, program, path):
+def _ffmpeg_blocks(ask: _Ask, program: str, path: str) -> Generator[np.ndarray, None, None]:
     """Yield [samples] blocks of the wanted part at the wanted rate; never through a shell.
 
     The start is decoded and dropped: FFmpeg's own seeking (-ss) is some 20 ms off in M4A and Matroska.
@@ -399,12 +408,13 @@ def _ffmpeg_blocks(ask, program, path):
     # Without rematrix_maxval two channels would come out as their sum over the root of 2.
     command += ["-af", f"aresample={ask.rate}:ochl=mono:rematrix_maxval=1", "-f", "f32le", "pipe:1"]
     first = round(ask.start * ask.rate)
-    last = math.inf if ask.stop is None else max(first + 1, round(ask.stop * ask.rate))
+    last = 1 << 62 if ask.stop is None else max(first + 1, round(ask.stop * ask.rate))
     done = 0
     with (
         tempfile.TemporaryFile() as log,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log) as process,
     ):
+        assert process.stdout is not None  # a pipe
         timer = threading.Timer(_FFMPEG_SECONDS, process.kill)
         timer.start()
         try:

@@ -3,11 +3,14 @@
 Axes: W windows, D embedding dimensions.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +18,9 @@ import torch
 from cochlea_sb.audio import AudioError, read_audio
 from cochlea_sb.data.sources import Row, Source
 from cochlea_sb.read_ahead import read_ahead
+
+if TYPE_CHECKING:
+    from cochlea_sb.inference import AudioEncoder
 
 BATCH_SECONDS, BATCH_SOUNDS = 120, 256  # that go through the encoder together, at most
 CHUNK = 1 << 20  # bytes
@@ -38,16 +44,23 @@ class Decoded(NamedTuple):
     content: str
     problem: str | None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.wav)
 
     @property
-    def is_known(self):
+    def is_known(self) -> bool:
         """Whether it was not decoded because its content is embedded already."""
         return not len(self.wav) and self.problem is None
 
 
-def embed_sounds(encoder, sources, hop_seconds=0.48, *, threads=None, known=None):
+def embed_sounds(
+    encoder: AudioEncoder,
+    sources: Iterable[Source],
+    hop_seconds: float = 0.48,
+    *,
+    threads: int | None = None,
+    known: Any = None,
+) -> Iterator[Embedded]:
     """Embed the windows of sounds.
 
     Arguments
@@ -71,7 +84,8 @@ def embed_sounds(encoder, sources, hop_seconds=0.48, *, threads=None, known=None
     threads = max(1, cores // 2) if threads is None else threads
     read = partial(decode, sample_rate=encoder.sample_rate, known=() if known is None else known)
     with torch_threads(max(1, cores - threads)):
-        batch, held = [], 0
+        batch: list[Decoded] = []
+        held = 0
         for sound in read_ahead(read, sources, threads=threads):
             batch.append(sound)
             held += len(sound)
@@ -82,7 +96,7 @@ def embed_sounds(encoder, sources, hop_seconds=0.48, *, threads=None, known=None
 
 
 @contextmanager
-def torch_threads(most):
+def torch_threads(most: int) -> Iterator[None]:
     """Let torch use no more threads than that: its threads wait busily, which slows those that decode."""
     before = torch.get_num_threads()
     torch.set_num_threads(min(before, most))
@@ -92,13 +106,15 @@ def torch_threads(most):
         torch.set_num_threads(before)
 
 
-def embed_batch(encoder, batch, hop_seconds, known=None):
+def embed_batch(
+    encoder: AudioEncoder, batch: list[Decoded], hop_seconds: float, known: Any = None
+) -> Iterator[Embedded]:
     """`Embedded` for each `Decoded`."""
     wavs = [sound.wav for sound in batch if len(sound)]
     windows = iter(encoder.embed_windows(wavs, hop_seconds) if wavs else ())
     nothing = np.zeros((0, encoder.embedding_size), np.float32)
-    recalled = [sound.content for sound in batch if sound.is_known]
-    recalled = iter(known.recall(recalled) if recalled else ())
+    contents = [sound.content for sound in batch if sound.is_known]
+    recalled: Iterator[tuple[np.ndarray, float]] = iter(known.recall(contents) if contents else ())
     for sound in batch:
         if sound.is_known:
             yield Embedded(sound.source, *next(recalled), sound.content, None)
@@ -109,7 +125,7 @@ def embed_batch(encoder, batch, hop_seconds, known=None):
         yield Embedded(sound.source, vectors, len(sound) / encoder.sample_rate, sound.content, problem)
 
 
-def decode(source, sample_rate, known=()):
+def decode(source: Source, sample_rate: int, known: Any = ()) -> Decoded:
     """`Decoded` from a source; without its samples where its content is known."""
     content = ""
     try:
@@ -123,7 +139,7 @@ def decode(source, sample_rate, known=()):
         return Decoded(source, np.zeros(0, np.float32), content, str(error))
 
 
-def hash_of(audio):
+def hash_of(audio: str | bytes) -> str:
     """BLAKE2b of bytes, or of a file's; empty where there is no file to read: decoding then says why."""
     digest = hashlib.blake2b(digest_size=16)
     if isinstance(audio, bytes):

@@ -1,5 +1,8 @@
 """What a published folder says of itself: the texts of its README.md, from facts that training and measuring left."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
 
 from cochlea_sb import __version__
@@ -159,7 +162,17 @@ cochlea search sounds.library dog.wav
 """
 
 
-def model_card(name, config, *, training=None, settings=None, report=None, pictures=(), license=None, data=None):
+def model_card(
+    name: str,
+    config: dict[str, Any],
+    *,
+    training: dict[str, Any] | None = None,
+    settings: str | None = None,
+    report: dict[str, Any] | None = None,
+    pictures: Sequence[str] = (),
+    license: str | None = None,
+    data: str | None = None,
+) -> str:
     """The card of a model.
 
     Arguments
@@ -186,7 +199,7 @@ def model_card(name, config, *, training=None, settings=None, report=None, pictu
     str
         Markdown, with the Hub's metadata at its top.
     """
-    training = training or {}
+    training, report = training or {}, report or {}
     results = [
         EvalResult(
             task_type="feature-extraction",
@@ -197,7 +210,7 @@ def model_card(name, config, *, training=None, settings=None, report=None, pictu
             metric_name=metric,
             metric_value=round(value, 4),
         )
-        for metric, value in (report or {}).get("retrieval", {}).get("model", {}).items()
+        for metric, value in report.get("retrieval", {}).get("model", {}).items()
         if metric != "queries"
     ]
     metadata = ModelCardData(
@@ -222,7 +235,7 @@ def model_card(name, config, *, training=None, settings=None, report=None, pictu
     return text + MODEL_END.format(**facts)
 
 
-def corpus_in_words(training):
+def corpus_in_words(training: dict[str, Any]) -> str:
     """What ``training.json`` tells of the corpus, in a sentence or two; no paths.
 
     Example
@@ -241,7 +254,7 @@ def corpus_in_words(training):
     return text + (f" {training['skipped']:,} more could not be read." if training["skipped"] else "")
 
 
-def library_card(name, *, encoder, license=None, **facts):
+def library_card(name: str, *, encoder: dict[str, Any], license: str | None = None, **facts: float) -> str:
     """The card of a sound library.
 
     Arguments
@@ -259,11 +272,11 @@ def library_card(name, *, encoder, license=None, **facts):
     str
     """
     metadata = DatasetCardData(license=license, tags=[*TAGS, "similarity-search"], viewer=False).to_yaml()
-    facts |= {"name": name, "title": title(name), "metadata": metadata, "encoder": encoder_in_words(encoder)}
-    return LIBRARY.format(**facts)
+    texts = {"name": name, "title": title(name), "metadata": metadata, "encoder": encoder_in_words(encoder)}
+    return LIBRARY.format(**texts, **facts)
 
 
-def embeddings_card(name, *, encoder, license=None, **facts):
+def embeddings_card(name: str, *, encoder: dict[str, Any], license: str | None = None, **facts: float) -> str:
     """The card of embedded sounds, as recipes/embed.py leaves them.
 
     Arguments
@@ -281,17 +294,17 @@ def embeddings_card(name, *, encoder, license=None, **facts):
     str
     """
     metadata = DatasetCardData(license=license, tags=TAGS).to_yaml()
-    facts |= {"name": name, "title": title(name), "metadata": metadata, "encoder": encoder_in_words(encoder)}
+    texts = {"name": name, "title": title(name), "metadata": metadata, "encoder": encoder_in_words(encoder)}
     model = "" if encoder["source"] in (SHIPPED, None) else f" --model {encoder['source']}"
-    return EMBEDDINGS.format(model=model, **facts)
+    return EMBEDDINGS.format(model=model, **texts, **facts)
 
 
-def title(name):
+def title(name: str) -> str:
     """What comes after ``user/``."""
     return name.split("/")[-1]
 
 
-def encoder_in_words(encoder):
+def encoder_in_words(encoder: dict[str, Any]) -> str:
     """Which encoder made the embeddings, without a path of the machine that it was on."""
     fingerprint = f"(fingerprint `{encoder['fingerprint'][:12]}`)"
     if encoder["source"] == SHIPPED:

@@ -12,6 +12,7 @@ Axes: B batch, T frames, M mel bands.
 """
 
 import zlib
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ from torch import nn
 from cochlea_sb.mel import hz_to_mel, mel_edges
 
 
-def energies_from_log_mel(log_mel, floor=1e-8):
+def energies_from_log_mel(log_mel: torch.Tensor, floor: float = 1e-8) -> torch.Tensor:
     """Undo the logarithm and the floor of `cochlea_sb.features.LogMel`.
 
     Arguments
@@ -35,12 +36,12 @@ def energies_from_log_mel(log_mel, floor=1e-8):
     return log_mel.float().exp().sub_(floor).clamp_(min=0)
 
 
-def log_mel_from_energies(energies, floor=1e-8):
+def log_mel_from_energies(energies: torch.Tensor, floor: float = 1e-8) -> torch.Tensor:
     """The logarithm of `cochlea_sb.features.LogMel`: ``log(energies + floor)``, of the same shape."""
     return torch.log(energies + floor)
 
 
-def uniform(low, high, like, generator=None):
+def uniform(low: float, high: float, like: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     """One draw from [low, high) for each example.
 
     Returns
@@ -51,7 +52,7 @@ def uniform(low, high, like, generator=None):
     return low + (high - low) * draws
 
 
-def resample_frames(energies, positions):
+def resample_frames(energies: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """Read frames at fractional positions, linearly interpolated; beyond either end there is silence.
 
     Arguments
@@ -78,7 +79,7 @@ def resample_frames(energies, positions):
     )
 
 
-def resample_mels(energies, positions):
+def resample_mels(energies: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """Read mel bands at fractional positions, linearly interpolated; beyond either end there is silence.
 
     Interpolation is a product with a matrix of hat functions: with this few bands that is quicker than a gather.
@@ -122,7 +123,18 @@ class GaussianNoise(Deformation):
         Width of one independent frequency bin: about 1.5 / window length for a Hann window (60 Hz for 25 ms).
     """
 
-    def __init__(self, snr_low_db=0.0, snr_high_db=60.0, n_mels=64, low_hz=60.0, high_hz=7800.0, resolution_hz=60.0):
+    share: torch.Tensor
+    shape: torch.Tensor
+
+    def __init__(
+        self,
+        snr_low_db: float = 0.0,
+        snr_high_db: float = 60.0,
+        n_mels: int = 64,
+        low_hz: float = 60.0,
+        high_hz: float = 7800.0,
+        resolution_hz: float = 60.0,
+    ) -> None:
         super().__init__()
         check_range("snr_low_db", snr_low_db, "snr_high_db", snr_high_db)
         self.snr_low_db, self.snr_high_db = snr_low_db, snr_high_db
@@ -131,7 +143,12 @@ class GaussianNoise(Deformation):
         self.register_buffer("share", (width / width.sum()).float(), persistent=False)
         self.register_buffer("shape", (width / resolution_hz).clamp(min=1).float(), persistent=False)
 
-    def forward(self, energies, others=None, generator=None):
+    def forward(
+        self,
+        energies: torch.Tensor,
+        others: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
         """Deform mel energies; see `Deformation`."""
         snr_db = uniform(self.snr_low_db, self.snr_high_db, energies, generator)
         signal = energies.sum(2).mean(1, keepdim=True)  # [B, 1], energy of a frame
@@ -151,11 +168,16 @@ class SpectralNoise(Deformation):
         Standard deviation of e (the paper: 0.5).
     """
 
-    def __init__(self, spread=0.5):
+    def __init__(self, spread: float = 0.5) -> None:
         super().__init__()
         self.spread = spread
 
-    def forward(self, energies, others=None, generator=None):
+    def forward(
+        self,
+        energies: torch.Tensor,
+        others: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
         """Deform mel energies; see `Deformation`."""
         normal = torch.randn(energies.shape, generator=generator, device=energies.device)
         return energies * normal.mul_(self.spread).abs_().add_(1)
@@ -172,11 +194,16 @@ class Translation(Deformation):
         Largest shift in mel bands, either way.
     """
 
-    def __init__(self, max_frames=48, max_bands=4.0):
+    def __init__(self, max_frames: int = 48, max_bands: float = 4.0) -> None:
         super().__init__()
         self.max_frames, self.max_bands = max_frames, max_bands
 
-    def forward(self, energies, others=None, generator=None):
+    def forward(
+        self,
+        energies: torch.Tensor,
+        others: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
         """Deform mel energies; see `Deformation`."""
         n_frames, n_mels = energies.shape[1:]
         later = uniform(-self.max_frames, self.max_frames, energies, generator).round().long()
@@ -199,13 +226,18 @@ class TimeStretch(Deformation):
         Rates are drawn log-uniformly from ``[1 / max_rate, max_rate]``; 2 halves or doubles the duration.
     """
 
-    def __init__(self, max_rate=1.5):
+    def __init__(self, max_rate: float = 1.5) -> None:
         super().__init__()
         if max_rate < 1:
             raise ValueError(f"max_rate is {max_rate}: expected at least 1, which changes nothing.")
         self.max_rate = max_rate
 
-    def forward(self, energies, others=None, generator=None):
+    def forward(
+        self,
+        energies: torch.Tensor,
+        others: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
         """Deform mel energies; see `Deformation`."""
         rate = self.max_rate ** uniform(-1, 1, energies, generator)
         return resample_frames(energies, torch.arange(energies.shape[1], device=energies.device) * rate)
@@ -222,7 +254,11 @@ class PitchShift(Deformation):
         As in `LogMel`.
     """
 
-    def __init__(self, max_semitones=4.0, n_mels=64, low_hz=60.0, high_hz=7800.0):
+    centres_hz: torch.Tensor
+
+    def __init__(
+        self, max_semitones: float = 4.0, n_mels: int = 64, low_hz: float = 60.0, high_hz: float = 7800.0
+    ) -> None:
         super().__init__()
         self.max_semitones = max_semitones
         edges = mel_edges(n_mels, low_hz, high_hz)
@@ -230,7 +266,12 @@ class PitchShift(Deformation):
         self.first_mel, self.band_mels = float(mels[1]), float(mels[1] - mels[0])
         self.register_buffer("centres_hz", edges[1:-1].float(), persistent=False)
 
-    def forward(self, energies, others=None, generator=None):
+    def forward(
+        self,
+        energies: torch.Tensor,
+        others: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
         """Deform mel energies; see `Deformation`."""
         ratio = 2 ** (uniform(-self.max_semitones, self.max_semitones, energies, generator) / 12)
         came_from = (hz_to_mel(self.centres_hz / ratio) - self.first_mel) / self.band_mels  # [B, M]
@@ -250,13 +291,18 @@ class FrequencyResize(Deformation):
         up to ``max_change / 4`` of its length.
     """
 
-    def __init__(self, max_change=0.4):
+    def __init__(self, max_change: float = 0.4) -> None:
         super().__init__()
         if not 0 <= max_change < 1:
             raise ValueError(f"max_change is {max_change}: expected 0, which changes nothing, to less than 1.")
         self.max_change = max_change
 
-    def forward(self, energies, others=None, generator=None):
+    def forward(
+        self,
+        energies: torch.Tensor,
+        others: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
         """Deform mel energies; see `Deformation`."""
         n_mels = energies.shape[2]
         scale = 1 + uniform(-self.max_change, self.max_change, energies, generator)
@@ -277,14 +323,21 @@ class Equalization(Deformation):
     n_mels : int
     """
 
-    def __init__(self, spread_db=6.0, n_mels=64):
+    hats: torch.Tensor
+
+    def __init__(self, spread_db: float = 6.0, n_mels: int = 64) -> None:
         super().__init__()
         self.spread_db = spread_db
         knots = torch.linspace(0, 4, n_mels)
         hats = (1 - (knots - torch.arange(5)[:, None]).abs()).clamp(min=0)  # [5, M]
         self.register_buffer("hats", hats, persistent=False)
 
-    def forward(self, energies, others=None, generator=None):
+    def forward(
+        self,
+        energies: torch.Tensor,
+        others: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
         """Deform mel energies; see `Deformation`."""
         knots_db = self.spread_db * torch.randn(len(energies), 5, generator=generator, device=energies.device)
         return energies * (10 ** (knots_db @ self.hats / 10))[:, None]
@@ -299,11 +352,16 @@ class Gain(Deformation):
         Gains are drawn uniformly from ``[-max_db, max_db]``.
     """
 
-    def __init__(self, max_db=20.0):
+    def __init__(self, max_db: float = 20.0) -> None:
         super().__init__()
         self.max_db = max_db
 
-    def forward(self, energies, others=None, generator=None):
+    def forward(
+        self,
+        energies: torch.Tensor,
+        others: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
         """Deform mel energies; see `Deformation`."""
         return energies * 10 ** (uniform(-self.max_db, self.max_db, energies, generator)[:, :, None] / 10)
 
@@ -317,13 +375,18 @@ class Mixture(Deformation):
         The other sound's energy over the example's own is drawn uniformly from ``[0, max_ratio]``.
     """
 
-    def __init__(self, max_ratio=0.5):
+    def __init__(self, max_ratio: float = 0.5) -> None:
         super().__init__()
         if max_ratio < 0:
             raise ValueError(f"max_ratio is {max_ratio}: expected at least 0, which changes nothing.")
         self.max_ratio = max_ratio
 
-    def forward(self, energies, others=None, generator=None):
+    def forward(
+        self,
+        energies: torch.Tensor,
+        others: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
         """Deform mel energies; see `Deformation`. Without ``others``, each example gets its neighbour in the batch."""
         others = energies.roll(1, 0) if others is None else others
         ratio = uniform(0, self.max_ratio, energies, generator)[:, :, None]
@@ -339,7 +402,12 @@ class TemporalProximity(Deformation):
     a batch (see ``neighbour_share`` in `cochlea_sb.data.pairs`).
     """
 
-    def forward(self, energies, others=None, generator=None):
+    def forward(
+        self,
+        energies: torch.Tensor,
+        others: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
         """Give the mel energies back."""
         return energies
 
@@ -352,11 +420,16 @@ class Composition(Deformation):
     deformations : list of Deformation
     """
 
-    def __init__(self, deformations):
+    def __init__(self, deformations: Sequence[Deformation]) -> None:
         super().__init__()
         self.deformations = nn.ModuleList(deformations)
 
-    def forward(self, energies, others=None, generator=None):
+    def forward(
+        self,
+        energies: torch.Tensor,
+        others: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
         """Deform mel energies; see `Deformation`."""
         for deformation in self.deformations:
             energies = deformation(energies, others, generator)
@@ -366,11 +439,16 @@ class Composition(Deformation):
 class OneKindPerBatch(Composition):
     """One of the deformations, drawn for the whole batch (as the zounds experiments trained)."""
 
-    def forward(self, energies, others=None, generator=None):
+    def forward(
+        self,
+        energies: torch.Tensor,
+        others: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
         """Deform mel energies; see `Deformation`."""
         # The choice steers Python. A generator's state lies on the CPU, its draws may not: reading one would stall.
         kind = int(torch.randint(2**31, ())) if generator is None else zlib.crc32(bytes(generator.get_state()))
-        deformed = self.deformations[kind % len(self.deformations)](energies, others, generator)
+        deformed: torch.Tensor = self.deformations[kind % len(self.deformations)](energies, others, generator)
         uniform(0, 1, energies, generator)  # moves the generator on, even if the deformation drew nothing
         return deformed
 
@@ -381,7 +459,12 @@ class OneKindPerExample(Composition):
     The batch, whose order is random anyway, is cut into as many parts of about the same size.
     """
 
-    def forward(self, energies, others=None, generator=None):
+    def forward(
+        self,
+        energies: torch.Tensor,
+        others: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
         """Deform mel energies; see `Deformation`."""
         others = energies.roll(1, 0) if others is None else others
         parts = (batch.tensor_split(len(self.deformations)) for batch in (energies, others))
@@ -393,7 +476,7 @@ class OneKindPerExample(Composition):
         )
 
 
-def check_range(low_name, low, high_name, high):
+def check_range(low_name: str, low: float, high_name: str, high: float) -> None:
     """Raise ``ValueError`` unless ``low <= high``."""
     if low > high:
         raise ValueError(f"{low_name} is {low} and {high_name} is {high}: expected {low_name} <= {high_name}.")

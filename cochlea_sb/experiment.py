@@ -2,8 +2,10 @@
 
 import io
 import os
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import ruamel.yaml
 import torch
@@ -12,7 +14,15 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.utils.run_opts import RunOptions
 
 # The keys of a yaml that say which corpus: arguments of `cochlea_sb.data.corpus.load_corpus`.
-CORPUS_KEYS = ("data_folder", "dataset", "config", "split", "folder_labels", "num_proc", "sounds_per_class")
+CORPUS_KEYS: tuple[str, ...] = (
+    "data_folder",
+    "dataset",
+    "config",
+    "split",
+    "folder_labels",
+    "num_proc",
+    "sounds_per_class",
+)
 CORPUS_KEYS += ("label_column", "source_column")
 # The keys that may differ when a run goes on.
 MAY_CHANGE = {"number_of_epochs", "lr_schedule", "epoch_counter", "num_proc", "ckpt_interval_minutes"}
@@ -22,7 +32,7 @@ MAY_CHANGE |= {"evaluate_all", "robustness", "few_labels", "model"}
 MAY_CHANGE |= {"output_folder", "save_folder", "train_log", "train_logger", "checkpointer"}
 
 
-def parse_arguments(argv):
+def parse_arguments(argv: Sequence[str]) -> tuple[str, RunOptions, dict[str, Any]]:
     """SpeechBrain's command line: a yaml, run options, and any key of the yaml as an override.
 
     `speechbrain.parse_arguments` pastes overrides together as text, which breaks on a path that holds ``=``, ``#`` or
@@ -39,7 +49,9 @@ def parse_arguments(argv):
     overrides : dict
     """
     options = {f"--{name}" for name in RunOptions().as_dict()} | {"-h", "--help"}
-    theirs, overrides, key, unset = [], {}, None, object()
+    theirs: list[str] = []
+    overrides: dict[str, Any] = {}
+    key, unset = None, object()
     for token in argv:
         if token.startswith("--") and len(token) > 2 or token == "-h":
             name, equals, value = token.partition("=")
@@ -54,9 +66,9 @@ def parse_arguments(argv):
             raise ValueError(f"'{token}' follows the value of --{key}: expected one value; quote it if it has spaces.")
         else:
             theirs.append(token)
-    for key, value in overrides.items():
-        if value is unset:
-            raise ValueError(f"--{key} has no value: give one after it.")
+    for name, given in overrides.items():
+        if given is unset:
+            raise ValueError(f"--{name} has no value: give one after it.")
     local_rank = os.environ.get("LOCAL_RANK")
     if "cuda" in theirs and local_rank is not None:  # torchrun: each process has a GPU of its own
         theirs[theirs.index("cuda")] = f"cuda:{local_rank}"
@@ -66,16 +78,16 @@ def parse_arguments(argv):
     return hparams_file, run_opts, overrides
 
 
-def parse_value(text):
+def parse_value(text: str) -> Any:
     """A yaml value; the text itself where it is no yaml, or no number or list but the path of something."""
     try:
         value = ruamel.yaml.YAML(typ="safe").load(text)
-    except ruamel.yaml.YAMLError:
+    except ruamel.yaml.error.YAMLError:
         return text
     return text if isinstance(value, (str, dict)) and os.path.exists(os.path.expanduser(text)) else value
 
 
-def load_experiment(hparams_file, overrides):
+def load_experiment(hparams_file: str | os.PathLike[str], overrides: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Build the objects of a training yaml.
 
     Arguments
@@ -105,11 +117,11 @@ def load_experiment(hparams_file, overrides):
         for key, value in overrides.items():
             check_kind(key, known[key], value)
         return load_hyperpyyaml(text, overrides), resolve_references(text, overrides).getvalue()
-    except (ruamel.yaml.YAMLError, ImportError, TypeError, AttributeError) as error:
+    except (ruamel.yaml.error.YAMLError, ImportError, TypeError, AttributeError) as error:
         raise ValueError(f"'{hparams_file}' could not be built: {' '.join(str(error).split())}") from error
 
 
-def read_recipe(hparams_file):
+def read_recipe(hparams_file: str | os.PathLike[str]) -> str:
     """The text of a training yaml; one that says ``base: cnn.yaml`` is that file with its own keys put in place.
 
     A key replaces the base's as a whole, with all that is below it.
@@ -150,9 +162,9 @@ def read_recipe(hparams_file):
     return out.getvalue()
 
 
-def check_kind(key, default, value):
+def check_kind(key: str, default: Any, value: Any) -> None:
     """Raise ``ValueError`` where an override is not of the kind of the yaml's own value."""
-    kinds = {"True or False": bool, "a whole number": int, "a number": (int, float)}
+    kinds: dict[str, Any] = {"True or False": bool, "a whole number": int, "a number": (int, float)}
     kinds["a list such as [noise]" if key == "robustness" else "a list such as [5]"] = list
     for name, kind in kinds.items():
         if isinstance(default, kind):
@@ -161,7 +173,7 @@ def check_kind(key, default, value):
             return
 
 
-def check_same_run(folder, text):
+def check_same_run(folder: str | os.PathLike[str], text: str) -> None:
     """Raise ``ValueError`` where a folder holds the checkpoints, or the model, of a run with other settings.
 
     Going on with them would leave a model of neither. More epochs, or what does not change the result, may differ.
@@ -184,7 +196,7 @@ def check_same_run(folder, text):
             )
 
 
-def plain(node):
+def plain(node: yaml.Node) -> tuple[str, Any]:
     """A yaml node as (tag, value) all the way down, which compares by content and ignores comments."""
     if isinstance(node, yaml.MappingNode):
         return node.tag, [(key.value, plain(value)) for key, value in node.value]
@@ -193,7 +205,7 @@ def plain(node):
     return node.tag, node.value
 
 
-def check_device(device):
+def check_device(device: str | None) -> None:
     """Raise ``ValueError`` where a device is asked for that this machine lacks.
 
     Arguments

@@ -4,6 +4,7 @@ Axes: B batch, S samples, T frames, K frequency bins, M values in a frame (mel b
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -42,7 +43,9 @@ class FrontEnd(nn.Module):
         If the hop is longer than the window.
     """
 
-    def __init__(self, sample_rate, window_seconds, hop_seconds, floor):
+    taper: torch.Tensor
+
+    def __init__(self, sample_rate: int, window_seconds: float, hop_seconds: float, floor: float) -> None:
         super().__init__()
         if not (1000 <= sample_rate <= 384_000 and 1 <= window_seconds * sample_rate <= 1 << 16):
             raise ValueError(
@@ -53,7 +56,7 @@ class FrontEnd(nn.Module):
         self.window = round(window_seconds * sample_rate)
         self.hop = round(hop_seconds * sample_rate)
         self.floor = floor
-        self.own_settings = {}  # a subclass puts its further arguments here
+        self.own_settings: dict[str, float] = {}  # a subclass puts its further arguments here
         self.n_fft = 1 << (self.window - 1).bit_length()
         if not 1 <= self.hop <= self.window:
             raise ValueError(f"hop_seconds is {hop_seconds}: expected more than 0 and at most window_seconds.")
@@ -61,7 +64,7 @@ class FrontEnd(nn.Module):
         # By Parseval, the positive bins of a sine of amplitude 1 hold n_fft * sum(window ** 2) / 4.
         self.register_buffer("taper", hann * (2 / math.sqrt(self.n_fft * hann.square().sum())), persistent=False)
 
-    def settings(self):
+    def settings(self) -> dict[str, float]:
         """Constructor arguments that rebuild this front end (with its class, the cache key of computed frames).
 
         Returns
@@ -76,11 +79,11 @@ class FrontEnd(nn.Module):
             "floor": self.floor,
         } | self.own_settings
 
-    def frames_in(self, samples):
+    def frames_in(self, samples: int) -> int:
         """Number of frames that ``samples`` samples give: ``ceil(samples / hop)``, at least 1."""
         return max(1, -(-samples // self.hop))
 
-    def forward(self, wavs):
+    def forward(self, wavs: torch.Tensor) -> torch.Tensor:
         """Compute frames.
 
         Arguments
@@ -96,7 +99,7 @@ class FrontEnd(nn.Module):
         with torch.autocast(wavs.device.type, enabled=False):  # 16 bits would drown quiet bands beside loud ones
             return self.in_blocks(wavs.float())
 
-    def in_blocks(self, wavs):
+    def in_blocks(self, wavs: torch.Tensor) -> torch.Tensor:
         """`forward` in blocks of frames, in float32."""
         wanted = (self.frames_in(wavs.shape[1]) - 1) * self.hop + self.window
         wavs = nn.functional.pad(wavs, (0, wanted - wavs.shape[1]))
@@ -105,17 +108,17 @@ class FrontEnd(nn.Module):
         block = max(1, FRAMES_AT_ONCE * 400 // (self.window * max(1, len(wavs))))
         return torch.cat([self.describe(self.power(part)) for part in frames.split(block, dim=1)], dim=1)
 
-    def power(self, frames):
+    def power(self, frames: torch.Tensor) -> torch.Tensor:
         """Energies of the bins of windowed samples: [batch, frames, window] to [batch, frames, K]."""
-        spectrum = torch.fft.rfft(frames * self.taper, n=self.n_fft)
+        spectrum: torch.Tensor = torch.fft.rfft(frames * self.taper, n=self.n_fft)
         return spectrum.real.square() + spectrum.imag.square()
 
-    def describe(self, power):
+    def describe(self, power: torch.Tensor) -> torch.Tensor:
         """Values of frames: [batch, frames, K] to [batch, frames, M]."""
         raise NotImplementedError
 
     @staticmethod
-    def level(frames):
+    def level(frames: torch.Tensor) -> torch.Tensor:
         """Loudness of frames, [..., frames, M] to [..., frames]: natural logarithm of an energy."""
         return level(frames)
 
@@ -146,16 +149,18 @@ class LogMel(FrontEnd):
     torch.Size([2, 96, 64])
     """
 
+    filters: torch.Tensor
+
     def __init__(
         self,
-        sample_rate=16000,
-        window_seconds=0.025,
-        hop_seconds=0.01,
-        n_mels=64,
-        low_hz=60.0,
-        high_hz=7800.0,
-        floor=1e-8,
-    ):
+        sample_rate: int = 16000,
+        window_seconds: float = 0.025,
+        hop_seconds: float = 0.01,
+        n_mels: int = 64,
+        low_hz: float = 60.0,
+        high_hz: float = 7800.0,
+        floor: float = 1e-8,
+    ) -> None:
         if not 1 <= n_mels <= 1024:
             raise ValueError(f"n_mels is {n_mels}: expected 1 to 1,024.")
         if not 0 <= low_hz < high_hz <= sample_rate / 2:
@@ -169,16 +174,16 @@ class LogMel(FrontEnd):
         self.register_buffer("filters", mel_filters(sample_rate, self.n_fft, n_mels, low_hz, high_hz), persistent=False)
 
     @property
-    def frame_size(self):
+    def frame_size(self) -> int:
         """int: values in a frame, M."""
         return self.n_mels
 
     @property
-    def silence(self):
+    def silence(self) -> float:
         """float: value of a log-mel band in digital silence, ``log(floor)``."""
         return math.log(self.floor)
 
-    def describe(self, power):
+    def describe(self, power: torch.Tensor) -> torch.Tensor:
         """Log-mel values of energies."""
         return torch.log(power @ self.filters + self.floor)
 
@@ -202,8 +207,9 @@ class MFCC(LogMel):
     """
 
     silence = 0.0
+    cosines: torch.Tensor
 
-    def __init__(self, n_mfcc=20, **others):
+    def __init__(self, n_mfcc: int = 20, **others: Any) -> None:
         super().__init__(**others)
         if not 1 <= n_mfcc <= self.n_mels:
             raise ValueError(f"n_mfcc is {n_mfcc}: expected 1 to {self.n_mels}, the number of mel bands.")
@@ -211,16 +217,16 @@ class MFCC(LogMel):
         self.register_buffer("cosines", create_dct(n_mfcc, self.n_mels, norm="ortho"), persistent=False)  # [mels, M]
 
     @property
-    def frame_size(self):
+    def frame_size(self) -> int:
         """int: values in a frame, M."""
         return self.n_mfcc
 
-    def describe(self, power):
+    def describe(self, power: torch.Tensor) -> torch.Tensor:
         """Coefficients of energies."""
         return (super().describe(power) - math.log(self.floor)) @ self.cosines
 
     @staticmethod
-    def level(frames):
+    def level(frames: torch.Tensor) -> torch.Tensor:
         """Loudness of frames, as far as the first coefficient tells it: the mean log energy of 64 bands."""
         return frames[..., 0].float() / 8
 
@@ -252,8 +258,11 @@ class Chroma(FrontEnd):
     """
 
     frame_size = 12
+    filters: torch.Tensor
 
-    def __init__(self, sample_rate=16000, window_seconds=0.256, hop_seconds=0.01, floor=1e-8):
+    def __init__(
+        self, sample_rate: int = 16000, window_seconds: float = 0.256, hop_seconds: float = 0.01, floor: float = 1e-8
+    ) -> None:
         super().__init__(sample_rate, window_seconds, hop_seconds, floor)
         try:
             from librosa.filters import chroma
@@ -263,16 +272,16 @@ class Chroma(FrontEnd):
         self.register_buffer("filters", filters, persistent=False)
 
     @property
-    def silence(self):
+    def silence(self) -> float:
         """float: value of a pitch class in digital silence, ``log(floor)``."""
         return math.log(self.floor)
 
-    def describe(self, power):
+    def describe(self, power: torch.Tensor) -> torch.Tensor:
         """Log energies of pitch classes."""
         return torch.log(power @ self.filters + self.floor)
 
 
-def level(frames):
+def level(frames: torch.Tensor) -> torch.Tensor:
     """Loudness of frames: the logarithm of their bands' summed energies.
 
     Arguments
@@ -286,7 +295,7 @@ def level(frames):
     return frames.float().logsumexp(-1)
 
 
-def audibility(peaks, loudest, least=0.01):
+def audibility(peaks: torch.Tensor, loudest: torch.Tensor, least: float = 0.01) -> torch.Tensor:
     """How much a stretch of a sound counts beside its loudest: the less the quieter, hardly from -20 dB on.
 
     So the noise between the events of a sound, its own or what is added, changes its embedding little.
@@ -309,6 +318,6 @@ def audibility(peaks, loudest, least=0.01):
 class Unnormalised(nn.Module):
     """Frames as they are; stands for ``mean_var_norm`` in `EncoderClassifier`, as our encoders normalise inside."""
 
-    def forward(self, frames, lens=None):
+    def forward(self, frames: torch.Tensor, lens: torch.Tensor | None = None) -> torch.Tensor:
         """Give ``frames`` back."""
         return frames

@@ -2,12 +2,13 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def whole_file(path):
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path to write beside ``path``, which it replaces in one step once the block has ended well.
 
     Example
@@ -28,13 +29,13 @@ def whole_file(path):
         partial.unlink(missing_ok=True)
 
 
-def write_text(path, text):
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file (UTF-8), whole or not at all."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
-def link(file, target):
+def link(file: Path, target: Path) -> None:
     """Give a file that never changes a second name; a copy where the file system has no links."""
     try:
         os.link(file, target)
@@ -42,7 +43,7 @@ def link(file, target):
         shutil.copyfile(file, target)
 
 
-def names_on_hub(name):
+def names_on_hub(name: str | os.PathLike[str]) -> bool:
     """Whether a string looks like ``user/name``, and not like a path of something missing.
 
     Example

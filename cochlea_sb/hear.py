@@ -28,19 +28,20 @@ class HearModel(torch.nn.Module):
     scene_embedding_size, timestamp_embedding_size : int, D
     """
 
-    def __init__(self, encoder):
+    def __init__(self, encoder: AudioEncoder) -> None:
         super().__init__()
         self.compute_features = encoder.mods.compute_features
         self.encoder = encoder.mods.embedding_model
         self.sample_rate = encoder.sample_rate
         self.scene_embedding_size = self.timestamp_embedding_size = encoder.embedding_size
 
-    def forward(self, audio):
+    def forward(self, audio: torch.Tensor) -> torch.Tensor:
         """Scene embeddings, as in `get_scene_embeddings`."""
-        return self.encoder(self.compute_features(audio))[:, 0]
+        embeddings: torch.Tensor = self.encoder(self.compute_features(audio))
+        return embeddings[:, 0]
 
 
-def load_model(model_file_path=""):
+def load_model(model_file_path: str = "") -> HearModel:
     """Load a model.
 
     Arguments
@@ -66,7 +67,7 @@ def load_model(model_file_path=""):
 
 
 @torch.inference_mode()
-def get_scene_embeddings(audio, model):
+def get_scene_embeddings(audio: torch.Tensor, model: HearModel) -> torch.Tensor:
     """Embed whole sounds.
 
     Arguments
@@ -79,11 +80,12 @@ def get_scene_embeddings(audio, model):
     -------
     torch.Tensor [B, D], float32, unit norm
     """
-    return model(audio)
+    embeddings: torch.Tensor = model(audio)
+    return embeddings
 
 
 @torch.inference_mode()
-def get_timestamp_embeddings(audio, model):
+def get_timestamp_embeddings(audio: torch.Tensor, model: HearModel) -> tuple[torch.Tensor, torch.Tensor]:
     """Embed the surroundings of every 50 ms: 0.96 s around each, with silence beyond the sound's ends.
 
     Arguments

@@ -5,8 +5,10 @@ alone: from ``hf auth login`` or the environment variable ``HF_TOKEN``.
 """
 
 import hashlib
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 from cochlea_sb import __version__
@@ -15,7 +17,7 @@ CARD = "README.md"
 STAMP = "\n<!-- Written by cochlea_sb, and by nobody since: {} -->\n"
 
 
-def stamped(card):
+def stamped(card: str) -> str:
     """A card with a last line by which it is known, unless somebody edits it, as written by a program.
 
     Example
@@ -26,16 +28,16 @@ def stamped(card):
     return card + STAMP.format(hashlib.sha256(card.encode()).hexdigest()[:16])
 
 
-def is_stamped(card):
+def is_stamped(card: str) -> bool:
     """Whether a card is as `stamped` made it."""
     return card == stamped(card[: -len(stamped(""))])
 
 
 @contextmanager
-def hub_errors(name, revision=None):
+def hub_errors(name: str, revision: str | None = None) -> Iterator[None]:
     """Turn what huggingface_hub raises in the block into a ``ValueError`` of one sentence."""
     from huggingface_hub import get_token
-    from huggingface_hub.errors import (
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's, whichever it uses
         GatedRepoError,
         HfHubHTTPError,
         HTTPError,
@@ -69,13 +71,16 @@ def hub_errors(name, revision=None):
         elif status == 412:
             said = f"'{name}' was changed on the Hub by someone else meanwhile: run this again."
         elif isinstance(error, LocalEntryNotFoundError):
-            said = f"'{name}' can't be fetched from the Hub, nor is it in the cache: {reason}"
+            why = str(error.__cause__ or error).splitlines()[0]
+            said = f"'{name}' can't be fetched from the Hub, nor is it in the cache: {why}"
         else:
             said = f"The Hub can't be reached, or broke off, for '{name}': {reason}"
         raise ValueError(said) from problem
 
 
-def download(name, files, largest, *, revision=None, cache=None):
+def download(
+    name: str, files: list[str], largest: int, *, revision: str | None = None, cache: str | Path | None = None
+) -> Path:
     """Fetch files of a model, or find them in the cache; without a network, what was fetched before.
 
     Arguments
@@ -102,10 +107,9 @@ def download(name, files, largest, *, revision=None, cache=None):
         If there is no such model, one of its files is larger, or it can't be reached and was never fetched.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
 
-    options = {"revision": revision, "cache_dir": cache, "allow_patterns": files}
-    options |= {"library_name": "cochlea_sb", "library_version": __version__}
+    fetch = partial(snapshot_download, name, revision=revision, cache_dir=cache, allow_patterns=files)
     with hub_errors(name, revision):
         present = None  # commit on the Hub, where that can be asked
         with suppress(HTTPError, OSError):
@@ -116,13 +120,22 @@ def download(name, files, largest, *, revision=None, cache=None):
                     size = f"{file.size:,} bytes: expected at most {largest:,}"
                     raise ValueError(f"'{name}' holds '{file.rfilename}' of {size}, so it was not fetched.")
         with suppress(LocalEntryNotFoundError):
-            cached = Path(snapshot_download(name, local_files_only=True, **options))
+            cached = Path(fetch(local_files_only=True))
             if present in (None, cached.name):
                 return cached
-        return Path(snapshot_download(name, **options))
+        return Path(fetch())
 
 
-def upload(folder, name, *, repo_type="model", private=False, revision=None, card=None, replaces=()):
+def upload(
+    folder: str | Path,
+    name: str,
+    *,
+    repo_type: str = "model",
+    private: bool = False,
+    revision: str | None = None,
+    card: str | None = None,
+    replaces: tuple[str, ...] = (),
+) -> str:
     """Make a folder the state of a repository on the Hub, in one commit: whoever looks sees the old state or the new.
 
     Files that are there already are not sent again, so that an upload that broke off goes on where it was.
@@ -161,22 +174,21 @@ def upload(folder, name, *, repo_type="model", private=False, revision=None, car
     if name.count("/") != 1:
         raise ValueError(f"The name is '{name}': expected user/name, such as ada/everyday-sounds.")
     api = HfApi(library_name="cochlea_sb", library_version=__version__)
-    folder, repo = Path(folder), {"repo_id": name, "repo_type": repo_type}
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(Path(folder).rglob("*")) if path.is_file()}
     with hub_errors(name, revision):
         try:
-            if private and not api.repo_info(**repo).private:
+            if private and not api.repo_info(name, repo_type=repo_type).private:
                 raise ValueError(f"'{name}' is there already and is public: make it private on its page first.")
         except RepositoryNotFoundError:
             pass
-        api.create_repo(**repo, private=private or None, exist_ok=True)
+        api.create_repo(name, repo_type=repo_type, private=private or None, exist_ok=True)
         if revision is not None:
-            api.create_branch(**repo, branch=revision, exist_ok=True)
-        head = api.repo_info(**repo, revision=revision)
-        there = [file.rfilename for file in head.siblings or ()]
+            api.create_branch(name, repo_type=repo_type, branch=revision, exist_ok=True)
+        head = api.repo_info(name, repo_type=repo_type, revision=revision).sha
+        there = api.list_repo_files(name, repo_type=repo_type, revision=head)
         if CARD in files and CARD in there and card != "replace":
-            file = api.hf_hub_download(**repo, filename=CARD, revision=head.sha)
-            other, own = (Path(one).read_bytes().decode("utf-8", "replace") for one in (file, files[CARD]))
+            theirs = api.hf_hub_download(name, CARD, repo_type=repo_type, revision=head)
+            other, own = (Path(one).read_text("utf-8", "replace") for one in (theirs, files[CARD]))
             if card is None and other != own and not is_stamped(other):
                 raise ValueError(
                     f"'{name}' has another card on the Hub, which was left as it is, and nothing was uploaded: add "
@@ -185,9 +197,13 @@ def upload(folder, name, *, repo_type="model", private=False, revision=None, car
             if card == "keep":
                 del files[CARD]
         old = [path for path in there if path not in files and any(fnmatch(path, pattern) for pattern in replaces)]
-        operations = [CommitOperationAdd(path, str(file)) for path, file in files.items()]
-        operations += [CommitOperationDelete(path) for path in old]
-        message = f"Upload by cochlea_sb {__version__}"
-        return api.create_commit(
-            **repo, operations=operations, commit_message=message, revision=revision, parent_commit=head.sha
-        ).commit_url
+        added = [CommitOperationAdd(path, str(file)) for path, file in files.items()]
+        commit = api.create_commit(
+            name,
+            [*added, *(CommitOperationDelete(path) for path in old)],
+            commit_message=f"Upload by cochlea_sb {__version__}",
+            repo_type=repo_type,
+            revision=revision,
+            parent_commit=head,
+        )
+    return str(commit.commit_url)

@@ -6,8 +6,11 @@ Axes: B batch, S samples, T frames, W windows, M mel bands, D embedding dimensio
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 from tqdm import tqdm
@@ -25,7 +28,7 @@ SECONDS_AT_ONCE = 3600  # ... unless they hold this much sound before: bounds me
 BATCH_SECONDS = 240  # sound in one batch, padding included
 
 
-class AudioEncoder(EncoderClassifier):
+class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
     """Embeds sounds; SpeechBrain's `EncoderClassifier` with our decoder and a few more ways in.
 
     Build it with `from_hparams`. The folder also loads with plain ``EncoderClassifier.from_hparams``, whose
@@ -40,8 +43,14 @@ class AudioEncoder(EncoderClassifier):
 
     @classmethod
     def from_hparams(
-        cls, source=SHIPPED, savedir=None, run_opts=None, revision=None, trust_remote_code=False, **kwargs
-    ):
+        cls,
+        source: str | os.PathLike[str] = SHIPPED,
+        savedir: str | Path | None = None,
+        run_opts: dict[str, Any] | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        **kwargs: Any,
+    ) -> "AudioEncoder":
         """Load a model.
 
         Arguments
@@ -78,7 +87,7 @@ class AudioEncoder(EncoderClassifier):
         local = os.path.isdir(source) or not names_on_hub(source)
         if trust_remote_code:
             kwargs |= {"revision": revision} if revision else {}
-            encoder = super().from_hparams(source, savedir=savedir, run_opts=run_opts, **kwargs)
+            encoder: AudioEncoder = super().from_hparams(source, savedir=savedir, run_opts=run_opts, **kwargs)
         elif kwargs:
             raise TypeError(f"from_hparams got '{next(iter(kwargs))}', which only trust_remote_code=True makes use of.")
         else:
@@ -90,26 +99,26 @@ class AudioEncoder(EncoderClassifier):
         return encoder
 
     @property
-    def sample_rate(self):
+    def sample_rate(self) -> int:
         """int: rate in Hz of the waveforms that the encoder takes."""
-        return self.mods.compute_features.sample_rate
+        return int(self.mods.compute_features.sample_rate)
 
     @property
-    def frame_seconds(self):
+    def frame_seconds(self) -> float:
         """float: distance between frames in seconds."""
-        return self.mods.compute_features.hop / self.sample_rate
+        return float(self.mods.compute_features.hop / self.sample_rate)
 
     @property
-    def window_seconds(self):
+    def window_seconds(self) -> float:
         """float: what the encoder sees at a time, in seconds."""
         return WINDOW_FRAMES * self.frame_seconds
 
     @property
-    def embedding_size(self):
+    def embedding_size(self) -> int:
         """int: dimensions of the embeddings."""
-        return self.mods.embedding_model.embedding_size
+        return int(self.mods.embedding_model.embedding_size)
 
-    def identity(self):
+    def identity(self) -> dict[str, Any]:
         """Which encoder this is: two with the same fingerprint give the same embeddings.
 
         Returns
@@ -127,7 +136,11 @@ class AudioEncoder(EncoderClassifier):
         source, revision = getattr(self, "source", None), getattr(self, "revision", None)
         return {"source": source, "revision": revision, "fingerprint": digest.hexdigest()}
 
-    def load_audio(self, path, savedir=None):
+    def load_audio(
+        self,
+        path: str | os.PathLike[str] | bytes | bytearray | dict[str, Any],
+        savedir: str | os.PathLike[str] | None = None,
+    ) -> torch.Tensor:
         """Decode a file with `cochlea_sb.audio.read_audio`: any format, channels and rate.
 
         Returns
@@ -137,7 +150,9 @@ class AudioEncoder(EncoderClassifier):
         return torch.from_numpy(read_audio(path, self.sample_rate)).to(self.device)
 
     @torch.inference_mode()
-    def encode_batch(self, wavs, wav_lens=None, normalize=False):
+    def encode_batch(
+        self, wavs: torch.Tensor | np.ndarray, wav_lens: torch.Tensor | None = None, normalize: bool = False
+    ) -> torch.Tensor:
         """Embed waveforms.
 
         Arguments
@@ -157,9 +172,15 @@ class AudioEncoder(EncoderClassifier):
         if wavs.ndim not in (1, 2) or not wavs.shape[-1]:
             raise ValueError(f"wavs has shape {tuple(wavs.shape)}: expected [batch, samples] with at least one sample.")
         with self.inference_ctx:
-            return super().encode_batch(wavs, wav_lens, normalize=False)
+            embeddings: torch.Tensor = super().encode_batch(wavs, wav_lens, normalize=False)
+            return embeddings
 
-    def encode_file(self, path, start_seconds=0.0, stop_seconds=None):
+    def encode_file(
+        self,
+        path: str | os.PathLike[str] | bytes | bytearray | dict[str, Any],
+        start_seconds: float = 0.0,
+        stop_seconds: float | None = None,
+    ) -> torch.Tensor:
         """Embed one file, or a stretch of it, as the mean of its windows.
 
         Arguments
@@ -182,7 +203,9 @@ class AudioEncoder(EncoderClassifier):
         return self.encode_batch(torch.from_numpy(wav))[0, 0]
 
     @torch.inference_mode()
-    def encode_windows(self, path, hop_seconds=0.48):
+    def encode_windows(
+        self, path: str | os.PathLike[str] | bytes | bytearray | dict[str, Any], hop_seconds: float = 0.48
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Embed each window of a file.
 
         Arguments
@@ -209,7 +232,7 @@ class AudioEncoder(EncoderClassifier):
         starts = torch.arange(len(embeddings), dtype=torch.float64) * self.hop_frames(hop_seconds) * self.frame_seconds
         return embeddings, starts
 
-    def hop_frames(self, hop_seconds):
+    def hop_frames(self, hop_seconds: float) -> int:
         """A distance in whole frames, at least 1; ValueError where it is less."""
         is_length = isinstance(hop_seconds, (int, float)) and 0 < hop_seconds < 1e6
         hop = round(hop_seconds / self.frame_seconds) if is_length else 0
@@ -218,7 +241,7 @@ class AudioEncoder(EncoderClassifier):
         return hop
 
     @torch.inference_mode()
-    def embed_windows(self, wavs, hop_seconds=0.48):
+    def embed_windows(self, wavs: Sequence[np.ndarray], hop_seconds: float = 0.48) -> Sequence[torch.Tensor]:
         """Embed each window of many sounds, in batches of windows whatever the sounds' lengths.
 
         Arguments
@@ -252,9 +275,11 @@ class AudioEncoder(EncoderClassifier):
             for block in torch.arange(len(sounds), device=self.device).split(windows_at_once(frames.device)):
                 rows = starts[block, None] + steps
                 vectors.append(encoder(frames[rows.where(rows < ends[block, None], len(frames) - 1)])[:, 0])
-        return torch.cat(vectors).float().split(n_windows.tolist())
+        return torch.split(torch.cat(vectors).float(), n_windows.tolist())
 
-    def encode_files(self, paths, progress=True):
+    def encode_files(
+        self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], progress: bool = True
+    ) -> tuple[torch.Tensor, dict[str | os.PathLike[str], str]]:
         """Embed many files, in batches by length; what can't be read is reported and skipped.
 
         Arguments
@@ -271,7 +296,9 @@ class AudioEncoder(EncoderClassifier):
             Reason by path.
         """
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-        embeddings, problems, wavs = {}, {}, {}
+        embeddings: dict[int, torch.Tensor] = {}
+        problems: dict[str | os.PathLike[str], str] = {}
+        wavs: dict[int, torch.Tensor] = {}
         ahead = read_ahead(self._try_to_read, paths)
         bar = tqdm(ahead, total=len(paths), disable=not progress, unit="file", desc="Encoding")
         for row, wav in enumerate(bar):
@@ -281,50 +308,77 @@ class AudioEncoder(EncoderClassifier):
                 wavs[row] = wav
             held = sum(map(len, wavs.values())) >= SECONDS_AT_ONCE * self.sample_rate
             if held or len(wavs) == FILES_AT_ONCE or row == len(paths) - 1:
-                for batch in batches_by_length(wavs, BATCH_SECONDS * self.sample_rate):
-                    vectors = self._encode_padded([wavs[row] for row in batch])
-                    embeddings.update(zip(batch, vectors, strict=True))
+                embeddings.update(zip(wavs, self.encode_waveforms(list(wavs.values())), strict=True))
                 wavs = {}
         ordered = [embeddings[row] for row in sorted(embeddings)]
         return (torch.stack(ordered) if ordered else torch.empty(0, self.embedding_size)), problems
 
-    def _try_to_read(self, path):
+    def _try_to_read(self, path: str | os.PathLike[str]) -> torch.Tensor | AudioError:
         try:
             return torch.from_numpy(read_audio(path, self.sample_rate))
         except AudioError as problem:
             return problem
 
-    def _encode_padded(self, wavs):
-        """Embed waveforms of different lengths, [n, D] on the CPU."""
-        hop = self.mods.compute_features.hop
-        # A multiple of the hop makes relative lengths exact: padding then changes no embedding.
-        longest = -(-max(map(len, wavs)) // hop) * hop
-        padded = torch.zeros(len(wavs), longest)
-        for row, wav in zip(padded, wavs, strict=True):
-            row[: len(wav)] = wav
-        lens = torch.tensor([len(wav) / longest for wav in wavs])
-        return self.encode_batch(padded, lens)[:, 0].cpu()
+    def encode_waveforms(self, wavs: Sequence[torch.Tensor | np.ndarray]) -> torch.Tensor:
+        """Embed waveforms of different lengths, in batches by length; padding changes no embedding.
+
+        Arguments
+        ---------
+        wavs : list of torch.Tensor or np.ndarray [samples], float in [-1, 1]
+            At the encoder's sample rate, each of at least one sample.
+
+        Returns
+        -------
+        torch.Tensor [waveforms, D], float32, unit norm, on the CPU
+
+        Raises
+        ------
+        ValueError
+            For a waveform of another shape, or without a sample.
+
+        Example
+        -------
+        >>> encoder = AudioEncoder.from_hparams()
+        >>> encoder.encode_waveforms([torch.randn(16000), torch.randn(24000)]).shape
+        torch.Size([2, 128])
+        """
+        tensors = [torch.as_tensor(wav) for wav in wavs]
+        for wav in tensors:
+            if wav.ndim != 1 or not len(wav):
+                raise ValueError(f"A waveform has shape {tuple(wav.shape)}: expected [samples], at least one.")
+        vectors = torch.empty(len(tensors), self.embedding_size)
+        for rows in batches_by_length([len(wav) for wav in tensors], BATCH_SECONDS * self.sample_rate):
+            hop = self.mods.compute_features.hop
+            # A multiple of the hop makes relative lengths exact.
+            longest = -(-len(tensors[rows[0]]) // hop) * hop
+            padded = torch.zeros(len(rows), longest)
+            for line, row in zip(padded, rows, strict=True):
+                line[: len(tensors[row])] = tensors[row]
+            lens = torch.tensor([len(tensors[row]) / longest for row in rows])
+            vectors[rows] = self.encode_batch(padded, lens)[:, 0].cpu()
+        return vectors
 
 
-def batches_by_length(wavs, max_samples):
+def batches_by_length(lengths: Sequence[int], max_samples: int) -> list[list[int]]:
     """Group waveforms of similar length.
 
     Arguments
     ---------
-    wavs : dict
-        Waveform by row.
+    lengths : list of int
+        Samples of each.
     max_samples : int
         Samples in a group, padded to its longest; a longer waveform is alone.
 
     Returns
     -------
     list of list
-        Rows.
+        Rows, the longest first.
     """
-    groups, longest = [], 0
-    for row in sorted(wavs, key=lambda row: len(wavs[row]), reverse=True):
+    groups: list[list[int]] = []
+    longest = 0
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         if not groups or (len(groups[-1]) + 1) * longest > max_samples:
             groups.append([])
-            longest = len(wavs[row])
+            longest = lengths[row]
         groups[-1].append(row)
     return groups

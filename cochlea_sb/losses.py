@@ -9,6 +9,8 @@ The former are modules ``loss(distances, positives, allowed) -> scalar``:
 Axes: A anchors, C candidates, n windows, T frames, M values in a frame.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -33,11 +35,13 @@ class TripletLoss(nn.Module):
     tensor(0.1000)
     """
 
-    def __init__(self, margin=0.1, miner=semi_hard):
+    def __init__(
+        self, margin: float = 0.1, miner: Callable[..., tuple[torch.Tensor, torch.Tensor]] = semi_hard
+    ) -> None:
         super().__init__()
         self.margin, self.miner = margin, miner
 
-    def forward(self, distances, positives, allowed):
+    def forward(self, distances: torch.Tensor, positives: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
         """Mean hinge over the anchors that have a negative; with none, a zero that still backpropagates."""
         negatives, found = self.miner(distances.detach(), positives, allowed)
         positive, negative = distances.gather(1, torch.stack([positives, negatives], dim=1)).unbind(1)
@@ -62,13 +66,13 @@ class InfoNCE(nn.Module):
     tensor(0.3133)
     """
 
-    def __init__(self, temperature=0.2):
+    def __init__(self, temperature: float = 0.2) -> None:
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"temperature is {temperature}: expected more than 0, such as 0.2.")
         self.temperature = temperature
 
-    def forward(self, distances, positives, allowed):
+    def forward(self, distances: torch.Tensor, positives: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy over the anchors."""
         candidates = allowed.scatter(1, positives[:, None], True)
         return F.cross_entropy((-distances / self.temperature).masked_fill(~candidates, -torch.inf), positives)
@@ -84,7 +88,7 @@ class MaskedSquaredError(nn.Module):
     tensor(1.)
     """
 
-    def forward(self, written, frames, real):
+    def forward(self, written: torch.Tensor, frames: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         """Compare.
 
         Arguments

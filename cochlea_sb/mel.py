@@ -3,7 +3,7 @@
 import torch
 
 
-def hz_to_mel(hz):
+def hz_to_mel(hz: torch.Tensor) -> torch.Tensor:
     """Mel value of a frequency: ``2595 log10(1 + hz / 700)`` (the HTK book, section 5.4).
 
     Arguments
@@ -17,12 +17,12 @@ def hz_to_mel(hz):
     return 2595.0 * torch.log10(1.0 + hz / 700.0)
 
 
-def mel_to_hz(mel):
+def mel_to_hz(mel: torch.Tensor) -> torch.Tensor:
     """Frequency of a mel value; the inverse of `hz_to_mel`."""
     return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
 
 
-def mel_edges(n_mels, low_hz, high_hz):
+def mel_edges(n_mels: int, low_hz: float, high_hz: float) -> torch.Tensor:
     """Corner frequencies of the filters: filter ``m`` rises from edge ``m``, peaks at ``m + 1``, ends at ``m + 2``.
 
     Returns
@@ -34,7 +34,7 @@ def mel_edges(n_mels, low_hz, high_hz):
     return mel_to_hz(torch.linspace(low, high, n_mels + 2, dtype=torch.float64, device="cpu"))
 
 
-def mel_filters(sample_rate, n_fft, n_mels, low_hz, high_hz):
+def mel_filters(sample_rate: int, n_fft: int, n_mels: int, low_hz: float, high_hz: float) -> torch.Tensor:
     """Triangular filters of height 1 on the mel scale.
 
     A band narrower than a frequency bin would catch nothing: each slope is at least one bin wide.

@@ -3,12 +3,19 @@
 Axes: N sounds, Q queries, D embedding dimensions.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional as F
 
 
 @torch.no_grad()
-def query_by_example(embeddings, labels, sources=None, ks=(1, 5, 10)):
+def query_by_example(
+    embeddings: torch.Tensor,
+    labels: Sequence[str | None],
+    sources: Sequence[str | None] | None = None,
+    ks: Sequence[int] = (1, 5, 10),
+) -> dict[str, float]:
     """Every sound is a query; all others are ranked by cosine; those with its label are right.
 
     Sounds of the query's own source are neither right nor wrong: they are left out of its ranking. Sounds without a
@@ -42,7 +49,8 @@ def query_by_example(embeddings, labels, sources=None, ks=(1, 5, 10)):
     device = embeddings.device
     label_ids, source_ids = ids_of(labels, device), ids_of(sources or [None] * len(labels), device)
     unit = F.normalize(embeddings.float(), dim=-1)
-    precisions, at_k = [], {k: [] for k in ks}
+    blocks: list[torch.Tensor] = []
+    at_k: dict[int, list[torch.Tensor]] = {k: [] for k in ks}
     for block in torch.arange(len(unit), device=device).split(1024):
         scores = unit[block] @ unit.T  # [Q, N]
         own_source = (source_ids[block, None] == source_ids) & (source_ids[block, None] >= 0)
@@ -53,10 +61,10 @@ def query_by_example(embeddings, labels, sources=None, ks=(1, 5, 10)):
         asks = right.any(1)
         hits = right[asks].cumsum(1)
         ranks = torch.arange(1, len(unit) + 1, device=device)
-        precisions.append((hits / ranks * right[asks]).sum(1) / hits[:, -1])
+        blocks.append((hits / ranks * right[asks]).sum(1) / hits[:, -1])
         for k in ks:
             at_k[k].append(hits[:, min(k, len(unit)) - 1] / k)
-    precisions = torch.cat(precisions)
+    precisions = torch.cat(blocks)
     if not len(precisions):
         raise ValueError("No sound has another of its label from another source: retrieval can't be measured.")
     result = {"mAP": float(precisions.mean())}
@@ -65,7 +73,7 @@ def query_by_example(embeddings, labels, sources=None, ks=(1, 5, 10)):
 
 
 @torch.no_grad()
-def neighbour_recall(anchors, neighbours, sounds):
+def neighbour_recall(anchors: torch.Tensor, neighbours: torch.Tensor, sounds: torch.Tensor) -> float:
     """Share of neighbours whose nearest anchor is one of their own sound (recall@1).
 
     Arguments
@@ -82,7 +90,9 @@ def neighbour_recall(anchors, neighbours, sounds):
     return float((sounds[nearest] == sounds).float().mean())
 
 
-def ids_of(names, device):
+def ids_of(names: Sequence[str | None], device: torch.device | str) -> torch.Tensor:
     """Integers that are equal where names are; -1 for None."""
-    table = {name: number for number, name in enumerate(dict.fromkeys(names)) if name is not None}
+    table: dict[str | None, int] = {
+        name: number for number, name in enumerate(dict.fromkeys(names)) if name is not None
+    }
     return torch.tensor([table.get(name, -1) for name in names], device=device)

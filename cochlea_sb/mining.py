@@ -15,7 +15,7 @@ Axes: A anchors, C candidates, D embedding dimensions, P parents of a mixture.
 import torch
 
 
-def squared_euclidean(anchors, candidates):
+def squared_euclidean(anchors: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
     """Squared Euclidean distances of unit vectors, ``2 - 2 cos``: in [0, 4].
 
     Arguments
@@ -30,13 +30,13 @@ def squared_euclidean(anchors, candidates):
     return 2 - 2 * anchors @ candidates.T
 
 
-def cosine(anchors, candidates):
+def cosine(anchors: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
     """Cosine distances of unit vectors, ``1 - cos``: in [0, 2]; shapes as in `squared_euclidean`."""
     return 1 - anchors @ candidates.T
 
 
 @torch.no_grad()
-def disjoint(anchor_sounds, candidate_sounds):
+def disjoint(anchor_sounds: torch.Tensor, candidate_sounds: torch.Tensor) -> torch.Tensor:
     """Which candidates have no sound in common with an anchor.
 
     Two crops of one sound are never each other's negatives, nor is a mixture the negative of its parents.
@@ -59,7 +59,9 @@ def disjoint(anchor_sounds, candidate_sounds):
 
 
 @torch.no_grad()
-def semi_hard(distances, positives, allowed, generator=None):
+def semi_hard(
+    distances: torch.Tensor, positives: torch.Tensor, allowed: torch.Tensor, generator: torch.Generator | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The closest allowed negative that is farther than the positive (FaceNet, Schroff et al. 2015, section 3.2).
 
     Where every allowed negative is closer than the positive, the farthest of them is taken: it asks for the smallest
@@ -74,14 +76,18 @@ def semi_hard(distances, positives, allowed, generator=None):
 
 
 @torch.no_grad()
-def hardest(distances, positives, allowed, generator=None):
+def hardest(
+    distances: torch.Tensor, positives: torch.Tensor, allowed: torch.Tensor, generator: torch.Generator | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The closest allowed negative, even if it is closer than the positive. See `cochlea_sb.mining`."""
     closest, negatives = distances.masked_fill(~allowed, torch.inf).min(1)
     return negatives, closest < torch.inf
 
 
 @torch.no_grad()
-def random(distances, positives, allowed, generator=None):
+def random(
+    distances: torch.Tensor, positives: torch.Tensor, allowed: torch.Tensor, generator: torch.Generator | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Any allowed negative, uniformly. See `cochlea_sb.mining`."""
     draws = torch.rand(distances.shape, generator=generator, device=distances.device)
     drawn, negatives = draws.masked_fill(~allowed, -1).max(1)

@@ -6,10 +6,12 @@ names and shapes that the model has, before the model takes any memory.
 """
 
 import io
+import os
 import re
 import stat
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import ruamel.yaml
 import torch
@@ -57,7 +59,7 @@ LARGEST_YAML = 1 << 16  # bytes
 LARGEST_WEIGHTS = 2 << 30  # bytes
 
 
-def model_yaml(text):
+def model_yaml(text: str) -> str:
     """The inference part of a training yaml.
 
     Arguments
@@ -82,7 +84,7 @@ def model_yaml(text):
     return HEADER + out.getvalue() + FOOTER
 
 
-def save_model(folder, text, encoder):
+def save_model(folder: str | os.PathLike[str], text: str, encoder: torch.nn.Module) -> None:
     """Leave a model in a folder; each file is replaced as a whole.
 
     Arguments
@@ -100,7 +102,7 @@ def save_model(folder, text, encoder):
     write_text(folder / YAML, model_yaml(text))
 
 
-def load_model(folder, root=None):
+def load_model(folder: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     """Build a model and load its weights, whoever it is from.
 
     Arguments
@@ -131,7 +133,7 @@ def load_model(folder, root=None):
     return hparams
 
 
-def fetch_model(name, revision=None, cache=None):
+def fetch_model(name: str, revision: str | None = None, cache: str | Path | None = None) -> tuple[Path, Path]:
     """Fetch a model's two files from the Hub, or find them in the cache: `cochlea_sb.hub.download`.
 
     Returns
@@ -145,7 +147,7 @@ def fetch_model(name, revision=None, cache=None):
     return folder, folder.parent.parent
 
 
-def file_in(folder, name, root, largest):
+def file_in(folder: str | os.PathLike[str], name: str, root: Path, largest: int) -> Path:
     """A regular file of a model folder; ``ValueError`` where there is none, or it lies elsewhere, or is too large."""
     path = Path(folder, name)
     try:
@@ -164,15 +166,15 @@ def file_in(folder, name, root, largest):
     return path
 
 
-def read_yaml(file):
+def read_yaml(file: Path) -> str:
     """The text of a model's yaml; ``ValueError`` unless all that it would build is known."""
     try:
         text = file.read_text(encoding="utf-8")
         root = ruamel.yaml.YAML().compose(text)
-    except (ruamel.yaml.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:
+    except (ruamel.yaml.error.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"'{file}' can't be read as a yaml: {' '.join(str(error).split())}") from error
 
-    def refuse(node, what):
+    def refuse(node: ruamel.yaml.nodes.Node, what: str) -> None:
         raise ValueError(f"'{file}', line {node.start_mark.line + 1}, {what}.")
 
     if not isinstance(root, ruamel.yaml.nodes.MappingNode):
@@ -197,10 +199,10 @@ def read_yaml(file):
     return text
 
 
-def build(text, folder):
+def build(text: str, folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The objects of a model's yaml; ``ValueError`` where they can't be built or are not the three of a model."""
     try:
-        hparams = load_hyperpyyaml(text)
+        hparams: dict[str, Any] = load_hyperpyyaml(text)
     except Exception as error:  # of whatever the constructors make of such arguments
         raise ValueError(f"The model in '{folder}' can't be built: {' '.join(str(error).split())[:500]}") from error
     modules = hparams.get("modules")
@@ -210,7 +212,7 @@ def build(text, folder):
     return hparams
 
 
-def read_weights(file, shapes):
+def read_weights(file: Path, shapes: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights as tensors on the CPU; ``ValueError`` unless they are of these names and shapes, and finite.
 
     Arguments

@@ -7,8 +7,9 @@ embeddings become datasets. `cochlea_sb.hub.upload` takes the folder from there.
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,11 +41,19 @@ class Published(NamedTuple):
     """
 
     repo_type: str
-    replaces: tuple
-    notes: list
+    replaces: tuple[str, ...]
+    notes: list[str]
 
 
-def export(source, folder, name, *, license=None, data=None, model=None):
+def export(
+    source: str | Path,
+    folder: str | Path,
+    name: str,
+    *,
+    license: str | None = None,
+    data: str | None = None,
+    model: str | None = None,
+) -> Published:
     """Make the folder that is to be published.
 
     Arguments
@@ -72,13 +81,12 @@ def export(source, folder, name, *, license=None, data=None, model=None):
         If ``source`` is none of these, or damaged, or the folder is there.
     """
     source, folder = Path(source).expanduser(), Path(folder)
-    options = {"license": license}
     if Store(source).exists():
-        kind, options["model"] = export_library, model
+        make = partial(export_library, model=model)
     elif embedding_shards(source):
-        kind, options["model"] = export_embeddings, model
+        make = partial(export_embeddings, model=model)
     elif (source / YAML).exists():
-        kind, options["data"] = export_model, data
+        make = partial(export_model, data=data)
     else:
         raise ValueError(
             f"'{source}' is nothing to publish: give a results folder of recipes/train.py, a library of `cochlea "
@@ -89,7 +97,7 @@ def export(source, folder, name, *, license=None, data=None, model=None):
     except FileExistsError as error:
         raise ValueError(f"'{folder}' is there already: push that folder, or delete it first.") from error
     try:
-        repo_type, replaces, notes, on_card = kind(source, folder, name, **options)
+        repo_type, replaces, notes, on_card = make(source, folder, name, license=license)
         if (source / CARD).is_file():
             shutil.copyfile(source / CARD, folder / CARD)
         else:
@@ -102,7 +110,9 @@ def export(source, folder, name, *, license=None, data=None, model=None):
     return Published(repo_type, replaces, notes)
 
 
-def export_model(source, folder, name, license, data):
+def export_model(
+    source: Path, folder: Path, name: str, license: str | None, data: str | None
+) -> tuple[str, tuple[str, ...], list[str], list[str]]:
     """The model, its configuration and card, the figures that are its own, and the pictures."""
     encoder = AudioEncoder.from_hparams(str(source), run_opts={"device": "cpu"})  # what others can't load stays here
     on_card, report = [], read_json(source / "evaluation.json")
@@ -125,12 +135,21 @@ def export_model(source, folder, name, license, data):
         on_card.append("The card does not tell what the model was trained on: --data says it, in words.")
     config = model_config(encoder)
     write_text(folder / "config.json", json.dumps(config, indent=1) + "\n")
-    facts = {"training": training, "settings": settings, "report": report, "pictures": pictures}
-    write_text(folder / CARD, stamped(model_card(name, config, license=license, data=data, **facts)))
+    card = model_card(
+        name,
+        config,
+        training=training,
+        settings=settings,
+        report=report,
+        pictures=pictures,
+        license=license,
+        data=data,
+    )
+    write_text(folder / CARD, stamped(card))
     return "model", tuple(PICTURES), [], on_card
 
 
-def model_config(encoder):
+def model_config(encoder: AudioEncoder) -> dict[str, Any]:
     """What ``config.json`` says: which SpeechBrain class loads the model, and what it is.
 
     Arguments
@@ -154,7 +173,7 @@ def model_config(encoder):
     }
 
 
-def settings_of(text):
+def settings_of(text: str) -> str:
     """The plain settings of a training yaml, as yaml, without what is of the run or of the machine."""
     tree = ruamel.yaml.YAML(typ="rt").load(text)
     plain = {
@@ -165,53 +184,47 @@ def settings_of(text):
     return "\n".join(f"{key}: {json.dumps(value)}" for key, value in plain.items())
 
 
-def export_library(source, folder, name, license, model):
+def export_library(
+    source: Path, folder: Path, name: str, license: str | None, model: str | None
+) -> tuple[str, tuple[str, ...], list[str], list[str]]:
     """The files of a library's present state."""
-    library = SoundLibrary.open(source)
-    manifest = library.store.link_to(folder)
+    manifest = Store(source).link_to(folder)
     source_of = public_source(manifest["encoder"]["source"], model)
-    manifest["encoder"] |= {"source": source_of, "revision": manifest["encoder"]["revision"] if not model else None}
+    manifest["encoder"] |= {"source": source_of, "revision": None if model else manifest["encoder"]["revision"]}
     write_text(folder / LIBRARY_MANIFEST, json.dumps(manifest, indent=1))
+    library = SoundLibrary.open(folder)
     sounds = library.sounds
-    facts = {
-        "sounds": len(library),
-        "windows": library.n_windows,
-        "hours": (pc.sum(sounds["seconds"]).as_py() or 0) / 3600,
-    }
-    facts |= {"hop_seconds": library.hop_seconds, "encoder": manifest["encoder"], "license": license}
-    write_text(folder / CARD, stamped(library_card(name, **facts)))
+    hours = (pc.sum(sounds["seconds"]).as_py() or 0) / 3600
+    facts = {"sounds": len(library), "windows": library.n_windows, "hours": hours, "hop_seconds": library.hop_seconds}
+    card = library_card(name, encoder=manifest["encoder"], license=license, **facts)
+    write_text(folder / CARD, stamped(card))
     notes = notes_on(sounds["path"].slice(0, 1).to_pylist(), len(library), source_of)
     return "dataset", ("index-*", "sounds-*", "recent-*"), notes, []
 
 
-def export_embeddings(source, folder, name, license, model):
+def export_embeddings(
+    source: Path, folder: Path, name: str, license: str | None, model: str | None
+) -> tuple[str, tuple[str, ...], list[str], list[str]]:
     """The shards of embedded sounds, as they are."""
     files = [Path(file) for file in embedding_shards(source)]
     for file in files:
         link(file, folder / file.name)
-    facts = read_facts(files[0])
-    paths = pa.chunked_array(
-        [chunk for file in files for chunk in pq.read_table(file, columns=["path"])["path"].chunks]
-    )
+    facts = read_facts(files[0]) or {}
+    paths = pa.concat_tables(pq.read_table(file, columns=["path"]) for file in files)["path"]
     encoder = facts["identity"] | {"source": public_source(facts["identity"]["source"], model)}
-    schema = pq.read_schema(files[0])
-    card = {
-        "sounds": len(paths.unique()),
-        "windows": len(paths),
-        "dimensions": schema.field("embedding").type.list_size,
-    }
-    card |= {"hop_seconds": facts["hop_seconds"], "encoder": encoder, "license": license}
-    write_text(folder / CARD, stamped(embeddings_card(name, **card)))
-    notes = notes_on(paths.slice(0, 1).to_pylist(), card["sounds"], encoder["source"])
+    sizes = {"sounds": len(paths.unique()), "windows": len(paths), "hop_seconds": facts["hop_seconds"]}
+    sizes["dimensions"] = pq.read_schema(files[0]).field("embedding").type.list_size
+    write_text(folder / CARD, stamped(embeddings_card(name, encoder=encoder, license=license, **sizes)))
+    notes = notes_on(paths.slice(0, 1).to_pylist(), sizes["sounds"], encoder["source"])
     return "dataset", ("embeddings-*.parquet",), notes, []
 
 
-def public_source(source, model):
+def public_source(source: str | None, model: str | None) -> str | None:
     """By which name others know an encoder; None where there is none."""
     return model or (source if source == SHIPPED or names_on_hub(source or "") else None)
 
 
-def notes_on(paths, count, source):
+def notes_on(paths: list[str], count: int, source: str | None) -> list[str]:
     """What the publisher of a catalogue should know."""
     notes = [f"This publishes the paths of {count:,} sounds, such as '{path}'." for path in paths]
     if source is None:
@@ -219,7 +232,7 @@ def notes_on(paths, count, source):
     return notes
 
 
-def read_json(path):
+def read_json(path: Path) -> dict[str, Any] | None:
     """A dictionary from a file; None where there is no such file, or no dictionary in it."""
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -2,11 +2,15 @@
 
 import os
 import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 FEW = 256  # results held at most, whatever they weigh
 
 
-def read_ahead(read, sources, *, threads=None, limit=1 << 26):
+def read_ahead(
+    read: Callable[[Any], Any], sources: Iterable[Any], *, threads: int | None = None, limit: int = 1 << 26
+) -> Iterator[Any]:
     """Yield ``read(source)`` for each source, in their order.
 
     The threads stop taking sources while results of more than ``limit`` in all, by their ``len``, wait to be fetched:
@@ -86,5 +90,5 @@ def read_ahead(read, sources, *, threads=None, limit=1 << 26):
             changed.notify_all()
 
 
-def weight(result):
+def weight(result: Any) -> int:
     return len(result) if hasattr(result, "__len__") else 0

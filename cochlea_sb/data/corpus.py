@@ -1,8 +1,10 @@
 """A corpus ready for use: frames of every readable sound, split into what is trained on and what is held out."""
 
 import csv
+import os
 import zlib
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -11,6 +13,7 @@ import pyarrow as pa
 from cochlea_sb.data.frames import compute_frames, split_readable
 from cochlea_sb.data.sounds import load_sounds
 from cochlea_sb.data.synthetic import synthetic_library
+from cochlea_sb.features import FrontEnd
 
 
 class Corpus(NamedTuple):
@@ -21,23 +24,23 @@ class Corpus(NamedTuple):
     """
 
     frames: datasets.Dataset
-    problems: list
+    problems: list[tuple[str, str]]
 
 
 def load_corpus(
-    front_end,
-    data_folder=None,
-    dataset=None,
+    front_end: FrontEnd,
+    data_folder: str | os.PathLike[str] | None = None,
+    dataset: str | None = None,
     *,
-    config=None,
-    split="train",
-    folder_labels=False,
-    num_proc=None,
-    sounds_per_class=40,
-    label_column="label",
-    source_column="source",
-    keep_audio=False,
-):
+    config: str | None = None,
+    split: str = "train",
+    folder_labels: bool = False,
+    num_proc: int | None = None,
+    sounds_per_class: int = 40,
+    label_column: str = "label",
+    source_column: str = "source",
+    keep_audio: bool = False,
+) -> Corpus:
     """Load a corpus and compute its frames, or fetch them from the cache.
 
     Arguments
@@ -78,7 +81,9 @@ def load_corpus(
     return Corpus(*split_readable(frames))
 
 
-def hold_out(frames, folds=(), share=0.1):
+def hold_out(
+    frames: datasets.Dataset, folds: Sequence[int | str] = (), share: float = 0.1
+) -> tuple[list[int], list[int]]:
     """Split a corpus into training rows and held-out rows.
 
     Where the corpus has a column ``fold`` that knows one of ``folds``, those folds are held out. Elsewhere about a
@@ -129,7 +134,7 @@ def hold_out(frames, folds=(), share=0.1):
     return train, held_out
 
 
-def few_of_each(labels, count, seed=0):
+def few_of_each(labels: Sequence[str | None], count: int, seed: int = 0) -> list[int]:
     """A few sounds of each label, drawn at random.
 
     Arguments
@@ -151,14 +156,14 @@ def few_of_each(labels, count, seed=0):
     [1, 2]
     """
     generator = np.random.default_rng([seed, count])
-    rows = []
+    rows: list[int] = []
     for label in sorted({label for label in labels if label is not None}):
         own = [row for row, other in enumerate(labels) if other == label]
         rows += generator.choice(own, min(count, len(own)), replace=False).tolist()
     return sorted(rows)
 
 
-def write_problems(problems, path):
+def write_problems(problems: list[tuple[str, str]], path: str | os.PathLike[str]) -> None:
     """Write which sounds could not be read and why, as CSV; nothing where all could.
 
     Arguments
@@ -171,7 +176,7 @@ def write_problems(problems, path):
             csv.writer(file).writerows([("path", "problem"), *problems])
 
 
-def column(frames, name):
+def column(frames: datasets.Dataset, name: str) -> list[Any] | None:
     """A column as a list; None where the corpus has no such column or nothing in it."""
     values = list(frames[name]) if name in frames.column_names else []
     return values if any(value is not None for value in values) else None

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas
 
@@ -18,7 +19,7 @@ COLUMNS = {
 }
 
 
-def find_tracks(folder, paths):
+def find_tracks(folder: Path, paths: list[str]) -> Path | None:
     """The table of an FMA folder: in it, or in ``fma_metadata`` in it or beside it.
 
     Arguments
@@ -38,7 +39,7 @@ def find_tracks(folder, paths):
     return next((place / "tracks.csv" for place in places if (place / "tracks.csv").is_file()), None)
 
 
-def read_tracks(file, paths):
+def read_tracks(file: Path, paths: list[str]) -> dict[str, dict[str, Any]]:
     """What the table says of files.
 
     Arguments

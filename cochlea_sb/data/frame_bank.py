@@ -4,13 +4,14 @@ Axes: N sounds, F frames of the whole corpus, B batch, T frames of a crop, M mel
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
 import numpy as np
 import torch
 
-from cochlea_sb.features import level
+from cochlea_sb.features import FrontEnd, level
 from cochlea_sb.files import whole_file
 
 
@@ -35,7 +36,13 @@ class FrameBank:
             [ 1., -1., -1.]])
     """
 
-    def __init__(self, frames, lengths, silence, level=level):
+    def __init__(
+        self,
+        frames: torch.Tensor,
+        lengths: torch.Tensor,
+        silence: float,
+        level: Callable[[torch.Tensor], torch.Tensor] = level,
+    ) -> None:
         if int(lengths.sum()) != len(frames) or not len(lengths) or int(lengths.min()) < 1:
             raise ValueError(
                 f"lengths sum up to {int(lengths.sum())} and frames are {len(frames)}: expected at least one sound, "
@@ -47,7 +54,9 @@ class FrameBank:
         self.silence, self.level = silence, level
 
     @classmethod
-    def from_dataset(cls, frames, front_end, device="cpu", *, max_bytes=None):
+    def from_dataset(
+        cls, frames: datasets.Dataset, front_end: FrontEnd, device: str = "cpu", *, max_bytes: int | None = None
+    ) -> "FrameBank":
         """Lay the rows of a dataset of frames out as one tensor.
 
         Arguments
@@ -78,19 +87,19 @@ class FrameBank:
             tensor = torch.from_numpy(map_rows(frames, shape))
         return cls(tensor, lengths, front_end.silence, front_end.level)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.lengths)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         n_bytes = self.frames.numel() * self.frames.element_size()
         return f"FrameBank({len(self)} sounds, {len(self.frames)} frames, {n_bytes / 2**20:.1f} MiB on {self.device})"
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
         """torch.device: where the frames lie."""
         return self.frames.device
 
-    def crops(self, sounds, starts, n_frames):
+    def crops(self, sounds: torch.Tensor, starts: torch.Tensor, n_frames: int) -> torch.Tensor:
         """Cut one crop for each pair of sound and start; silence where a sound ends before its crop does.
 
         Arguments
@@ -109,7 +118,7 @@ class FrameBank:
         crops = self.frames[rows.clamp(max=len(self.frames) - 1)]
         return crops.masked_fill_((rows >= ends)[..., None], self.silence)
 
-    def windows(self, n_frames, hop):
+    def windows(self, n_frames: int, hop: int) -> tuple[torch.Tensor, torch.Tensor]:
         """All windows of all sounds: from a sound's start on, every ``hop`` frames, until the sound is covered.
 
         Returns
@@ -123,7 +132,7 @@ class FrameBank:
         first = (counts.cumsum(0) - counts)[sounds]
         return sounds, (torch.arange(len(sounds), device=self.device) - first) * hop
 
-    def peaks(self, sounds, starts, n_frames):
+    def peaks(self, sounds: torch.Tensor, starts: torch.Tensor, n_frames: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Loudest frame of windows, and of the whole sounds that they are in.
 
         Arguments
@@ -149,7 +158,7 @@ class FrameBank:
         loudest = torch.full((len(self),), -torch.inf, device=self.device)
         return peaks, loudest.scatter_reduce(0, sounds, peaks, "amax")[sounds]
 
-    def mean(self):
+    def mean(self) -> torch.Tensor:
         """Mean frame of the corpus, torch.Tensor [mels] float32."""
         total = torch.zeros(self.frames.shape[1], dtype=torch.float64, device=self.device)
         for block in self.frames.split(1 << 16):

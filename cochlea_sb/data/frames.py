@@ -9,11 +9,18 @@ import torch
 from datasets.fingerprint import Hasher
 
 from cochlea_sb.audio import AudioError, read_audio
+from cochlea_sb.features import FrontEnd
 
 FRAMES_VERSION = 1  # part of the cache key: raise it when the arithmetic of decoding or of the front end changes
 
 
-def compute_frames(sounds, front_end, *, num_proc=None, cache_folder=None):
+def compute_frames(
+    sounds: datasets.Dataset,
+    front_end: FrontEnd,
+    *,
+    num_proc: int | None = None,
+    cache_folder: str | os.PathLike[str] | None = None,
+) -> datasets.Dataset:
     """Decode every sound and keep its frames: in parallel, with a progress bar, cached, memory-mapped.
 
     Arguments
@@ -84,7 +91,7 @@ def frames_of_batch(batch, kind, settings):
     return columns
 
 
-def split_readable(frames):
+def split_readable(frames: datasets.Dataset) -> tuple[datasets.Dataset, list[tuple[str, str]]]:
     """Set aside what could not be read.
 
     Arguments

@@ -10,6 +10,7 @@ torchcodec and FFmpeg even where nothing is decoded, and hides files whose path 
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pandas
@@ -30,7 +31,14 @@ METADATA_FILES = {f"metadata{suffix}" for suffix in METADATA_READERS}
 UNDECODED = datasets.Audio(decode=False)
 
 
-def load_sounds(data_folder=None, dataset=None, *, config=None, split="train", folder_labels=False):
+def load_sounds(
+    data_folder: str | os.PathLike[str] | None = None,
+    dataset: str | None = None,
+    *,
+    config: str | None = None,
+    split: str = "train",
+    folder_labels: bool = False,
+) -> datasets.Dataset:
     """Load a corpus without decoding it.
 
     Arguments
@@ -64,10 +72,10 @@ def load_sounds(data_folder=None, dataset=None, *, config=None, split="train", f
     Traceback (most recent call last):
     ValueError: data_folder is 'no/such/folder', which is not a folder; give the folder that holds the sounds.
     """
-    if (data_folder is None) == (dataset is None):
-        raise ValueError("Give either data_folder (a folder of sounds) or dataset (an id on the Hub), one of the two.")
-    if dataset is not None:
+    if data_folder is None and dataset is not None:
         return as_sounds(load_from_hub(dataset, config, split), dataset, split)
+    if data_folder is None or dataset is not None:
+        raise ValueError("Give either data_folder (a folder of sounds) or dataset (an id on the Hub), one of the two.")
     folder = Path(data_folder).expanduser().resolve()  # a sound has one name, however the folder is spelt
     if not folder.is_dir():
         raise ValueError(
@@ -85,19 +93,19 @@ def load_sounds(data_folder=None, dataset=None, *, config=None, split="train", f
     return list_folder(folder, rows, metadata, folder_labels)
 
 
-def load_from_hub(dataset, config, split):
+def load_from_hub(dataset: str, config: str | None, split: str) -> datasets.Dataset:
     """`datasets.load_dataset`, with its many ways of failing told in one sentence."""
     try:
         return datasets.load_dataset(dataset, config, split=split)
     except Exception as error:  # datasets raises from a dozen libraries: network, parsing, missing extras
-        cause = error
+        cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
         detail = " ".join(str(cause).split())
         raise ValueError(f"The dataset '{dataset}' (split '{split}') could not be loaded: {detail}") from error
 
 
-def as_sounds(loaded, name, split):
+def as_sounds(loaded: Any, name: str | os.PathLike[str], split: str) -> datasets.Dataset:
     """Pick the split, leave the audio undecoded, spell labels out."""
     if isinstance(loaded, dict):
         if split not in loaded:
@@ -125,13 +133,15 @@ def as_sounds(loaded, name, split):
     return loaded
 
 
-def list_manifest(file):
+def list_manifest(file: str | os.PathLike[str]) -> datasets.Dataset:
     """A table of sounds, with a column ``file_name`` relative to its folder, as `load_sounds` gives a folder."""
     file = Path(file).expanduser().resolve()
     return list_folder(file.parent, {}, [file])
 
 
-def list_folder(folder, rows, metadata, folder_labels=False):
+def list_folder(
+    folder: Path, rows: dict[str, dict[str, Any]], metadata: list[Path], folder_labels: bool = False
+) -> datasets.Dataset:
     """Make rows of the files below a folder and join what its metadata files say of them.
 
     Every file gets a row, whatever its name: reading tells what is audio, and reports what is not. So does one that
@@ -173,7 +183,7 @@ def list_folder(folder, rows, metadata, folder_labels=False):
     return datasets.Dataset(table, info=info, fingerprint=Hasher.hash([seen, sorted(rows.items())]))
 
 
-def walk(folder):
+def walk(folder: Path) -> tuple[list[str], list[Path]]:
     """Files below a folder, hidden ones left out; a link to a folder is followed, once.
 
     Returns
@@ -196,7 +206,7 @@ def walk(folder):
     return paths, metadata
 
 
-def holds_library(folder):
+def holds_library(folder: str) -> bool:
     """Whether the file that is named as a library's manifest is one."""
     try:
         with open(os.path.join(folder, LIBRARY_MANIFEST), encoding="utf-8") as file:
@@ -205,7 +215,7 @@ def holds_library(folder):
         return False
 
 
-def read_metadata(file):
+def read_metadata(file: Path) -> list[dict[str, Any]]:
     """Rows of a metadata file as dictionaries without their empty cells."""
     try:
         table = METADATA_READERS[file.suffix](file)
@@ -224,7 +234,7 @@ def read_metadata(file):
     return rows
 
 
-def file_stamp(path):
+def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     """Size and time of change of a file; None where it is missing."""
     try:
         stat = os.stat(path)

@@ -2,8 +2,9 @@
 
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import datasets
 
@@ -17,13 +18,15 @@ class Source(NamedTuple):
     """One sound that is not read yet."""
 
     path: str  # its name: the absolute path of a file, or dataset:name#row
-    audio: object  # what `cochlea_sb.audio.read_audio` takes
+    audio: Any  # what `cochlea_sb.audio.read_audio` takes
     label: str | None
     size: int  # bytes; with the next it tells whether the sound is the one seen before. -1 where missing
     changed_ns: int  # time of change of a file; CRC-32 of a row
 
 
-def list_sources(given, *, folder_labels=False, config=None, split="train"):
+def list_sources(
+    given: Any, *, folder_labels: bool = False, config: str | None = None, split: str = "train"
+) -> list[Source]:
     """Name every sound.
 
     Arguments
@@ -51,7 +54,7 @@ def list_sources(given, *, folder_labels=False, config=None, split="train"):
     return list(found.values())
 
 
-def sources_of(given, folder_labels, config, split):
+def sources_of(given: Any, folder_labels: bool, config: str | None, split: str) -> Iterator[Source]:
     """`list_sources` of one thing."""
     if isinstance(given, datasets.Dataset):
         name = given.info.dataset_name or "rows"
@@ -75,7 +78,7 @@ def sources_of(given, folder_labels, config, split):
         raise ValueError(f"'{given}' is not there: give a file or folder of sounds, a table of them, or a dataset.")
 
 
-def rows_of(sounds, name):
+def rows_of(sounds: datasets.Dataset, name: str) -> Iterator[Source]:
     """Sources of a corpus' rows."""
     wanted = [column for column in ("audio", "label") if column in sounds.column_names]
     row = 0
@@ -97,6 +100,6 @@ class Row(NamedTuple):
     sounds: datasets.Dataset
     number: int
 
-    def fetch(self):
+    def fetch(self) -> bytes:
         """The contents of the sound's file; empty where there are none."""
         return (self.sounds[self.number]["audio"] or {}).get("bytes") or b""

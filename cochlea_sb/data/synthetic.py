@@ -34,7 +34,14 @@ FEATURES = datasets.Features(
 )
 
 
-def synthetic_library(sounds_per_class=40, *, seed=0, sample_rate=16000, num_proc=None, cache_dir=None):
+def synthetic_library(
+    sounds_per_class: int = 40,
+    *,
+    seed: int = 0,
+    sample_rate: int = 16000,
+    num_proc: int | None = None,
+    cache_dir: str | Path | None = None,
+) -> datasets.Dataset:
     """Make the library, or find it in the cache of `datasets`.
 
     Arguments

@@ -3,12 +3,20 @@
 Axes: n windows, F frames, M values in a frame, P principal components, V words.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, WindowEncoder
 from cochlea_sb.features import audibility, level
+
+if TYPE_CHECKING:
+    from cochlea_sb.data.frame_bank import FrameBank
 
 WINDOWS_AT_ONCE = 128  # of a fit: 12,288 frames
 
@@ -41,9 +49,21 @@ class BagOfAudioWords(WindowEncoder):
     torch.Size([2, 1, 50])
     """
 
+    mean: torch.Tensor
+    axes: torch.Tensor
+    words: torch.Tensor
+    idf: torch.Tensor
+
     def __init__(
-        self, silence, frame_size=64, n_components=24, n_words=1000, hop_frames=48, range_db=20.0, level=level
-    ):
+        self,
+        silence: float,
+        frame_size: int = 64,
+        n_components: int = 24,
+        n_words: int = 1000,
+        hop_frames: int = 48,
+        range_db: float | None = 20.0,
+        level: Callable[[torch.Tensor], torch.Tensor] = level,
+    ) -> None:
         super().__init__(silence, hop_frames, range_db, level)
         if not 1 <= n_components <= frame_size:
             raise ValueError(f"n_components is {n_components}: expected 1 to {frame_size}, the size of a frame.")
@@ -53,11 +73,11 @@ class BagOfAudioWords(WindowEncoder):
         self.register_buffer("words", torch.zeros(n_words, n_components))  # [V, P]
         self.register_buffer("idf", torch.ones(n_words))
 
-    def embed(self, windows):
+    def embed(self, windows: torch.Tensor) -> torch.Tensor:
         """Weighted histograms of words: [n, 96, M] to [n, V]."""
         return self.counts(windows).sqrt() * self.idf
 
-    def counts(self, windows):
+    def counts(self, windows: torch.Tensor) -> torch.Tensor:
         """How often windows say each word: [n, 96, M] to [n, V]."""
         frames = self.reduced(windows)
         nearness = torch.addmm(-self.words.square().sum(1) / 2, frames.flatten(0, 1), self.words.T)
@@ -65,17 +85,17 @@ class BagOfAudioWords(WindowEncoder):
         counts = frames.new_zeros(len(windows), self.embedding_size)
         return counts.scatter_add_(1, words, self.weights(windows))
 
-    def weights(self, windows):
+    def weights(self, windows: torch.Tensor) -> torch.Tensor:
         """How much each frame counts: [n, 96, M] to [n, 96] in [0, 1]."""
         levels = self.level(windows)
         return audibility(levels, levels.amax(1, keepdim=True), least=0.0)
 
-    def reduced(self, windows):
+    def reduced(self, windows: torch.Tensor) -> torch.Tensor:
         """Principal components of frames: [n, 96, M] to [n, 96, P]."""
         return (self.levelled(windows.float()) - self.mean) @ self.axes
 
     @torch.no_grad()
-    def fit(self, bank, seed=0, passes=3, progress=True):
+    def fit(self, bank: FrameBank, seed: int = 0, passes: int = 3, progress: bool = True) -> None:
         """Learn components, vocabulary and document frequencies from the audible frames of a corpus.
 
         Components take one pass over its windows, the vocabulary ``passes``, and the frequencies a last one. Inverse
@@ -105,13 +125,13 @@ class BagOfAudioWords(WindowEncoder):
         n_words, n_components = self.words.shape
         bar = tqdm(total=(2 + passes) * len(sounds), desc="Fitting words", unit="window", disable=not progress)
 
-        def windows():
+        def windows() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
             for block in torch.randperm(len(sounds), generator=generator).to(sounds.device).split(WINDOWS_AT_ONCE):
                 crops = bank.crops(sounds[block], starts[block], WINDOW_FRAMES)
                 yield sounds[block], crops.to(self.mean.device).float()
                 bar.update(len(block))
 
-        def audible_frames(values):
+        def audible_frames(values: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[np.ndarray]:
             """In pieces that hold more of them than there are words, but for the last."""
             piece = []
             for _, block in windows():

@@ -1,5 +1,7 @@
 """A small convolutional encoder that a laptop trains in minutes."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -32,12 +34,19 @@ class ConvEncoder(WindowEncoder):
     """
 
     def __init__(
-        self, silence, n_mels=64, channels=(32, 64, 128, 256), embedding_size=128, hop_frames=48, range_db=50.0
-    ):
+        self,
+        silence: float,
+        n_mels: int = 64,
+        channels: Sequence[int] = (32, 64, 128, 256),
+        embedding_size: int = 128,
+        hop_frames: int = 48,
+        range_db: float | None = 50.0,
+    ) -> None:
         super().__init__(silence, hop_frames, range_db)
         self.embedding_size = embedding_size
         self.normalise = nn.BatchNorm1d(n_mels, affine=False)
-        layers, width, rows = [], 1, n_mels
+        layers: list[nn.Module] = []
+        width, rows = 1, n_mels
         for out in channels:
             layers += [nn.Conv2d(width, out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
             width, rows = out, -(-rows // 2)
@@ -47,9 +56,10 @@ class ConvEncoder(WindowEncoder):
             nn.Linear(2 * width * rows, embedding_size, bias=False), nn.BatchNorm1d(embedding_size, affine=False)
         )
 
-    def embed(self, windows):
+    def embed(self, windows: torch.Tensor) -> torch.Tensor:
         """Embed windows: [n, 96, mels] to [n, D]."""
         normal = self.normalise(self.levelled(windows).transpose(1, 2))[:, None]  # [n, 1, M, T]
         maps = self.convolutions(normal.contiguous(memory_format=torch.channels_last))  # [n, C, M', T']
         pooled = torch.cat([maps.mean(3), maps.amax(3)], dim=1)  # [n, 2 C, M']
-        return self.project(pooled.flatten(1))
+        embeddings: torch.Tensor = self.project(pooled.flatten(1))
+        return embeddings

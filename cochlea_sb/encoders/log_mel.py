@@ -1,9 +1,17 @@
 """The baseline every learned embedding has to beat: the window's frames themselves."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import torch
 
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, WindowEncoder
 from cochlea_sb.features import level
+
+if TYPE_CHECKING:
+    from cochlea_sb.data.frame_bank import FrameBank
 
 
 class FlattenedLogMel(WindowEncoder):
@@ -20,16 +28,24 @@ class FlattenedLogMel(WindowEncoder):
         M, number of mel bands.
     """
 
-    def __init__(self, silence, frame_size=64, hop_frames=48, level=level):
+    mean: torch.Tensor
+
+    def __init__(
+        self,
+        silence: float,
+        frame_size: int = 64,
+        hop_frames: int = 48,
+        level: Callable[[torch.Tensor], torch.Tensor] = level,
+    ) -> None:
         super().__init__(silence, hop_frames, None, level)
         self.embedding_size = WINDOW_FRAMES * frame_size
         self.register_buffer("mean", torch.zeros(frame_size))
 
-    def embed(self, windows):
+    def embed(self, windows: torch.Tensor) -> torch.Tensor:
         """Flatten windows: [n, 96, M] to [n, 96 * M]."""
         return (windows - self.mean).flatten(1)
 
-    def fit(self, bank, seed=0, progress=True):
+    def fit(self, bank: FrameBank, seed: int = 0, progress: bool = True) -> FlattenedLogMel:
         """Learn the mean frame of a `FrameBank`; gives the encoder back."""
         self.mean.copy_(bank.mean())
         return self

@@ -23,7 +23,7 @@ class ProjectionHead(nn.Sequential):
     torch.Size([8, 128])
     """
 
-    def __init__(self, embedding_size=128, hidden_size=256, output_size=128):
+    def __init__(self, embedding_size: int = 128, hidden_size: int = 256, output_size: int = 128) -> None:
         super().__init__(
             nn.Linear(embedding_size, hidden_size, bias=False),
             nn.BatchNorm1d(hidden_size),

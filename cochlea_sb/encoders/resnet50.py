@@ -1,5 +1,6 @@
 """The encoder of the paper: ResNet-50 on log-mel windows."""
 
+import torch
 from torch import nn
 
 from cochlea_sb.encoders.windowed import WindowEncoder
@@ -33,7 +34,14 @@ class ResNet50(WindowEncoder):
     torch.Size([2, 1, 128])
     """
 
-    def __init__(self, silence, n_mels=64, embedding_size=128, hop_frames=48, range_db=50.0):
+    def __init__(
+        self,
+        silence: float,
+        n_mels: int = 64,
+        embedding_size: int = 128,
+        hop_frames: int = 48,
+        range_db: float | None = 50.0,
+    ) -> None:
         try:
             from torchvision.models import resnet50
         except ImportError as error:
@@ -44,6 +52,8 @@ class ResNet50(WindowEncoder):
         self.network = resnet50(weights=None, num_classes=embedding_size)
         self.network.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
 
-    def embed(self, windows):
+    def embed(self, windows: torch.Tensor) -> torch.Tensor:
         """Embed windows: [n, 96, mels] to [n, D]."""
-        return self.network(self.normalise(self.levelled(windows).transpose(1, 2))[:, None])
+        normal = self.normalise(self.levelled(windows).transpose(1, 2))
+        embeddings: torch.Tensor = self.network(normal[:, None])
+        return embeddings

@@ -4,6 +4,7 @@ Axes: n windows, T frames, M values in a frame, S steps of a few frames each, H 
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -40,15 +41,15 @@ class Seq2SeqEncoder(WindowEncoder):
 
     def __init__(
         self,
-        silence,
-        frame_size=64,
-        step_frames=4,
-        hidden_size=256,
-        embedding_size=128,
-        hop_frames=48,
-        range_db=40.0,
-        level=level,
-    ):
+        silence: float,
+        frame_size: int = 64,
+        step_frames: int = 4,
+        hidden_size: int = 256,
+        embedding_size: int = 128,
+        hop_frames: int = 48,
+        range_db: float | None = 40.0,
+        level: Callable[[torch.Tensor], torch.Tensor] = level,
+    ) -> None:
         super().__init__(silence, hop_frames, range_db, level)
         if WINDOW_FRAMES % step_frames:
             raise ValueError(f"step_frames is {step_frames}: expected a divisor of {WINDOW_FRAMES}.")
@@ -61,7 +62,7 @@ class Seq2SeqEncoder(WindowEncoder):
             nn.Linear(4 * hidden_size, embedding_size, bias=False), nn.BatchNorm1d(embedding_size, affine=False)
         )
 
-    def embed(self, windows):
+    def embed(self, windows: torch.Tensor) -> torch.Tensor:
         """Codes of windows: [n, 96, M] to [n, D]."""
         normal = self.normalise(self.levelled(windows).transpose(1, 2)).transpose(1, 2)
         steps = normal.unflatten(1, (-1, self.step_frames)).flatten(2)  # [n, S, step_frames * M]
@@ -73,15 +74,16 @@ class Seq2SeqEncoder(WindowEncoder):
         for lstm, order in zip(self.lstms, (steps, steps.take_along_dim(backwards[..., None], dim=1)), strict=True):
             hidden, _ = lstm(order)  # [n, S, H]
             states += [hidden.take_along_dim(last[..., None], dim=1)[:, 0], (hidden * there).sum(1) / there.sum(1)]
-        return self.project(torch.cat(states, dim=1))
+        codes: torch.Tensor = self.project(torch.cat(states, dim=1))
+        return codes
 
-    def real(self, windows):
+    def real(self, windows: torch.Tensor) -> torch.Tensor:
         """Which frames are sound rather than what pads it: [n, T, M] to bool [n, T]; the first always is."""
         sounds = (windows - self.silence).abs().amax(2) > 0.05  # float16 moves the value of silence a little
         sounds[:, 0] = True
         return sounds.flip(1).cummax(1).values.flip(1)  # up to the last that is not silent
 
-    def target(self, windows):
+    def target(self, windows: torch.Tensor) -> torch.Tensor:
         """What a decoder is to write: levelled frames, each band with mean 0 and variance 1 as far as is known.
 
         Arguments
@@ -92,7 +94,7 @@ class Seq2SeqEncoder(WindowEncoder):
         -------
         torch.Tensor [n, T, M], float32
         """
-        mean, variance = self.normalise.running_mean, self.normalise.running_var
+        mean, variance = self.normalise.get_buffer("running_mean"), self.normalise.get_buffer("running_var")
         return (self.levelled(windows.float()) - mean) / (variance + self.normalise.eps).sqrt()
 
 
@@ -117,7 +119,16 @@ class Seq2SeqDecoder(nn.Module):
     torch.Size([2, 50, 64])
     """
 
-    def __init__(self, frame_size=64, step_frames=4, hidden_size=512, embedding_size=128, feed_back=False):
+    time: torch.Tensor
+
+    def __init__(
+        self,
+        frame_size: int = 64,
+        step_frames: int = 4,
+        hidden_size: int = 512,
+        embedding_size: int = 128,
+        feed_back: bool = False,
+    ) -> None:
         super().__init__()
         self.step_frames, self.feed_back = step_frames, feed_back
         n_steps, step_size = WINDOW_FRAMES // step_frames, step_frames * frame_size
@@ -127,7 +138,7 @@ class Seq2SeqDecoder(nn.Module):
         self.lstm = remembering_lstm(embedding_size + 16 + feed_back * step_size, hidden_size)
         self.write = nn.Linear(hidden_size, step_size)
 
-    def forward(self, codes, frames, teacher_forcing=0.0):
+    def forward(self, codes: torch.Tensor, frames: torch.Tensor, teacher_forcing: float = 0.0) -> torch.Tensor:
         """Write frames.
 
         Arguments
@@ -157,15 +168,16 @@ class Seq2SeqDecoder(nn.Module):
                 steps.append(self.write(hidden[:, 0]))
                 forced = torch.rand(len(codes), 1, device=codes.device) < teacher_forcing
                 before = torch.where(forced, real[:, number], steps[-1].detach())
-            written = torch.stack(steps, dim=1)
+            written: torch.Tensor = torch.stack(steps, dim=1)
         else:
             written = self.write(self.lstm(told, state)[0])
-        return written.unflatten(2, (self.step_frames, -1)).flatten(1, 2)[:, :n_frames]
+        written = written.unflatten(2, (self.step_frames, -1)).flatten(1, 2)
+        return written[:, :n_frames]
 
 
-def remembering_lstm(input_size, hidden_size):
+def remembering_lstm(input_size: int, hidden_size: int) -> nn.LSTM:
     """An LSTM that does not forget before it has learnt to (a bias of 1: Jozefowicz et al. 2015, section 3)."""
     lstm = nn.LSTM(input_size, hidden_size, batch_first=True)
     with torch.no_grad():
-        lstm.bias_hh_l0[hidden_size : 2 * hidden_size] = 1
+        lstm.get_parameter("bias_hh_l0")[hidden_size : 2 * hidden_size] = 1
     return lstm

@@ -3,14 +3,21 @@
 Axes: B sounds, T frames, W windows, M mel bands, D embedding dimensions.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from cochlea_sb.features import audibility, level
+
+if TYPE_CHECKING:
+    from cochlea_sb.data.frame_bank import FrameBank
 
 WINDOW_FRAMES = 96  # 0.96 s, the context of Jansen et al. 2017, section 4.1
 
@@ -32,13 +39,21 @@ class WindowEncoder(nn.Module):
         The front end's: from frames [..., frames, M] to their loudness [..., frames].
     """
 
-    def __init__(self, silence, hop_frames=WINDOW_FRAMES // 2, range_db=50.0, level=level):
+    embedding_size: int  # D; a subclass sets it
+
+    def __init__(
+        self,
+        silence: float,
+        hop_frames: int = WINDOW_FRAMES // 2,
+        range_db: float | None = 50.0,
+        level: Callable[[torch.Tensor], torch.Tensor] = level,
+    ) -> None:
         super().__init__()
         if not 1 <= hop_frames <= WINDOW_FRAMES:
             raise ValueError(f"hop_frames is {hop_frames}: expected 1 to {WINDOW_FRAMES}.")
         self.silence, self.hop_frames, self.range_db, self.level = silence, hop_frames, range_db, level
 
-    def forward(self, frames, lens=None):
+    def forward(self, frames: torch.Tensor, lens: torch.Tensor | None = None) -> torch.Tensor:
         """Embed sounds.
 
         Arguments
@@ -71,11 +86,11 @@ class WindowEncoder(nn.Module):
             embeddings = F.normalize(embeddings, dim=-1)
         return embeddings[:, None]
 
-    def embed(self, windows):
+    def embed(self, windows: torch.Tensor) -> torch.Tensor:
         """Embed windows: [n, 96, mels] to [n, D]."""
         raise NotImplementedError
 
-    def levelled(self, windows):
+    def levelled(self, windows: torch.Tensor) -> torch.Tensor:
         """Windows as if all were equally loud and recorded in equally quiet rooms, for `embed` to begin with.
 
         All energies are raised by a floor ``range_db`` below the window's loudest, and the mean log-mel value is
@@ -96,12 +111,12 @@ class WindowEncoder(nn.Module):
         return raised - raised.mean((1, 2), keepdim=True)
 
 
-def windows_at_once(device):
+def windows_at_once(device: torch.device) -> int:
     """Windows in a block: bounds memory; on a CPU few enough for its caches, which more than doubles the speed."""
     return 64 if device.type == "cpu" else 2048
 
 
-def cut_windows(frames, hop_frames, silence):
+def cut_windows(frames: torch.Tensor, hop_frames: int, silence: float) -> torch.Tensor:
     """Windows that cover all frames, the last one padded with silence.
 
     Returns
@@ -116,7 +131,7 @@ def cut_windows(frames, hop_frames, silence):
     return frames.unfold(1, WINDOW_FRAMES, hop_frames).transpose(2, 3)
 
 
-def real_frames(frames, lens):
+def real_frames(frames: torch.Tensor, lens: torch.Tensor | None) -> torch.Tensor:
     """Number of frames of each sound before its padding, [batch] float.
 
     Exact when the padded waveform's length was a multiple of the hop; the margin forgives float32's rounding.
@@ -126,7 +141,7 @@ def real_frames(frames, lens):
     return (lens.to(frames.device) * frames.shape[1] - 0.01).ceil().clamp(min=1)
 
 
-def window_weights(n_frames, starts, hop_frames):
+def window_weights(n_frames: torch.Tensor, starts: torch.Tensor, hop_frames: int) -> torch.Tensor:
     """Share of a window's last hop that lies within its sound; a first window always counts in full.
 
     Arguments
@@ -144,7 +159,7 @@ def window_weights(n_frames, starts, hop_frames):
 
 
 @torch.no_grad()
-def embed_bank(encoder, bank):
+def embed_bank(encoder: WindowEncoder, bank: FrameBank) -> torch.Tensor:
     """Embed every sound of a `FrameBank`, in batches of windows whatever the sounds' lengths.
 
     Arguments
@@ -162,11 +177,11 @@ def embed_bank(encoder, bank):
     sounds, starts = bank.windows(WINDOW_FRAMES, encoder.hop_frames)
     weights = window_weights(bank.lengths[sounds], starts, encoder.hop_frames)
     weights = weights * audibility(*bank.peaks(sounds, starts, WINDOW_FRAMES))
-    embeddings = None
+    embeddings = torch.empty(0)  # until the size of a vector is seen
     for batch in torch.arange(len(sounds), device=bank.device).split(windows_at_once(device)):
         windows = bank.crops(sounds[batch], starts[batch], WINDOW_FRAMES).to(device).float()
         vectors = F.normalize(encoder.embed(windows).float(), dim=-1) * weights[batch, None].to(device)
-        if embeddings is None:
+        if not len(embeddings):
             embeddings = vectors.new_zeros(len(bank), vectors.shape[1])
         embeddings.index_add_(0, sounds[batch].to(device), vectors)
     return F.normalize(embeddings, dim=-1)

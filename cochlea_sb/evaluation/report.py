@@ -3,6 +3,7 @@
 import json
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,7 +141,7 @@ def halves(bank):
     )
 
 
-def markdown(report):
+def markdown(report: dict[str, Any]) -> str:
     """A report as Markdown tables.
 
     Arguments

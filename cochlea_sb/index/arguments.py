@@ -1,11 +1,18 @@
 """Check what callers give to an index: vectors, ids, numbers of matches."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from cochlea_sb.index import kernels
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
-def as_array(vectors):
+
+def as_array(vectors: ArrayLike) -> np.ndarray:
     """What was given as an array; ValueError for rows of several lengths."""
     try:
         return np.asarray(vectors)
@@ -13,7 +20,7 @@ def as_array(vectors):
         raise ValueError("The vectors are rows of several lengths: expected one length for all.") from error
 
 
-def unit_rows(vectors, dimensions=None):
+def unit_rows(vectors: ArrayLike, dimensions: int | None = None) -> np.ndarray:
     """Rows scaled to norm 1.
 
     Arguments
@@ -47,7 +54,7 @@ def unit_rows(vectors, dimensions=None):
     return unit
 
 
-def query_rows(queries, dimensions):
+def query_rows(queries: np.ndarray, dimensions: int) -> np.ndarray:
     """Queries as contiguous float32 rows, [Q, D] from [D] or [Q, D], of any norm; arguments and errors as above.
 
     Whether they are finite is seen, and told by `not_finite`, as they are searched.
@@ -59,11 +66,11 @@ def query_rows(queries, dimensions):
     return rows if ready else unit_rows(rows, dimensions)
 
 
-def not_finite(row):
+def not_finite(row: int) -> ValueError:
     return ValueError(f"Row {row} of the vectors holds NaN or infinite values: expected finite ones.")
 
 
-def checked_ids(ids, n):
+def checked_ids(ids: ArrayLike, n: int) -> np.ndarray:
     """Ids of ``n`` vectors as int64 [n], each once.
 
     Raises
@@ -81,7 +88,7 @@ def checked_ids(ids, n):
     return ids
 
 
-def whole_numbers(ids):
+def whole_numbers(ids: ArrayLike) -> np.ndarray:
     """Ids as int64, of any shape."""
     ids = np.asarray(ids)
     if ids.size and (ids.dtype.kind not in "iu" or (ids.dtype == np.uint64 and ids.max() > np.iinfo(np.int64).max)):
@@ -89,7 +96,7 @@ def whole_numbers(ids):
     return ids.astype(np.int64)
 
 
-def places_of(ids, among):
+def places_of(ids: np.ndarray, among: np.ndarray) -> np.ndarray:
     """Where in ``among``, in any order, each of the ids is, [n]; ValueError for one that is not there."""
     order = np.argsort(among)
     places = np.searchsorted(among, ids, sorter=order)
@@ -100,14 +107,14 @@ def places_of(ids, among):
     return order[places]
 
 
-def checked_k(k):
+def checked_k(k: int) -> int:
     """The number of matches wanted, at least 1."""
     if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
         raise ValueError(f"k is {k!r}: expected a whole number of matches, at least 1.")
     return int(k)
 
 
-def checked_effort(effort):
+def checked_effort(effort: float) -> float:
     """The share of the nearest to find, above 0 and at most 1."""
     if isinstance(effort, bool) or not isinstance(effort, (int, float, np.number)) or not 0 < effort <= 1:
         raise ValueError(f"effort is {effort!r}: expected a number above 0 and at most 1, about the recall to expect.")

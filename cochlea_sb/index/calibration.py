@@ -6,7 +6,7 @@ neighbours need more: so this is observed among the nearest 10, 100 and 1,000.
 """
 
 from bisect import bisect_left
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,12 +34,12 @@ class Observed(NamedTuple):
 NOTHING = Observed(np.zeros((0, len(SHARES)), np.float32), np.zeros((0, len(SHARES)), np.float32))
 
 
-def choose(n_vectors, rng):
+def choose(n_vectors: int, rng: np.random.Generator) -> np.ndarray:
     """Rows to hold back."""
     return np.sort(rng.choice(n_vectors, HELD_BACK if n_vectors >= FEWEST else 0, replace=False))
 
 
-def observe(index, ids):
+def observe(index: Any, ids: np.ndarray) -> Observed:
     """What the neighbours of the held-back vectors, given by their ids in the index, needed."""
     slots = index._slots(np.sort(ids))
     if len(slots) == 0:
@@ -85,7 +85,7 @@ def observe_nearest(index, slots, k):
     return np.quantile(reaches, SHARES), np.quantile(slacks, SHARES)
 
 
-def limits(observed, effort, row):
+def limits(observed: Observed, effort: float, row: int) -> tuple[np.float32, np.float32]:
     """Reach and slack for an effort in (0, 1] by a row of what was observed: half of what it may miss is left to each.
 
     Raises
@@ -100,6 +100,6 @@ def limits(observed, effort, row):
     return tuple(np.float32(max(np.interp(share, SHARES, values) for values in table[nearby])) for table in observed)
 
 
-def row_for(k):
+def row_for(k: int) -> int:
     """The row of what was observed that answers for the k nearest."""
     return bisect_left(NEIGHBOURS, k)

@@ -3,6 +3,11 @@
 Axes: N vectors, Q queries, D dimensions.
 """
 
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from cochlea_sb.index import kernels, storage
@@ -17,6 +22,9 @@ from cochlea_sb.index.arguments import (
     whole_numbers,
 )
 from cochlea_sb.index.threads import share_out
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 KIND = "exact"
 
@@ -40,36 +48,46 @@ class ExactIndex:
 
     effort = 1.0  # whatever is asked for
 
-    def __init__(self, vectors, ids):
+    def __init__(self, vectors: np.ndarray, ids: np.ndarray) -> None:
         self.vectors, self._ids = vectors, ids
 
     @classmethod
-    def build(cls, vectors, ids=None, *, seed=0):
+    def build(cls, vectors: ArrayLike, ids: ArrayLike | None = None, *, seed: int = 0) -> ExactIndex:
         """Index vectors; see `RandomProjectionIndex.build`. The seed changes nothing."""
         unit = unit_rows(vectors)
         return cls(unit, np.arange(len(unit)) if ids is None else checked_ids(ids, len(unit)))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._ids)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"ExactIndex({len(self)} vectors of {self.dimensions} dimensions)"
 
     @property
-    def dimensions(self):
+    def dimensions(self) -> int:
         """Dimensions of the vectors."""
-        return self.vectors.shape[1]
+        return int(self.vectors.shape[1])
 
     @property
-    def ids(self):
+    def ids(self) -> np.ndarray:
         """Ids of the vectors, np.ndarray [N] int64, in no particular order."""
-        return self._ids.copy()
+        ids: np.ndarray = self._ids.copy()
+        return ids
 
-    def vectors_of(self, ids):
+    def vectors_of(self, ids: ArrayLike) -> np.ndarray:
         """The unit vectors of some ids, np.ndarray [n, D] float32; ValueError for one that is not in the index."""
-        return self.vectors[places_of(whole_numbers(ids), self._ids)]
+        vectors: np.ndarray = self.vectors[places_of(whole_numbers(ids), self._ids)]
+        return vectors
 
-    def query(self, queries, k=10, effort=None, *, allowed=None, threads=None):
+    def query(
+        self,
+        queries: ArrayLike,
+        k: int = 10,
+        effort: float | None = None,
+        *,
+        allowed: ArrayLike | None = None,
+        threads: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The ``k`` nearest vectors by cosine; see `RandomProjectionIndex.query`. Any effort is exact."""
         queries = as_array(queries)
         checked_effort(self.effort if effort is None else effort)
@@ -81,7 +99,7 @@ class ExactIndex:
         ids = self._ids[places]
         return (scores[0], ids[0]) if queries.ndim == 1 else (scores, ids)
 
-    def add(self, vectors, ids):
+    def add(self, vectors: ArrayLike, ids: ArrayLike) -> None:
         """Add vectors under new ids; arguments and errors as in `build`."""
         unit = unit_rows(vectors, self.dimensions)
         ids = checked_ids(ids, len(unit))
@@ -90,24 +108,24 @@ class ExactIndex:
             raise ValueError(f"Id {ids[present][0]} is in the index already: remove it first.")
         self.vectors, self._ids = np.concatenate([self.vectors, unit]), np.concatenate([self._ids, ids])
 
-    def remove(self, ids):
+    def remove(self, ids: ArrayLike) -> None:
         """Forget vectors; ids that are not in the index are ignored."""
         kept = ~np.isin(self._ids, whole_numbers(ids))
         self.vectors, self._ids = self.vectors[kept], self._ids[kept]
 
-    def compact(self):
+    def compact(self) -> None:
         """Nothing to do."""
 
-    def tune(self, recall=0.99, queries=None, k=10):
+    def tune(self, recall: float = 0.99, queries: np.ndarray | None = None, k: int = 10) -> float:
         """Nothing to do: every search is exact. Returns an effort of 1."""
         return 1.0
 
-    def save(self, folder):
+    def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the index; see `RandomProjectionIndex.save`."""
         storage.save(folder, KIND, {"vectors": self.vectors, "ids": self._ids}, {})
 
     @classmethod
-    def load(cls, folder, mmap=True, *, verify=False):
+    def load(cls, folder: str | os.PathLike[str], mmap: bool = True, *, verify: bool = False) -> ExactIndex:
         """Open a folder that `save` wrote; see `RandomProjectionIndex.load`."""
         arrays, _ = storage.load(folder, KIND, mmap=mmap, verify=verify)
         vectors = storage.expect(folder, arrays, "vectors", (None, None))

@@ -7,12 +7,18 @@ Axes: N vectors, Q queries, D dimensions, T trees, S splits a tree. Split s has 
 S on these are leaves; the j-th of them holds positions ``j N // (S + 1)`` and on in the tree's order of the vectors.
 """
 
+from __future__ import annotations
+
 import heapq
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
 
 from cochlea_sb.index import arguments, kernels
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 class HyperplaneForest:
@@ -31,12 +37,22 @@ class HyperplaneForest:
     (7, 1.0)
     """
 
-    def __init__(self, vectors, ids, normals, thresholds, order):
+    def __init__(
+        self, vectors: np.ndarray, ids: np.ndarray, normals: np.ndarray, thresholds: np.ndarray, order: np.ndarray
+    ) -> None:
         self.vectors, self.ids = vectors, ids  # [N, D] float32, unit rows or zeros; [N] int64
         self.normals, self.thresholds, self.order = normals, thresholds, order  # as `grow` tells
 
     @classmethod
-    def build(cls, vectors, ids=None, *, seed=0, n_trees=16, leaf_size=32):
+    def build(
+        cls,
+        vectors: ArrayLike,
+        ids: ArrayLike | None = None,
+        *,
+        seed: int = 0,
+        n_trees: int = 16,
+        leaf_size: int = 32,
+    ) -> HyperplaneForest:
         """Index vectors.
 
         Arguments
@@ -66,13 +82,15 @@ class HyperplaneForest:
         normals /= np.linalg.norm(normals, axis=2, keepdims=True)
         return cls(vectors, ids, normals, *grow(vectors, normals))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.ids)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"HyperplaneForest({len(self)} vectors of {self.vectors.shape[1]} dimensions, {len(self.order)} trees)"
 
-    def query(self, queries, k=10, effort=100.0, *, threads=None):
+    def query(
+        self, queries: ArrayLike, k: int = 10, effort: float = 100.0, *, threads: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The ``k`` nearest vectors by cosine, as far as the trees find them.
 
         Arguments
@@ -106,7 +124,7 @@ class HyperplaneForest:
 
 
 @njit(cache=True, nogil=True)
-def grow(vectors, normals):
+def grow(vectors: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Thresholds [T, S] and orders [T, N] of trees with unit normals [T, S, D]; an order lists rows, leaf by leaf."""
     n, (n_trees, n_splits, _) = len(vectors), normals.shape
     thresholds, order = np.empty((n_trees, n_splits), np.float32), np.empty((n_trees, n), np.int32)
@@ -127,7 +145,17 @@ def grow(vectors, normals):
 
 
 @njit(cache=True, nogil=True)
-def search(queries, vectors, ids, normals, thresholds, order, n_wanted, scores, rows):
+def search(
+    queries: np.ndarray,
+    vectors: np.ndarray,
+    ids: np.ndarray,
+    normals: np.ndarray,
+    thresholds: np.ndarray,
+    order: np.ndarray,
+    n_wanted: int,
+    scores: np.ndarray,
+    rows: np.ndarray,
+) -> None:
     """Write the best [Q, k] of ``n_wanted`` candidates, or of a few more: leaves are opened whole."""
     n, (n_trees, n_splits) = len(vectors), thresholds.shape
     for i in range(len(queries)):

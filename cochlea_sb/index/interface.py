@@ -1,8 +1,17 @@
 """What every index can do, and which to take."""
 
-from typing import Protocol
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from cochlea_sb.index.exact import ExactIndex
+    from cochlea_sb.index.random_projection import RandomProjectionIndex
 
 FEW = 5000  # vectors that are compared all as fast as searched
 
@@ -23,22 +32,30 @@ class Index(Protocol):
 
     def __len__(self) -> int: ...
 
-    def vectors_of(self, ids) -> np.ndarray: ...
+    def vectors_of(self, ids: ArrayLike) -> np.ndarray: ...
 
-    def query(self, queries, k=10, effort=None, *, allowed=None, threads=None) -> tuple[np.ndarray, np.ndarray]: ...
+    def query(
+        self,
+        queries: ArrayLike,
+        k: int = 10,
+        effort: float | None = None,
+        *,
+        allowed: ArrayLike | None = None,
+        threads: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]: ...
 
-    def add(self, vectors, ids) -> None: ...
+    def add(self, vectors: ArrayLike, ids: ArrayLike) -> None: ...
 
-    def remove(self, ids) -> None: ...
+    def remove(self, ids: ArrayLike) -> None: ...
 
     def compact(self) -> None: ...
 
-    def tune(self, recall=0.99, queries=None, k=10) -> float: ...
+    def tune(self, recall: float = 0.99, queries: np.ndarray | None = None, k: int = 10) -> float: ...
 
-    def save(self, folder) -> None: ...
+    def save(self, folder: str | os.PathLike[str]) -> None: ...
 
 
-def build_index(vectors, ids=None, *, seed=0):
+def build_index(vectors: ArrayLike, ids: ArrayLike | None = None, *, seed: int = 0) -> Index:
     """The index that suits so many vectors: exact under a few thousand, else by random projections.
 
     Arguments
@@ -63,7 +80,7 @@ def build_index(vectors, ids=None, *, seed=0):
     return kinds()["exact" if vectors.shape[:1] < (FEW,) else "random-projection"].build(vectors, ids, seed=seed)
 
 
-def load_index(folder, mmap=True, *, verify=False):
+def load_index(folder: str | os.PathLike[str], mmap: bool = True, *, verify: bool = False) -> Index:
     """Open an index of any kind that was saved in a folder; see `RandomProjectionIndex.load`."""
     from cochlea_sb.index import storage
 
@@ -73,7 +90,7 @@ def load_index(folder, mmap=True, *, verify=False):
     return kinds()[kind].load(folder, mmap, verify=verify)
 
 
-def kinds():
+def kinds() -> dict[str, type[ExactIndex] | type[RandomProjectionIndex]]:
     """Classes by the name that a saved index bears; they are imported here because compiled code loads slowly."""
     from cochlea_sb.index.exact import ExactIndex
     from cochlea_sb.index.random_projection import RandomProjectionIndex

@@ -18,7 +18,9 @@ NEIGHBOURS = 64  # leaves that a vector can move to in one round
 NORMALS = 8  # random hyperplanes to choose from where a leaf is split
 
 
-def cut_into_leaves(vectors, held_back, rng):
+def cut_into_leaves(
+    vectors: np.ndarray, held_back: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels of the vectors and the leaves' means.
 
     Arguments
@@ -144,7 +146,7 @@ def nearest_of_some(vectors, groups, candidates, centres):
     return labels
 
 
-def nearest_leaves(vectors, centres):
+def nearest_leaves(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Label of the nearest of all centres to each vector, [N]."""
     halves = (centres**2).sum(1) / 2
     labels = np.empty(len(vectors), np.int64)

@@ -31,7 +31,9 @@ class Places(NamedTuple):
     rooms: np.ndarray  # [L] int64: slots that the leaf may fill
 
 
-def encode(unit, ids, rotation, centres, labels):
+def encode(
+    unit: np.ndarray, ids: np.ndarray, rotation: np.ndarray, centres: np.ndarray, labels: np.ndarray
+) -> tuple[Pool, np.ndarray]:
     """A pool of vectors coded about the rotated centres of their labels, and their squared distances to them, [n].
 
     Its codes are rows, [n, 2 W], as `lay_out` and `insert` take them.
@@ -45,7 +47,7 @@ def encode(unit, ids, rotation, centres, labels):
     return Pool(unit, ids, codes, *floats), np.concatenate([floats[0, :0], *squared_distances])
 
 
-def lay_out(rows, labels, n_leaves, spare=None):
+def lay_out(rows: Pool, labels: np.ndarray, n_leaves: int, spare: np.ndarray | None = None) -> tuple[Pool, Places]:
     """A pool in which the vectors of each leaf are side by side, with spare slots, [L], and the leaves' places."""
     counts = np.bincount(labels, minlength=n_leaves)
     rooms = counts if spare is None else counts + spare
@@ -62,7 +64,7 @@ def lay_out(rows, labels, n_leaves, spare=None):
     return pool, places
 
 
-def insert(pool, places, rows, labels):
+def insert(pool: Pool, places: Places, rows: Pool, labels: np.ndarray) -> tuple[Pool, Places]:
     """A pool and places with new vectors put into the leaves of their labels."""
     counts = np.bincount(labels, minlength=len(places.counts))
     total = places.counts + counts
@@ -90,7 +92,7 @@ def write(pool, places, slots, rows, labels):
             array[slots] = values
 
 
-def take_all(pool, places, n_words):
+def take_all(pool: Pool, places: Places, n_words: int) -> Pool:
     """The vectors that a pool holds, leaf by leaf, with codes as rows, [N, n_words]."""
     slots = occupied(places)
     codes = np.empty((len(slots), n_words), np.uint64)
@@ -99,12 +101,12 @@ def take_all(pool, places, n_words):
     return Pool(*rows)
 
 
-def occupied(places):
+def occupied(places: Places) -> np.ndarray:
     """Slots that hold vectors, leaf by leaf, [N]."""
     first = np.cumsum(places.counts) - places.counts
     return np.repeat(places.starts - first, places.counts) + np.arange(places.counts.sum())
 
 
-def leaf_labels(places):
+def leaf_labels(places: Places) -> np.ndarray:
     """The leaf of each of the slots that `occupied` gives."""
     return np.repeat(np.arange(len(places.counts)), places.counts)

@@ -8,7 +8,10 @@ look, is learnt from vectors held back while the index is built (`calibration`).
 Axes: N vectors, Q queries, D dimensions, L leaves, R rotated dimensions, W = R / 64 words.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -16,6 +19,9 @@ from cochlea_sb.index import calibration, kernels, partition, storage
 from cochlea_sb.index.arguments import as_array, checked_ids, checked_k, places_of, query_rows, unit_rows, whole_numbers
 from cochlea_sb.index.pool import Places, Pool, encode, insert, lay_out, leaf_labels, occupied, take_all
 from cochlea_sb.index.threads import share_out
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 KIND = "random-projection"
 FEW = 20_000  # allowed vectors that are all compared rather than searched
@@ -53,13 +59,22 @@ class RandomProjectionIndex:
     (999, False)
     """
 
-    def __init__(self, leaves, pool, places, observed, seed, built_with, effort):
+    def __init__(
+        self,
+        leaves: Leaves,
+        pool: Pool,
+        places: Places,
+        observed: calibration.Observed,
+        seed: int,
+        built_with: int,
+        effort: float,
+    ) -> None:
         self.leaves, self.pool, self.places, self.observed = leaves, pool, places, observed
         self.seed, self.built_with, self.effort = seed, built_with, effort
-        self.limits = {}  # of the efforts that were asked for
+        self.limits: dict[tuple[float, int], tuple[np.float32, np.float32]] = {}  # of the efforts that were asked for
         self._changed()
 
-    def _changed(self):
+    def _changed(self) -> None:
         """Keep what each query needs: a call with few arguments is a fast one."""
         counts = self.places.counts
         self.n_vectors = int(counts.sum())
@@ -67,7 +82,7 @@ class RandomProjectionIndex:
         self.arrays = *self.leaves[:4], floats, *self.pool, places, int(counts.max())
 
     @classmethod
-    def build(cls, vectors, ids=None, *, seed=0):
+    def build(cls, vectors: ArrayLike, ids: ArrayLike | None = None, *, seed: int = 0) -> RandomProjectionIndex:
         """Index vectors.
 
         Arguments
@@ -109,29 +124,39 @@ class RandomProjectionIndex:
         index.observed = calibration.observe(index, ids[held_back])
         return index
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.n_vectors
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"RandomProjectionIndex({len(self)} vectors of {self.dimensions} dimensions)"
 
     @property
-    def dimensions(self):
+    def dimensions(self) -> int:
         """Dimensions of the vectors."""
-        return self.pool.vectors.shape[1]
+        return int(self.pool.vectors.shape[1])
 
     @property
-    def ids(self):
+    def ids(self) -> np.ndarray:
         """Ids of the vectors, np.ndarray [N] int64, in no particular order."""
-        return self.pool.ids[occupied(self.places)]
+        ids: np.ndarray = self.pool.ids[occupied(self.places)]
+        return ids
 
-    def vectors_of(self, ids):
+    def vectors_of(self, ids: ArrayLike) -> np.ndarray:
         """The unit vectors of some ids, np.ndarray [n, D] float32; ValueError for one that is not in the index."""
         ids = whole_numbers(ids)
         slots = self._slots(np.unique(ids))
-        return self.pool.vectors[slots[places_of(ids, self.pool.ids[slots])]]
+        vectors: np.ndarray = self.pool.vectors[slots[places_of(ids, self.pool.ids[slots])]]
+        return vectors
 
-    def query(self, queries, k=10, effort=None, *, allowed=None, threads=None):
+    def query(
+        self,
+        queries: ArrayLike,
+        k: int = 10,
+        effort: float | None = None,
+        *,
+        allowed: ArrayLike | None = None,
+        threads: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The ``k`` nearest vectors by cosine.
 
         Arguments
@@ -170,7 +195,9 @@ class RandomProjectionIndex:
         ids = self.pool.ids[slots]
         return (scores[0, :k], ids[0, :k]) if queries.ndim == 1 else (scores[:, :k], ids[:, :k])
 
-    def _query_among(self, rows, k, effort, allowed, threads):
+    def _query_among(
+        self, rows: np.ndarray, k: int, effort: float | None, allowed: np.ndarray, threads: int | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Scores and slots of at most the k nearest among ascending ids."""
         slots = self._slots(allowed)
         k = min(k, len(slots))
@@ -184,7 +211,7 @@ class RandomProjectionIndex:
         # The k-th of a share is about as far as that share's part of all.
         return self._search(rows, k, *self._limits(effort, k * self.n_vectors // len(slots)), mask, threads)
 
-    def _limits(self, effort, k):
+    def _limits(self, effort: float | None, k: int) -> tuple[np.float32, np.float32]:
         """Reach and slack of an effort for the k nearest, worked out once."""
         key = (self.effort if effort is None else effort, calibration.row_for(k))
         found = self.limits.get(key) if isinstance(key[0], float) else None
@@ -194,17 +221,25 @@ class RandomProjectionIndex:
                 self.limits[key] = found
         return found
 
-    def _search(self, rows, k, reach, slack, mask=NO_MASK, threads=None):
+    def _search(
+        self,
+        rows: np.ndarray,
+        k: int,
+        reach: np.float32,
+        slack: np.float32,
+        mask: np.ndarray = NO_MASK,
+        threads: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Scores and slots [Q, k] of queries among the slots of a mask, all where it is empty."""
         arrays = *self.arrays, reach, slack, mask
         return share_out(lambda rows, *found: kernels.search(rows, *arrays, *found), rows, k, threads)
 
-    def _slots(self, ids):
+    def _slots(self, ids: np.ndarray) -> np.ndarray:
         """Slots of those of the ids, in ascending order, that are in the index."""
         slots = np.empty(len(ids), np.int64)
         return slots[: kernels.find(ids, self.pool.ids, self.places.starts, self.places.counts, slots)]
 
-    def add(self, vectors, ids):
+    def add(self, vectors: ArrayLike, ids: ArrayLike) -> None:
         """Add vectors under new ids, each to the leaf whose centre is nearest; arguments and errors as in `build`.
 
         An index that grows beyond four times the size it was built with, and 4,000, is built anew.
@@ -221,25 +256,25 @@ class RandomProjectionIndex:
         self.pool, self.places = insert(self.pool, self.places, new, labels)
         self._changed()
 
-    def remove(self, ids):
+    def remove(self, ids: ArrayLike) -> None:
         """Forget vectors; ids that are not in the index are ignored."""
         slots = np.sort(self._slots(np.unique(whole_numbers(ids))))[::-1]
         leaves = np.searchsorted(self.places.starts, slots, side="right") - 1
         kernels.take_out(slots, leaves, *self.pool, *self.places)
         self._changed()
 
-    def compact(self):
+    def compact(self) -> None:
         """Build anew from the vectors held, as if they had come at once: after many changes, for the best speed."""
         self._rebuild(self.pool.vectors[:0], self.pool.ids[:0])
 
-    def _rebuild(self, unit, ids):
+    def _rebuild(self, unit: np.ndarray, ids: np.ndarray) -> None:
         slots = occupied(self.places)
         unit, ids = np.concatenate([self.pool.vectors[slots], unit]), np.concatenate([self.pool.ids[slots], ids])
         fresh = RandomProjectionIndex.build(unit, ids, seed=self.seed)
         fresh.effort = self.effort
         self.__dict__.update(fresh.__dict__)
 
-    def tune(self, recall=0.99, queries=None, k=10):
+    def tune(self, recall: float = 0.99, queries: np.ndarray | None = None, k: int = 10) -> float:
         """Set the effort that queries use when they give none to the least that reaches a recall@k.
 
         Arguments
@@ -273,7 +308,7 @@ class RandomProjectionIndex:
         self.effort = 1 - 0.5 * 10 ** (-4 * high) if high < 1 else 1.0
         return self.effort
 
-    def save(self, folder):
+    def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``.npy`` arrays and a JSON manifest; a reader, or a kill, sees the old index or the new one.
 
         Arguments
@@ -291,7 +326,7 @@ class RandomProjectionIndex:
         storage.save(folder, KIND, arrays, facts)
 
     @classmethod
-    def load(cls, folder, mmap=True, *, verify=False):
+    def load(cls, folder: str | os.PathLike[str], mmap: bool = True, *, verify: bool = False) -> RandomProjectionIndex:
         """Open a folder that `save` wrote.
 
         Arguments
@@ -310,7 +345,7 @@ class RandomProjectionIndex:
         """
         arrays, facts = storage.load(folder, KIND, mmap=mmap, verify=verify)
 
-        def expect(name, *shape):
+        def expect(name: str, *shape: int | None) -> np.ndarray:
             return storage.expect(folder, arrays, name, shape)
 
         # The compiled code trusts these shapes.
@@ -341,7 +376,7 @@ class RandomProjectionIndex:
         return cls(leaves, pool, places, observed, seed, built_with, effort)
 
 
-def random_rotation(n_dimensions, rng):
+def random_rotation(n_dimensions: int, rng: np.random.Generator) -> np.ndarray:
     """Orthonormal columns [R, D] float32, R the next multiple of 64."""
     n_rotated = 64 * -(-n_dimensions // 64)
     rotation = np.linalg.qr(rng.standard_normal((n_rotated, n_rotated)))[0][:, :n_dimensions]

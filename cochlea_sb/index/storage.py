@@ -11,6 +11,7 @@ import re
 import secrets
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ WHOLE, BITS = np.dtype(np.int64), np.dtype(np.uint64)
 TYPES = {"ids": WHOLE, "counts": WHOLE, "codes": BITS, "signs": BITS}  # others are float32
 
 
-def save(folder, kind, arrays, facts):
+def save(folder: str | os.PathLike[str], kind: str, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
     """Write arrays and a few facts.
 
     Arguments
@@ -70,7 +71,9 @@ def save(folder, kind, arrays, facts):
             path.unlink(missing_ok=True)
 
 
-def load(folder, kind, *, mmap, verify):
+def load(
+    folder: str | os.PathLike[str], kind: str, *, mmap: bool, verify: bool
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read what `save` wrote.
 
     Arguments
@@ -113,7 +116,7 @@ def load(folder, kind, *, mmap, verify):
         raise damaged(folder, error) from error
 
 
-def read_manifest(folder):
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The manifest of a saved index; ValueError where there is none."""
     try:
         with open(Path(folder) / MANIFEST, encoding="utf-8") as file:
@@ -149,7 +152,9 @@ def read_array(path, entry, mmap, verify):
     return array
 
 
-def expect(folder, arrays, name, shape):
+def expect(
+    folder: str | os.PathLike[str], arrays: dict[str, np.ndarray], name: str, shape: tuple[int | None, ...]
+) -> np.ndarray:
     """An array of a loaded index; ValueError where it is missing or has another shape (None: any size) or type."""
     array = arrays.get(name)
     dtype = TYPES.get(name.removeprefix("leaf_"), np.dtype(np.float32))
@@ -169,5 +174,5 @@ def checksum(path):
     return value
 
 
-def damaged(path, error):
+def damaged(path: str | os.PathLike[str], error: object) -> ValueError:
     return ValueError(f"'{path}' is not a readable index ({error}): build it again.")

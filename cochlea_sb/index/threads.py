@@ -1,6 +1,7 @@
 """Share queries among threads: the kernels run without the interpreter's lock."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,7 +11,9 @@ from cochlea_sb.index.arguments import not_finite
 LEAST = 32  # queries a thread
 
 
-def share_out(work, queries, k, threads=None):
+def share_out(
+    work: Callable[[np.ndarray, np.ndarray, np.ndarray], int], queries: np.ndarray, k: int, threads: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Scores and places of the best ``k`` of each query.
 
     Arguments

@@ -1,9 +1,15 @@
 """What a search can start from: a file, a stretch of one, a waveform, an embedding, or a mixture of such examples."""
 
+from __future__ import annotations
+
 import os
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from cochlea_sb.inference import AudioEncoder
 
 FORMS = (
     "a file, (file, start_seconds, end_seconds), a waveform [samples], an embedding [{}], or a dict of examples and "
@@ -15,10 +21,10 @@ class Example(NamedTuple):
     """A query ready to be searched with."""
 
     vector: np.ndarray  # [D] float32, unit norm
-    paths: set  # files it was made of
+    paths: set[str]  # files it was made of
 
 
-def embed_example(query, dimensions, get_encoder):
+def embed_example(query: Any, dimensions: int, get_encoder: Callable[[], AudioEncoder]) -> Example:
     """The embedding of a query.
 
     Arguments
@@ -68,7 +74,7 @@ def embed_example(query, dimensions, get_encoder):
     return Example(get_encoder().encode_batch(array)[0, 0].cpu().numpy(), set())
 
 
-def mixture(parts, dimensions, get_encoder):
+def mixture(parts: list[Any], dimensions: int, get_encoder: Callable[[], AudioEncoder]) -> Example:
     """The weighted sum of examples, of norm 1."""
     if not parts:
         raise ValueError("The mixture is empty: expected at least one example and its weight.")
@@ -82,18 +88,19 @@ def mixture(parts, dimensions, get_encoder):
     return Example(unit(total, "The examples of the mixture cancel out: expected other weights."), paths)
 
 
-def unit(vector, sentence):
+def unit(vector: np.ndarray, sentence: str) -> np.ndarray:
     """A vector over its norm; ValueError with a sentence where it has none."""
     norm = np.linalg.norm(vector.astype(np.float64))
     if not norm > 1e-6:
         raise ValueError(sentence)
-    return (vector / norm).astype(np.float32)
+    scaled: np.ndarray = vector / norm
+    return scaled.astype(np.float32)
 
 
-def names_of(path):
+def names_of(path: str) -> set[str]:
     """Names by which a library may know a file."""
     return {os.path.realpath(path), os.path.abspath(path)}
 
 
-def is_pair(part):
+def is_pair(part: object) -> bool:
     return isinstance(part, (tuple, list)) and len(part) == 2 and isinstance(part[1], (int, float, np.number))

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -39,9 +39,9 @@ class Shard(NamedTuple):
 
     sounds: pa.Table  # [S], of `SOUND`; those that could not be read come last, with 0 windows
     vectors: np.ndarray  # [W, D] float32, sound by sound
-    identity: dict  # of the encoder
+    identity: dict[str, Any]  # of the encoder
     hop_seconds: float
-    removed: list  # paths of sounds that are in a library no longer
+    removed: list[str]  # paths of sounds that are in a library no longer
 
 
 def sound_table(embedded):
@@ -106,7 +106,7 @@ def write_parquet(path, table):
     os.replace(partial, path)
 
 
-def read_facts(path):
+def read_facts(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The facts of a shard: a dict, or None where the file is not one of ours."""
     try:
         metadata = pq.read_schema(path).metadata or {}
@@ -116,7 +116,7 @@ def read_facts(path):
         return None
 
 
-def read_shard(path):
+def read_shard(path: str | os.PathLike[str]) -> Shard:
     """Read a shard.
 
     Returns
@@ -169,7 +169,7 @@ def read_shard(path):
         ) from error
 
 
-def embedding_shards(folder):
+def embedding_shards(folder: str | os.PathLike[str]) -> list[str]:
     """Shards that recipes/embed.py left in a folder, or a shard itself; an empty list where there are none."""
     folder = os.path.expanduser(folder)
     if os.path.isdir(folder):

@@ -3,11 +3,14 @@
 Axes: W windows, D embedding dimensions.
 """
 
+from __future__ import annotations
+
 import fnmatch
 import os
 import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +19,13 @@ import pyarrow.compute as pc
 from cochlea_sb.library.examples import Example, embed_example
 from cochlea_sb.library.state import State
 from cochlea_sb.library.store import Store
+
+if TYPE_CHECKING:
+    import datasets
+    import torch
+
+    from cochlea_sb.inference import AudioEncoder
+    from cochlea_sb.library.writer import Writer
 
 
 class Match(NamedTuple):
@@ -33,7 +43,7 @@ class Added(NamedTuple):
 
     added: int  # sounds, new ones and those that had changed
     unchanged: int
-    problems: dict  # reason by path, of sounds that could not be read this time
+    problems: dict[str, str]  # reason by path, of sounds that could not be read this time
 
 
 class SoundLibrary:
@@ -54,14 +64,19 @@ class SoundLibrary:
     [True, True]
     """
 
-    def __init__(self, store, encoder=None, run_opts=None):
-        self.store, self._encoder, self._run_opts = store, None, run_opts
+    def __init__(
+        self, store: Store, encoder: AudioEncoder | None = None, run_opts: dict[str, Any] | None = None
+    ) -> None:
+        self._encoder: AudioEncoder | None = None
+        self.store, self._run_opts = store, run_opts
         self.refresh()
         if encoder is not None:
             self._encoder = self._checked(encoder)
 
     @classmethod
-    def create(cls, folder, encoder, *, hop_seconds=0.48):
+    def create(
+        cls, folder: str | os.PathLike[str], encoder: AudioEncoder, *, hop_seconds: float = 0.48
+    ) -> SoundLibrary:
         """Begin a library.
 
         Arguments
@@ -85,7 +100,13 @@ class SoundLibrary:
         return cls(store, encoder)
 
     @classmethod
-    def open(cls, folder, encoder=None, *, run_opts=None):
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        encoder: AudioEncoder | None = None,
+        *,
+        run_opts: dict[str, Any] | None = None,
+    ) -> SoundLibrary:
         """Open a library.
 
         Arguments
@@ -103,46 +124,47 @@ class SoundLibrary:
         """
         return cls(Store(folder), encoder, run_opts)
 
-    def refresh(self):
+    def refresh(self) -> None:
         """See what others have changed since the library was opened."""
         self._state = State(*self.store.read())
 
-    def __len__(self):
+    def __len__(self) -> int:
         return int(self._state.readable.sum())
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"SoundLibrary('{self.store.folder}': {len(self)} sounds, {self.n_windows} windows)"
 
     @property
-    def n_windows(self):
+    def n_windows(self) -> int:
         """int: windows that are searched."""
         return int(self._state.counts[self._state.known].sum())
 
     @property
-    def hop_seconds(self):
+    def hop_seconds(self) -> float:
         """float: distance between the windows of a sound."""
-        return self._state.manifest["hop_seconds"]
+        return float(self._state.manifest["hop_seconds"])
 
     @property
-    def sounds(self):
+    def sounds(self) -> pa.Table:
         """pyarrow.Table: what is known of each sound: path, label, seconds, size, content (a hash), n_windows."""
         state = self._state
         return state.sounds.filter(pa.array(state.readable))
 
     @property
-    def problems(self):
+    def problems(self) -> dict[str, str]:
         """dict: of each sound that could not be read, the reason by its path."""
         state = self._state
         rows = state.sounds.filter(pa.array(state.known & (state.counts == 0)))
         return dict(zip(rows["path"].to_pylist(), rows["problem"].to_pylist(), strict=True))
 
     @property
-    def identity(self):
+    def identity(self) -> dict[str, Any]:
         """dict: ``source``, ``revision`` and ``fingerprint`` of the encoder."""
-        return self._state.manifest["encoder"]
+        identity: dict[str, Any] = self._state.manifest["encoder"]
+        return identity
 
     @property
-    def encoder(self):
+    def encoder(self) -> AudioEncoder:
         """AudioEncoder: the one the library was made with; loaded when it is first needed."""
         if self._encoder is None:
             from cochlea_sb.inference import AudioEncoder
@@ -161,7 +183,7 @@ class SoundLibrary:
             self._encoder = self._checked(found)
         return self._encoder
 
-    def _checked(self, encoder):
+    def _checked(self, encoder: AudioEncoder) -> AudioEncoder:
         """An encoder, if it is the library's."""
         identity = encoder.identity()
         if identity["fingerprint"] != self.identity["fingerprint"]:
@@ -175,8 +197,17 @@ class SoundLibrary:
     # ------------------------------------------------------------------------------------------------ searching
 
     def search(
-        self, query, k=10, *, skip=0, every_window=False, with_query=False, path=None, label=None, effort=None
-    ):  # fmt: skip
+        self,
+        query: str | os.PathLike[str] | tuple[Any, ...] | list[Any] | dict[Any, float] | np.ndarray | torch.Tensor,
+        k: int = 10,
+        *,
+        skip: int = 0,
+        every_window: bool = False,
+        with_query: bool = False,
+        path: str | os.PathLike[str] | None = None,
+        label: str | None = None,
+        effort: float | None = None,
+    ) -> list[Match]:
         """The sounds that are most like an example.
 
         Arguments
@@ -234,14 +265,26 @@ class SoundLibrary:
             n *= 4
         return [match_of(state, rows[i], windows[i], scores[i]) for i in kept[skip:wanted].tolist()]
 
-    def embed(self, query) -> Example:
+    def embed(
+        self, query: str | os.PathLike[str] | tuple[Any, ...] | list[Any] | dict[Any, float] | np.ndarray | torch.Tensor
+    ) -> Example:
         """The unit vector of a query, and the files it speaks of; arguments and errors as in `search`."""
         return embed_example(query, self._state.manifest["dimensions"], lambda: self.encoder)
 
     # ------------------------------------------------------------------------------------------------- changing
 
-    def add(self, sources, *, folder_labels=False, config=None, split="train", retry=False, progress=True,
-            threads=None, commit_seconds=30.0):  # fmt: skip
+    def add(
+        self,
+        sources: str | os.PathLike[str] | datasets.Dataset | list[Any] | tuple[Any, ...],
+        *,
+        folder_labels: bool = False,
+        config: str | None = None,
+        split: str = "train",
+        retry: bool = False,
+        progress: bool = True,
+        threads: int | None = None,
+        commit_seconds: float = 30.0,
+    ) -> Added:
         """Add sounds. What is there already, unchanged, is passed over; what has changed is replaced.
 
         The work is kept every ``commit_seconds``, at first more often: killed at any moment, the same call goes on
@@ -276,7 +319,7 @@ class SoundLibrary:
         with self._writer() as writer:
             return Added(*writer.add(list(given), options, retry, progress, threads, commit_seconds))
 
-    def remove(self, paths):
+    def remove(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> int:
         """Forget sounds.
 
         Arguments
@@ -297,7 +340,7 @@ class SoundLibrary:
         with self._writer() as writer:
             return writer.remove([paths] if isinstance(paths, (str, os.PathLike)) else list(paths))
 
-    def prune(self):
+    def prune(self) -> list[str]:
         """Forget sounds whose files are gone from the disk; returns their paths.
 
         A disk that is not mounted looks like that, too.
@@ -305,13 +348,13 @@ class SoundLibrary:
         with self._writer() as writer:
             return writer.prune()
 
-    def save(self):
+    def save(self) -> None:
         """Put everything into one index, for the quickest search; sounds are safe without."""
         with self._writer() as writer:
             writer.fold()
 
     @contextmanager
-    def _writer(self):
+    def _writer(self) -> Iterator[Writer]:
         """Be the only one who changes the library, from its present state on."""
         from cochlea_sb.library.writer import Writer
 
@@ -324,7 +367,7 @@ class SoundLibrary:
                 self._state = writer.state
 
 
-def match_of(state, row, window, score):
+def match_of(state: State, row: int, window: int, score: float) -> Match:
     """The `Match` of a window of a sound."""
     path, seconds, label = (state.sounds[name][int(row)].as_py() for name in ("path", "seconds", "label"))
     start = round(int(window - state.firsts[row]) * state.manifest["hop_seconds"], 6)
@@ -332,7 +375,7 @@ def match_of(state, row, window, score):
     return Match(path, start, max(start, round(end, 6)), float(score), label)
 
 
-def rows_where(state, path, label):
+def rows_where(state: State, path: str | os.PathLike[str] | None, label: str | None) -> np.ndarray:
     """Rows of known sounds whose path and label are as wanted; None takes all."""
     if not isinstance(label, (str, type(None))) or not isinstance(path, (str, os.PathLike, type(None))):
         raise ValueError(f"path is {path!r} and label is {label!r}: expected text, or None for all sounds.")

@@ -6,11 +6,15 @@ each other, numbers are never used again.
 Axes: S records of sounds, W windows, D embedding dimensions.
 """
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cochlea_sb.index.exact import ExactIndex
+from cochlea_sb.index.interface import Index
+from cochlea_sb.library.shards import Shard
 from cochlea_sb.library.store import CATALOGUE
 
 
@@ -23,7 +27,7 @@ class State:
         From `Store.read`.
     """
 
-    def __init__(self, manifest, catalogue, index, recent):
+    def __init__(self, manifest: dict[str, Any], catalogue: pa.Table, index: Index | None, recent: list[Shard]) -> None:
         self.manifest, self.index = manifest, index
         self.first_recent = manifest["next_window"] - sum(len(shard.vectors) for shard in recent)
         first, tables, vectors = self.first_recent, [catalogue], []
@@ -54,23 +58,25 @@ class State:
             numbers = np.arange(self.first_recent, manifest["next_window"])
             self.recent = ExactIndex.build(np.concatenate(vectors), numbers)
 
-    def rows_of(self, windows):
+    def rows_of(self, windows: np.ndarray) -> np.ndarray:
         """Rows of the sounds that windows belong to, [n]."""
         return self.with_windows[np.searchsorted(self.firsts[self.with_windows], windows, side="right") - 1]
 
-    def windows_of(self, rows):
+    def windows_of(self, rows: np.ndarray) -> np.ndarray:
         """Numbers of all windows of the sounds in some rows."""
         counts = self.counts[rows]
         return np.repeat(self.firsts[rows] - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
 
-    def vectors_of(self, windows):
+    def vectors_of(self, windows: np.ndarray) -> np.ndarray:
         """Unit vectors of windows in ascending order, [n, D]."""
         n_in_index = np.searchsorted(windows, self.first_recent)
         parts = [self.index.vectors_of(windows[:n_in_index])] if n_in_index else []
         parts += [self.recent.vectors_of(windows[n_in_index:])] if n_in_index < len(windows) else []
         return np.concatenate(parts)
 
-    def nearest(self, query, n, effort=None, allowed=None):
+    def nearest(
+        self, query: np.ndarray, n: int, effort: float | None = None, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Cosines and numbers of the n windows nearest to a unit vector [D], best first, of unknown sounds too."""
         found = [
             index.query(query, n, effort, allowed=allowed) for index in (self.index, self.recent) if index is not None
@@ -81,7 +87,7 @@ class State:
         order = np.lexsort((windows, -scores))[:n]
         return scores[order], windows[order]
 
-    def sizes(self):
+    def sizes(self) -> tuple[int, int, int]:
         """Windows beside the index, windows in it that no sound has any more, and windows in it."""
         gone = int(self.counts[~self.known & (self.firsts < self.first_recent)].sum())
         beside, in_index = (0 if index is None else len(index) for index in (self.recent, self.index))

@@ -14,8 +14,10 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import filelock
 import pyarrow as pa
@@ -23,8 +25,8 @@ import pyarrow.parquet as pq
 
 from cochlea_sb.data import LIBRARY_MANIFEST
 from cochlea_sb.files import link
-from cochlea_sb.index.interface import load_index
-from cochlea_sb.library.shards import SOUND, read_shard, write_parquet
+from cochlea_sb.index.interface import Index, load_index
+from cochlea_sb.library.shards import SOUND, Shard, read_shard, write_parquet
 
 VERSION = 1
 OWN = re.compile(
@@ -42,16 +44,16 @@ class Store:
     folder : str or Path
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder):
             raise ValueError(f"The library is {folder!r}: expected the name of a folder.")
         self.folder = Path(os.path.expanduser(folder))
 
-    def exists(self):
+    def exists(self) -> bool:
         """Whether there is a library."""
         return (self.folder / LIBRARY_MANIFEST).is_file()
 
-    def create(self, facts):
+    def create(self, facts: dict[str, Any]) -> None:
         """Begin an empty library with some facts in its manifest; ValueError where something is there already."""
         manifest = {"version": VERSION, **facts, "next_window": 0, "catalogue": None, "index": None, "recent": []}
         try:
@@ -67,7 +69,7 @@ class Store:
                 raise ValueError(f"'{self.folder}' holds a library already: open it, or choose another folder.")
             self.commit(manifest)
 
-    def manifest(self):
+    def manifest(self) -> dict[str, Any]:
         """The manifest, a dict; ValueError where there is none, or another version's."""
         try:
             manifest = json.loads((self.folder / LIBRARY_MANIFEST).read_text(encoding="utf-8"))
@@ -90,12 +92,12 @@ class Store:
             raise self.damaged(f"its {LIBRARY_MANIFEST} names what no library holds")
         return manifest
 
-    def damaged(self, reason):
+    def damaged(self, reason: str) -> ValueError:
         """A ValueError that says so."""
         return ValueError(f"'{self.folder}' is damaged ({reason}): index its sounds again, into a new library.")
 
     @contextmanager
-    def lock(self):
+    def lock(self) -> Iterator[None]:
         """Be the only one who changes the library; the lock of a process that ends, however it does, is free."""
         lock = filelock.FileLock(self.folder / "lock")
         if (self.folder / "lock").is_symlink():
@@ -114,7 +116,7 @@ class Store:
         finally:
             lock.release()
 
-    def commit(self, manifest):
+    def commit(self, manifest: dict[str, Any]) -> None:
         """Make a manifest the library's state, and delete what it has no use for. Needs the lock."""
         partial = self.folder / f"{LIBRARY_MANIFEST}.{secrets.token_hex(8)}.partial"
         with open(partial, "x", encoding="utf-8") as file:
@@ -130,17 +132,17 @@ class Store:
                 else:
                     path.unlink(missing_ok=True)
 
-    def new_name(self, kind, suffix=""):
+    def new_name(self, kind: str, suffix: str = "") -> str:
         """The name of a new file: ``sounds``, ``recent`` or ``index``."""
         return f"{kind}-{secrets.token_hex(8)}{suffix}"
 
-    def write_catalogue(self, table):
+    def write_catalogue(self, table: pa.Table) -> str:
         """Write a table of `CATALOGUE`; returns the file's name."""
         name = self.new_name("sounds", ".parquet")
         write_parquet(self.folder / name, table)
         return name
 
-    def read(self):
+    def read(self) -> tuple[dict[str, Any], pa.Table, Index | None, list[Shard]]:
         """The library's state.
 
         Returns
@@ -171,7 +173,7 @@ class Store:
             self.check(manifest, catalogue, index, recent)
             return manifest, catalogue, index, recent
 
-    def link_to(self, folder):
+    def link_to(self, folder: Path) -> dict[str, Any]:
         """Give the files of the present state second names in a new folder, beside which the manifest is to be written.
 
         Returns
@@ -193,7 +195,7 @@ class Store:
                     raise self.damaged(f"'{error.filename}' is missing") from error
                 shutil.rmtree(folder)  # replaced by a writer since the manifest was read
 
-    def check(self, manifest, catalogue, index, recent):
+    def check(self, manifest: dict[str, Any], catalogue: pa.Table, index: Index | None, recent: list[Shard]) -> None:
         """Raise a ValueError unless the parts of a library fit together."""
         needed = ("path", "seconds", "size", "changed_ns", "n_windows", "first_window")
         if any(catalogue[name].null_count for name in needed):

@@ -3,9 +3,13 @@
 Used by `SoundLibrary`, with the library's lock held.
 """
 
+from __future__ import annotations
+
 import fnmatch
 import os
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +21,10 @@ from cochlea_sb.index.exact import ExactIndex
 from cochlea_sb.index.interface import FEW, build_index, load_index
 from cochlea_sb.library.shards import embedding_shards, read_shard, write_shard
 from cochlea_sb.library.state import State
+
+if TYPE_CHECKING:
+    from cochlea_sb.inference import AudioEncoder
+    from cochlea_sb.library.store import Store
 
 SLACK = 20_000  # windows that may stay beside a large index: they are compared in about a millisecond
 FOLD_AT_ONCE = 100_000  # windows beside the index, more of which are taken in while adding still goes on
@@ -57,7 +65,7 @@ class Writer:
         Gives the library's `AudioEncoder`; called only where there is something to embed.
     """
 
-    def __init__(self, store, state, get_encoder):
+    def __init__(self, store: Store, state: State, get_encoder: Callable[[], AudioEncoder]) -> None:
         self.store, self.state, self.get_encoder = store, state, get_encoder
         columns = [state.sounds[name].to_pylist() for name in ("path", "size", "changed_ns", "label", "n_windows")]
         self.seen = {  # by path: what its file was like, its label, and whether it could be read
@@ -66,7 +74,15 @@ class Writer:
             if known
         }
 
-    def add(self, given, options, retry, progress, threads, commit_seconds):
+    def add(
+        self,
+        given: list[Any],
+        options: dict[str, Any],
+        retry: bool,
+        progress: bool,
+        threads: int | None,
+        commit_seconds: float,
+    ) -> tuple[int, int, dict[str, str]]:
         """Do what `SoundLibrary.add` says; numbers of sounds added and unchanged, and problems."""
         shards = {one: embedding_shards(one) for one in given if isinstance(one, (str, os.PathLike))}
         taken, passed_over, problems = self.take_in([file for files in shards.values() for file in files], progress)
@@ -162,7 +178,7 @@ class Writer:
             self.seen.pop(path, None)
         self.state = State(*self.store.read())
 
-    def remove(self, given):
+    def remove(self, given: list[Any]) -> int:
         """Do what `SoundLibrary.remove` says."""
         paths, gone = self.seen.keys(), set()
         for one in given:
@@ -183,7 +199,7 @@ class Writer:
         self.tidy()
         return len(gone)
 
-    def prune(self):
+    def prune(self) -> list[str]:
         """Do what `SoundLibrary.prune` says."""
         gone = sorted(path for path in self.seen if not path.startswith(ROW) and not os.path.exists(path))
         self.commit([], gone)
@@ -203,7 +219,7 @@ class Writer:
         if beside > max(most, min(in_index / 4, 5 * FOLD_AT_ONCE) if most > SLACK else 0):
             self.fold()
 
-    def fold(self):
+    def fold(self) -> None:
         """Take recent windows into the index, and out of it those that no sound has any more."""
         state, store = self.state, self.store
         if not state.manifest["recent"]:

@@ -1,0 +1,179 @@
+"""Our models for MTEB, the benchmark of embeddings, on its tasks of audio (the extra ``mteb``; Python 3.11 and later).
+
+    import mteb
+    from cochlea_sb.mteb import load_model
+
+    mteb.evaluate(load_model(), mteb.get_benchmark("MAEB(v1, audio-only)"))
+
+Axes: C channels, S samples, D embedding dimensions.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+from datasets import Audio, Dataset
+from mteb import TaskMetadata
+from mteb.models import ModelMeta
+from mteb.models.abs_encoder import AbsEncoder
+from mteb.models.model_meta import ScoringFunction
+from mteb.types import PromptType
+from tqdm import tqdm
+
+from cochlea_sb.audio import read_audio
+from cochlea_sb.inference import FILES_AT_ONCE, SHIPPED, AudioEncoder
+from cochlea_sb.read_ahead import read_ahead
+
+# The shipped model heard ESC-10, a part of ESC-50, of which MTEB has these tasks.
+HEARD = {"ESC50", "ESC50AudioReranking", "ESC50Clustering", "ESC50PairClassification", "ESC50_Zeroshot"}
+
+
+class MtebModel(AbsEncoder):
+    """An encoder as MTEB asks for it; sounds are compared by cosine.
+
+    Arguments
+    ---------
+    encoder : AudioEncoder
+
+    Attributes
+    ----------
+    mteb_model_meta : mteb.models.ModelMeta
+        What MTEB's tables say of the model. Its revision is the model's fingerprint, by which results are kept.
+
+    Example
+    -------
+    >>> model = load_model()
+    >>> model.mteb_model_meta.name, model.mteb_model_meta.embed_dim
+    ('cochlea_sb/pretrained', 128)
+    """
+
+    mteb_model_meta: ModelMeta
+
+    def __init__(self, encoder: AudioEncoder) -> None:
+        self.encoder = encoder
+        self.mteb_model_meta = describe(encoder)
+
+    def encode(
+        self,
+        inputs: Any,
+        *,
+        task_metadata: TaskMetadata,
+        hf_split: str,
+        hf_subset: str,
+        prompt_type: PromptType | None = None,
+        **kwargs: Any,
+    ) -> np.ndarray:
+        """Embed the sounds of a task.
+
+        Arguments
+        ---------
+        inputs : torch.utils.data.DataLoader
+            Its batches have the key ``audio``: a list of sounds, as in `waveform`.
+        task_metadata : mteb.TaskMetadata
+        hf_split, hf_subset : str
+            Not used.
+        prompt_type : mteb.types.PromptType, optional
+            Query or document.
+        **kwargs
+            ``show_progress_bar``; MTEB's others are for its data loader.
+
+        Returns
+        -------
+        np.ndarray [sounds, D], float32, unit norm
+
+        Raises
+        ------
+        ValueError
+            If something else than audio is to be embedded, or a sound can't be read.
+        """
+        asked = task_metadata.get_modalities(prompt_type)
+        if asked != ["audio"]:
+            raise ValueError(f"{task_metadata.name} asks for embeddings of {' and '.join(asked)}: expected audio.")
+        sounds = tqdm(stored_sounds(inputs), disable=not kwargs.get("show_progress_bar", True), unit="sound")
+        wavs = read_ahead(partial(waveform, sample_rate=self.encoder.sample_rate), sounds)
+        vectors = [np.empty((0, self.encoder.embedding_size), np.float32)]
+        while batch := list(islice(wavs, FILES_AT_ONCE)):
+            vectors.append(self.encoder.encode_waveforms(batch).numpy())
+        return np.concatenate(vectors)
+
+
+def load_model(source: str | Path = SHIPPED, device: str | None = None) -> MtebModel:
+    """Load a model for ``mteb.evaluate``.
+
+    Arguments
+    ---------
+    source : str or Path
+        As in `AudioEncoder.from_hparams`: a folder, or ``user/name``; by default the model that comes with the package.
+    device : str, optional
+        Such as ``cuda``.
+
+    Returns
+    -------
+    MtebModel
+    """
+    return MtebModel(AudioEncoder.from_hparams(source, run_opts={"device": device} if device else None))
+
+
+def describe(encoder: AudioEncoder) -> ModelMeta:
+    """What MTEB wants to know of a model; a folder is named by its last two parts."""
+    shipped, path = encoder.source == SHIPPED, Path(encoder.source)
+    name = f"cochlea_sb/{'-'.join(path.parts[-2:])}" if path.is_absolute() else encoder.source
+    n_parameters = sum(parameter.numel() for parameter in encoder.mods.embedding_model.parameters())
+    return ModelMeta(
+        loader=None,
+        name="cochlea_sb/pretrained" if shipped else name,
+        revision=encoder.identity()["fingerprint"],  # with MTEB's, other weights would get results of these
+        release_date=None,
+        languages=None,
+        n_parameters=n_parameters,
+        memory_usage_mb=n_parameters * 4 / 2**20,
+        max_tokens=None,
+        embed_dim=encoder.embedding_size,
+        license="apache-2.0" if shipped else None,
+        open_weights=True if shipped else None,
+        public_training_code=None,
+        public_training_data=None,
+        framework=["PyTorch"],
+        similarity_fn_name=ScoringFunction.COSINE,
+        use_instructions=False,
+        training_datasets=HEARD if shipped else None,
+        modalities=["audio"],
+    )
+
+
+def stored_sounds(inputs: Any) -> Iterator[Any]:
+    """The sounds of a data loader; those of a dataset as they are stored, for us to decode in threads."""
+    dataset = inputs.dataset
+    if isinstance(dataset, Dataset) and isinstance(dataset.features.get("audio"), Audio):
+        for row in dataset.select_columns("audio").cast_column("audio", Audio(decode=False)):
+            yield row["audio"]
+    else:
+        for batch in inputs:
+            yield from batch["audio"]
+
+
+def waveform(sound: Any, sample_rate: int) -> np.ndarray:
+    """Decode a sound to mono at a rate.
+
+    Arguments
+    ---------
+    sound : dict or torchcodec.decoders.AudioDecoder
+        ``{"array": [S] or [C, S], "sampling_rate": int}``, or whatever `read_audio` takes.
+    sample_rate : int
+        Hz.
+
+    Returns
+    -------
+    np.ndarray [S], float32
+    """
+    if hasattr(sound, "get_all_samples"):
+        samples = sound.get_all_samples()
+        sound = {"array": samples.data, "sampling_rate": samples.sample_rate}
+    if not isinstance(sound, dict) or "array" not in sound:
+        return read_audio(sound, sample_rate)
+    mono = np.nan_to_num(np.atleast_2d(np.asarray(sound["array"], np.float32)).mean(axis=0), posinf=0, neginf=0)
+    return np.asarray(soxr.resample(mono, sound["sampling_rate"], sample_rate))
