@@ -1,9 +1,10 @@
 """Our models for MTEB, the benchmark of embeddings, on its tasks of audio (the extra ``mteb``; Python 3.11 and later).
 
     import mteb
-    from cochlea_sb.mteb import load_model
+    from cochlea_sb.mteb import QueryByExample, load_model
 
     mteb.evaluate(load_model(), mteb.get_benchmark("MAEB(v1, audio-only)"))
+    mteb.evaluate(load_model(), QueryByExample("~/labelled"))  # whatever other models MTEB knows, too
 
 Axes: C channels, S samples, D embedding dimensions.
 """
@@ -18,6 +19,7 @@ import numpy as np
 import soxr
 from datasets import Audio, Dataset
 from mteb import TaskMetadata
+from mteb.abstasks import AbsTaskRetrieval
 from mteb.models import ModelMeta
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ScoringFunction
@@ -25,6 +27,8 @@ from mteb.types import PromptType
 from tqdm import tqdm
 
 from cochlea_sb.audio import read_audio
+from cochlea_sb.data.corpus import column
+from cochlea_sb.data.sounds import load_sounds
 from cochlea_sb.inference import FILES_AT_ONCE, SHIPPED, AudioEncoder
 from cochlea_sb.read_ahead import read_ahead
 
@@ -116,6 +120,74 @@ def load_model(source: str | Path = SHIPPED, device: str | None = None) -> MtebM
     MtebModel
     """
     return MtebModel(AudioEncoder.from_hparams(source, run_opts={"device": device} if device else None))
+
+
+class QueryByExample(AbsTaskRetrieval):
+    """A labelled collection as a task of MTEB: each sound asks for its kind among all sounds of other sources.
+
+    It measures what recipes/evaluate.py does (its mAP is MTEB's ``map_at_1000``, for kinds of at most 1,000 sounds), of
+    any model that MTEB can load. Each sound lists all others: for collections of some thousands.
+
+    Arguments
+    ---------
+    data_folder : str or Path
+        With labels, and sources where there are any, as in `cochlea_sb.data.sounds.load_sounds`.
+    folder_labels : bool
+        A file's folder is its label.
+
+    Raises
+    ------
+    ValueError
+        If nothing is there, or no label has two sounds.
+    """
+
+    def __init__(self, data_folder: str | Path, folder_labels: bool = False) -> None:
+        name = f"QueryByExample-{Path(data_folder).expanduser().resolve().name}"
+        self.metadata = TaskMetadata(
+            name=name,
+            description="Each sound asks for its kind among all sounds of other sources.",
+            type="AudioReranking",
+            category="a2a",
+            modalities=["audio"],
+            eval_splits=["test"],
+            eval_langs=["zxx-Zxxx"],
+            main_score="map_at_1000",
+            dataset={"path": name, "revision": "local"},
+        )
+        self.data_folder, self.folder_labels = data_folder, folder_labels
+        super().__init__()
+
+    def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:
+        """Fill ``dataset``; called by MTEB."""
+        sounds = load_sounds(self.data_folder, folder_labels=self.folder_labels)
+        labels, sources = column(sounds, "label") or [], column(sounds, "source")
+        known = [row for row, label in enumerate(labels) if label is not None]
+        ids = {row: str(row) for row in known}
+        others = {
+            row: [other for other in known if other != row and (not sources or sources[other] != sources[row])]
+            for row in known
+        }
+        alike = {row: [other for other in others[row] if labels[other] == labels[row]] for row in known}
+        asking = [row for row in known if alike[row]]
+        if not asking:
+            raise ValueError(f"'{self.data_folder}' has no label with sounds of two sources: nothing can be asked.")
+        audio = sounds.select(known).select_columns("audio").add_column("id", list(ids.values()))
+        audio = audio.cast_column("audio", Audio())
+        self.dataset = {
+            "default": {
+                "test": {
+                    "corpus": audio,
+                    "queries": audio.select([known.index(row) for row in asking]),
+                    "relevant_docs": {ids[row]: {ids[other]: 1 for other in alike[row]} for row in asking},
+                    "top_ranked": {ids[row]: [ids[other] for other in others[row]] for row in asking},
+                }
+            }
+        }
+        self.data_loaded = True
+
+    def unload_data(self) -> None:
+        """Empty ``dataset``; called by MTEB."""
+        self.dataset, self.data_loaded = {}, False
 
 
 def describe(encoder: AudioEncoder) -> ModelMeta:

@@ -235,6 +235,8 @@ def test_trusted_code_runs_as_in_speechbrain(folder):
 def test_a_name_that_is_nowhere_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match="^'nobody/nothing' can't be fetched from the Hub, nor is it in the cache: .*offline"):
+    with pytest.raises(
+        ValueError, match="^'nobody/nothing' can't be fetched from the Hub, nor is it in the cache: .*offline"
+    ):
         AudioEncoder.from_hparams("nobody/nothing", savedir=str(tmp_path))
     assert not (tmp_path / "models--nobody--nothing" / "snapshots").exists()
