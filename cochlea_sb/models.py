@@ -37,7 +37,8 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
     embedding_model: !ref <embedding_model>
 """
 # The tags that a model's yaml may hold.
-KNOWN_PARTS = {"!ref", "!new:speechbrain.utils.parameter_transfer.Pretrainer"} | {
+PRETRAINER = "!new:speechbrain.utils.parameter_transfer.Pretrainer"
+KNOWN_PARTS = {"!ref", PRETRAINER} | {
     f"!new:cochlea_sb.{name}"
     for name in (
         "features.LogMel",
@@ -193,6 +194,8 @@ def read_yaml(file: Path) -> str:
         if tag == "!ref" and not re.fullmatch(r"<\w+>", str(node.value)):
             refuse(node, f"refers to '{node.value}': expected one key, such as <sample_rate>")
         if isinstance(node, ruamel.yaml.nodes.MappingNode):
+            if tag == PRETRAINER and [key.value for key, _ in node.value] != ["loadables"]:
+                refuse(node, "has a pretrainer with something else but loadables")
             waiting += [part for pair in node.value for part in pair]
         elif isinstance(node, ruamel.yaml.nodes.SequenceNode):
             waiting += node.value
