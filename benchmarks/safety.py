@@ -32,7 +32,7 @@ MEANING = {
     "runs its code": "code of the folder ran on this machine",
     "leaves the folder": "a file of another folder was read",
     "embeds with it": "the damaged or changed model was used without a word",
-    "takes the machine": "more than 8 GB or 60 seconds",
+    "takes the machine": "more than 8 GB, or waited for 60 seconds",
     "traceback": "it ended in an exception from somewhere inside",
     "refuses": "one sentence that names the file and what is wrong",
 }

@@ -12,7 +12,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
-TOKEN, USER = "hf_right", "ada"
+TOKEN, OWN = "hf_right", ("ada", "user")  # whoever has the token may write below these names
 LARGE = (".ckpt", ".parquet", ".npy", ".png")  # kept by LFS, as the Hub does
 
 
@@ -109,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
         if repo is None or (repo["private"] and not self.may_write):
             return self.refuse(404 if self.may_write else 401, "RepoNotFound", "Repository not found")
         if self.command == "POST" and rest[0] in ("commit", "branch", "preupload", "info"):
-            if not self.may_write or not name.startswith(f"{USER}/"):
+            if not self.may_write or name.split("/")[0] not in OWN:
                 return self.refuse(403 if self.may_write else 401, "", "You may not write here")
         return self.in_repo(kind, name, repo, rest, body)
 
@@ -118,9 +118,9 @@ class Handler(BaseHTTPRequestHandler):
     def create(self, asked):
         if not self.may_write:
             return self.refuse(401, "", "Invalid username or password.")
-        owner = asked.get("organization") or USER
+        owner = asked.get("organization") or OWN[0]
         key = (f"{asked.get('type', 'model')}s", f"{owner}/{asked['name']}")
-        if owner != USER:
+        if owner not in OWN:
             return self.refuse(403, "", f"You don't have the rights to create a repository under '{owner}'")
         address = f"{self.server.url}/{key[1]}"
         if key in self.server.repos:

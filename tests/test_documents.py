@@ -1,0 +1,96 @@
+"""Every command and python block of the README and of the pages for users runs, with few steps, in its order: each page
+is one user's session, beside a Hub of our own.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hub_server import TOKEN, Hub
+
+from cochlea_sb.data.synthetic import write_library
+
+ROOT = Path(__file__).parent.parent
+PAGES = {"README.md": 12, "docs/train.md": 6, "docs/publish.md": 10, "docs/batch.md": 5, "docs/compare.md": 5}
+PAGES |= {"docs/index.md": 1}  # with how many commands and blocks, at least
+FEW_STEPS = ["--batch_size", "16", "--number_of_epochs", "1", "--steps_per_epoch", "3"]
+FEWER = {"train.py": FEW_STEPS, "reproduce.py": ["--recipes", "noise", "--folds", "1", "--seeds", "1", *FEW_STEPS]}
+WITHOUT_STEPS = "hparams/bag_of_audio_words.yaml"
+ELSEWHERE = {"make": "CI runs these", "docs/index.md": "benchmarks, which are no tests"}
+
+
+@pytest.fixture
+def session(tmp_path):
+    """A user's home: the project's scripts, folders of samples, a few files; and what the environment is."""
+    for name in ("recipes", "hparams"):
+        os.symlink(ROOT / name, tmp_path / name)
+    write_library(tmp_path / "samples", 4)
+    write_library(tmp_path / "labelled", 4)
+    metadata = tmp_path / "labelled" / "metadata.csv"  # without sources, or a fold would hold none but takes of one
+    rows = [line.split(",") for line in metadata.read_text().splitlines()]
+    metadata.write_text("\n".join(",".join(row[:2] + row[3:]) for row in rows) + "\n")
+    rng = np.random.default_rng(0)
+    (tmp_path / "more").mkdir()
+    names = {"samples/dog.wav": 1, "more/cat.wav": 1, "dog.wav": 1, "rain.flac": 2, "long.wav": 5, "song.wav": 15}
+    for path, seconds in (names | {"drums.wav": 1, "flute.wav": 2}).items():
+        soundfile.write(tmp_path / path, 0.1 * rng.normal(size=16000 * seconds), 16000)
+    with Hub() as hub:
+        environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+        environment |= {"HOME": str(tmp_path), "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
+        yield tmp_path, environment | {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
+
+
+def blocks(page):
+    return re.findall(r"```(bash|python)\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+def commands(page):
+    for kind, block in blocks(page):
+        if kind == "python":
+            yield [sys.executable, "-c", block]
+        for line in block.splitlines() if kind == "bash" else ():
+            words = shlex.split(line, comments=True)
+            if words[0] == "python" and page not in ELSEWHERE:
+                fewer = [] if WITHOUT_STEPS in words else FEWER.get(Path(words[1]).name, [])
+                yield [sys.executable, *words[1:], *fewer]
+            elif words[0] in ("cochlea", "hf"):
+                yield [str(Path(sys.executable).with_name(words[0])), *words[1:]]
+            else:
+                assert words[0] in ELSEWHERE or page in ELSEWHERE, line
+
+
+def test_the_two_commands_come_first_and_exist():
+    lines = blocks("README.md")[0][1].splitlines()
+    assert [line.split("#")[0].strip() for line in lines] == ["make demo", "make test"]
+    makefile = (ROOT / "Makefile").read_text()
+    assert "\ndemo:" in makefile and "\ntest:" in makefile
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_and_block_runs(page, session):
+    home, environment = session
+    ran = list(commands(page))
+    assert len(ran) >= PAGES[page]
+    for command in ran:
+        command = [word.replace("~", str(home)) for word in command]
+        done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, "docs/safety.md", "docs/experiments.md", "cochlea_sb/pretrained/README.md"])
+def test_files_and_links_that_a_page_names_exist(page):
+    text = (ROOT / page).read_text()
+    for path in re.findall(r"`((?:cochlea_sb|recipes|hparams|benchmarks|docs|tests)/[\w./]*)`", text):
+        assert (ROOT / path).exists(), path
+    for link in re.findall(r"\]\((?!http)([^)#]*)(#[^)]*)?\)", text):
+        target = (ROOT / page).parent / link[0] if link[0] else ROOT / page
+        assert target.exists(), link
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if link[1] else []
+        anchors = {"#" + re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert not link[1] or link[1] in anchors, link
