@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ SHIPPED = "cochlea_sb:pretrained"  # names the model that comes with the package
 FILES_AT_ONCE = 256  # sorted by length together, so that batches hold little padding ...
 SECONDS_AT_ONCE = 3600  # ... unless they hold this much sound before: bounds memory
 BATCH_SECONDS = 240  # sound in one batch, padding included
+LONGEST_HOP = 1_000_000  # seconds
 
 
 class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
@@ -171,6 +173,10 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         wavs = torch.as_tensor(wavs)
         if wavs.ndim not in (1, 2) or not wavs.shape[-1]:
             raise ValueError(f"wavs has shape {tuple(wavs.shape)}: expected [batch, samples] with at least one sample.")
+        n_wavs = 1 if wavs.ndim == 1 else len(wavs)
+        wav_lens = None if wav_lens is None else torch.as_tensor(wav_lens)
+        if wav_lens is not None and wav_lens.shape != (n_wavs,):
+            raise ValueError(f"wav_lens has shape {tuple(wav_lens.shape)}: expected [{n_wavs}], one length for each.")
         with self.inference_ctx:
             embeddings: torch.Tensor = super().encode_batch(wavs, wav_lens, normalize=False)
             return embeddings
@@ -234,14 +240,15 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
     def hop_frames(self, hop_seconds: float) -> int:
         """A distance in whole frames, at least 1; ValueError where it is less."""
-        is_length = isinstance(hop_seconds, (int, float)) and 0 < hop_seconds < 1e6
-        hop = round(hop_seconds / self.frame_seconds) if is_length else 0
+        is_number = isinstance(hop_seconds, Real) and not isinstance(hop_seconds, bool)
+        hop = round(float(hop_seconds) / self.frame_seconds) if is_number and 0 < hop_seconds < LONGEST_HOP else 0
         if hop < 1:
-            raise ValueError(f"hop_seconds is {hop_seconds!r}: expected at least one frame, {self.frame_seconds} s.")
+            bounds = f"at least one frame, {self.frame_seconds} s, and less than {LONGEST_HOP:,} s"
+            raise ValueError(f"hop_seconds is {hop_seconds!r}: expected {bounds}.")
         return hop
 
     @torch.inference_mode()
-    def embed_windows(self, wavs: Sequence[np.ndarray], hop_seconds: float = 0.48) -> Sequence[torch.Tensor]:
+    def embed_windows(self, wavs: Sequence[np.ndarray], hop_seconds: float = 0.48) -> list[torch.Tensor]:
         """Embed each window of many sounds, in batches of windows whatever the sounds' lengths.
 
         Arguments
@@ -257,6 +264,8 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
             For each sound what `encode_windows` gives.
         """
         features, encoder, hop = self.mods.compute_features, self.mods.embedding_model, self.hop_frames(hop_seconds)
+        if not len(wavs):
+            return []
         # One waveform of all sounds, between them silence as long as an analysis window: no frame sees two of them.
         gap = -(-features.window // features.hop)
         n_frames = torch.tensor([features.frames_in(len(wav)) for wav in wavs])
@@ -275,7 +284,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
             for block in torch.arange(len(sounds), device=self.device).split(windows_at_once(frames.device)):
                 rows = starts[block, None] + steps
                 vectors.append(encoder(frames[rows.where(rows < ends[block, None], len(frames) - 1)])[:, 0])
-        return torch.split(torch.cat(vectors).float(), n_windows.tolist())
+        return list(torch.split(torch.cat(vectors).float(), n_windows.tolist()))
 
     def encode_files(
         self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], progress: bool = True

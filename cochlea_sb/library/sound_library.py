@@ -337,8 +337,9 @@ class SoundLibrary:
         ValueError
             If a path is of no sound of the library, or another process is changing it.
         """
+        given = [paths] if isinstance(paths, (str, os.PathLike)) or not isinstance(paths, Iterable) else list(paths)
         with self._writer() as writer:
-            return writer.remove([paths] if isinstance(paths, (str, os.PathLike)) else list(paths))
+            return writer.remove(given)
 
     def prune(self) -> list[str]:
         """Forget sounds whose files are gone from the disk; returns their paths.
