@@ -43,7 +43,16 @@ _PLACEHOLDERS = ((0x7FFF0000, 0x80000000), (0xFFFF0000, 0xFFFFFFFF), (1 << 62, 1
 
 
 class AudioError(ValueError):
-    """A sound cannot be read; the message is one sentence that names it, says what is wrong and what would do."""
+    """A sound cannot be read; the message is one sentence that names it, says what is wrong and what would do.
+
+    Example
+    -------
+    >>> try:
+    ...     read_audio("gone.wav")
+    ... except AudioError as error:
+    ...     print(error)
+    gone.wav: cannot be opened (No such file or directory); expected an audio file.
+    """
 
 
 def read_audio(

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,15 @@ SHIPPED = "cochlea_sb:pretrained"  # names the model that comes with the package
 FILES_AT_ONCE = 256  # sorted by length together, so that batches hold little padding ...
 SECONDS_AT_ONCE = 3600  # ... unless they hold this much sound before: bounds memory
 BATCH_SECONDS = 240  # sound in one batch, padding included
+LONGEST_HOP = 1_000_000  # seconds
 
 
 class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
     """Embeds sounds; SpeechBrain's `EncoderClassifier` with our decoder and a few more ways in.
 
     Build it with `from_hparams`. The folder also loads with plain ``EncoderClassifier.from_hparams``, whose
-    ``encode_batch`` gives the same numbers.
+    ``encode_batch`` gives the same numbers. It embeds and does not classify: of what it inherits, `classify_batch`,
+    `classify_file` and calling it need a classifier, which no model here has.
 
     Example
     -------
@@ -59,7 +62,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
             A folder that training left (with ``hyperparams.yaml`` and ``embedding_model.ckpt``), or ``user/name`` on
             the Hugging Face Hub; by default the model that comes with the package: see its card,
             ``cochlea_sb/pretrained/README.md``.
-        savedir : str, optional
+        savedir : str or Path, optional
             Where to keep what is downloaded; by default in the Hub's own cache.
         run_opts : dict, optional
             SpeechBrain's run options, such as ``{"device": "cuda"}``.
@@ -80,6 +83,8 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         ValueError
             If the folder holds no model, or one that is damaged or would run code, or can't be fetched; or the device
             can't be used here.
+        TypeError
+            For arguments in ``**kwargs`` where the code is not trusted.
         """
         check_device((run_opts or {}).get("device"))
         shipped = source == SHIPPED
@@ -123,9 +128,9 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
         Returns
         -------
-        dict
-            ``source`` and ``revision`` as it was loaded from, ``fingerprint`` of its
-            weights and front end (a SHA-256).
+        dict of str
+            ``source`` and ``revision`` as it was loaded from (or None); ``fingerprint`` of its weights and front end,
+            64 hexadecimal digits (a SHA-256).
         """
         digest = hashlib.sha256(json.dumps(sorted(self.mods.compute_features.settings().items())).encode())
         model = self.mods.embedding_model
@@ -143,9 +148,23 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
     ) -> torch.Tensor:
         """Decode a file with `cochlea_sb.audio.read_audio`: any format, channels and rate.
 
+        Arguments
+        ---------
+        path : str or Path
+            Or anything else that `cochlea_sb.audio.read_audio` takes.
+        savedir :
+            Only there for SpeechBrain's signature.
+
         Returns
         -------
         torch.Tensor [samples], float32, on the encoder's device
+
+        Raises
+        ------
+        AudioError
+            If the file can't be read.
+        ValueError
+            If ``path`` is none of these.
         """
         return torch.from_numpy(read_audio(path, self.sample_rate)).to(self.device)
 
@@ -157,7 +176,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
         Arguments
         ---------
-        wavs : torch.Tensor [batch, samples] or [samples], float in [-1, 1]
+        wavs : torch.Tensor or np.ndarray [batch, samples] or [samples], float in [-1, 1]
             At the encoder's sample rate (16 kHz by default), zero-padded at the end to one length.
         wav_lens : torch.Tensor [batch], float in (0, 1], optional
             Length of each over the longest (SpeechBrain's relative lengths).
@@ -166,11 +185,20 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
         Returns
         -------
-        torch.Tensor [batch, 1, D], float32, unit norm
+        torch.Tensor [batch, 1, D], float32, unit norm, on the encoder's device
+
+        Raises
+        ------
+        ValueError
+            For waveforms of another shape, or without a sample; or another number of lengths than of waveforms.
         """
         wavs = torch.as_tensor(wavs)
         if wavs.ndim not in (1, 2) or not wavs.shape[-1]:
             raise ValueError(f"wavs has shape {tuple(wavs.shape)}: expected [batch, samples] with at least one sample.")
+        n_wavs = 1 if wavs.ndim == 1 else len(wavs)
+        wav_lens = None if wav_lens is None else torch.as_tensor(wav_lens)
+        if wav_lens is not None and wav_lens.shape != (n_wavs,):
+            raise ValueError(f"wav_lens has shape {tuple(wav_lens.shape)}: expected [{n_wavs}], one length for each.")
         with self.inference_ctx:
             embeddings: torch.Tensor = super().encode_batch(wavs, wav_lens, normalize=False)
             return embeddings
@@ -187,8 +215,8 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         ---------
         path : str or Path
             Or anything else that `cochlea_sb.audio.read_audio` takes.
-        start_seconds, stop_seconds : float
-            The stretch; all of it by default.
+        start_seconds, stop_seconds : float, optional
+            The stretch, in seconds; all of it by default.
 
         Returns
         -------
@@ -197,7 +225,9 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         Raises
         ------
         AudioError
-            If the file can't be read.
+            If the file can't be read, or the stretch is not inside it.
+        ValueError
+            If the stretch ends before it starts, or starts before 0; or if ``path`` is none of these.
         """
         wav = read_audio(path, self.sample_rate, start_seconds=start_seconds, stop_seconds=stop_seconds)
         return self.encode_batch(torch.from_numpy(wav))[0, 0]
@@ -213,35 +243,52 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         path : str or Path
             Or anything else that `cochlea_sb.audio.read_audio` takes.
         hop_seconds : float
-            Distance between windows of 0.96 s, a whole number of frames (0.01 s).
+            Distance between windows of 0.96 s, rounded to whole frames (0.01 s).
 
         Returns
         -------
-        embeddings : torch.Tensor [windows, D], float32, unit norm
+        embeddings : torch.Tensor [windows, D], float32, unit norm, on the encoder's device
         start_seconds : torch.Tensor [windows], float64
-            Where each window starts. The last may reach beyond the end of the sound, into silence.
+            Where each window starts, in seconds. The last may reach beyond the end of the sound, into silence.
 
         Raises
         ------
         AudioError
             If the file can't be read.
         ValueError
-            If the hop is shorter than a frame.
+            If the hop is out of range: see `hop_frames`; or if ``path`` is none of these.
         """
         embeddings = self.embed_windows([read_audio(path, self.sample_rate)], hop_seconds)[0]
         starts = torch.arange(len(embeddings), dtype=torch.float64) * self.hop_frames(hop_seconds) * self.frame_seconds
         return embeddings, starts
 
     def hop_frames(self, hop_seconds: float) -> int:
-        """A distance in whole frames, at least 1; ValueError where it is less."""
-        is_length = isinstance(hop_seconds, (int, float)) and 0 < hop_seconds < 1e6
-        hop = round(hop_seconds / self.frame_seconds) if is_length else 0
+        """A distance in whole frames.
+
+        Arguments
+        ---------
+        hop_seconds : float
+            At least a frame when rounded to whole ones, and less than 1,000,000.
+
+        Returns
+        -------
+        int
+            At least 1.
+
+        Raises
+        ------
+        ValueError
+            For another distance.
+        """
+        is_number = isinstance(hop_seconds, Real) and not isinstance(hop_seconds, bool)
+        hop = round(float(hop_seconds) / self.frame_seconds) if is_number and 0 < hop_seconds < LONGEST_HOP else 0
         if hop < 1:
-            raise ValueError(f"hop_seconds is {hop_seconds!r}: expected at least one frame, {self.frame_seconds} s.")
+            bounds = f"at least one frame, {self.frame_seconds} s, and less than {LONGEST_HOP:,} s"
+            raise ValueError(f"hop_seconds is {hop_seconds!r}: expected {bounds}.")
         return hop
 
     @torch.inference_mode()
-    def embed_windows(self, wavs: Sequence[np.ndarray], hop_seconds: float = 0.48) -> Sequence[torch.Tensor]:
+    def embed_windows(self, wavs: Sequence[np.ndarray], hop_seconds: float = 0.48) -> list[torch.Tensor]:
         """Embed each window of many sounds, in batches of windows whatever the sounds' lengths.
 
         Arguments
@@ -249,14 +296,21 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         wavs : list of np.ndarray [samples], float32 in [-1, 1]
             At the encoder's sample rate; memory grows with their sum.
         hop_seconds : float
-            Distance between windows.
+            Distance between windows, rounded to whole frames (0.01 s).
 
         Returns
         -------
         list of torch.Tensor [windows, D], float32, unit norm, on the encoder's device
             For each sound what `encode_windows` gives.
+
+        Raises
+        ------
+        ValueError
+            If the hop is out of range: see `hop_frames`.
         """
         features, encoder, hop = self.mods.compute_features, self.mods.embedding_model, self.hop_frames(hop_seconds)
+        if not len(wavs):
+            return []
         # One waveform of all sounds, between them silence as long as an analysis window: no frame sees two of them.
         gap = -(-features.window // features.hop)
         n_frames = torch.tensor([features.frames_in(len(wav)) for wav in wavs])
@@ -275,7 +329,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
             for block in torch.arange(len(sounds), device=self.device).split(windows_at_once(frames.device)):
                 rows = starts[block, None] + steps
                 vectors.append(encoder(frames[rows.where(rows < ends[block, None], len(frames) - 1)])[:, 0])
-        return torch.split(torch.cat(vectors).float(), n_windows.tolist())
+        return list(torch.split(torch.cat(vectors).float(), n_windows.tolist()))
 
     def encode_files(
         self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], progress: bool = True
@@ -292,8 +346,13 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         -------
         embeddings : torch.Tensor [readable, D], float32, unit norm, on the CPU
             In the order of ``paths``, without those in ``problems``.
-        problems : dict
-            Reason by path.
+        problems : dict of str
+            Reason by path, as it was given.
+
+        Raises
+        ------
+        ValueError
+            If one of the paths is no path at all.
         """
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
         embeddings: dict[int, torch.Tensor] = {}

@@ -250,6 +250,17 @@ def test_vectors_come_back_by_their_ids(kind):
 
 
 @pytest.mark.parametrize("kind", [RandomProjectionIndex, ExactIndex])
+def test_one_id_is_as_good_as_a_list_of_it(kind):
+    index = kind.build(np.eye(8))
+    assert (index.vectors_of(3) == np.eye(8)[3:4]).all()
+    assert index.query(np.ones(8), allowed=3)[1].tolist() == [3]
+    index.remove(3)
+    assert sorted(index.ids.tolist()) == [0, 1, 2, 4, 5, 6, 7]
+    with pytest.raises(ValueError, match="Id 3 is not in the index"):
+        index.vectors_of(3)
+
+
+@pytest.mark.parametrize("kind", [RandomProjectionIndex, ExactIndex])
 @pytest.mark.parametrize(
     "call, words",
     [

@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -48,6 +49,10 @@ def test_encode_batch_shapes(encoder):
     for wrong in (torch.zeros(0), torch.zeros(2, 1, 100)):
         with pytest.raises(ValueError, match=r"expected \[batch, samples\]"):
             encoder.encode_batch(wrong)
+    assert encoder.encode_batch(np.zeros(400), [1.0]).shape == (1, 1, 128)
+    for samples, lens in ((400, torch.ones(3)), (30000, torch.ones(1)), (400, torch.ones(2, 1))):
+        with pytest.raises(ValueError, match=r"^wav_lens has shape \(.*\): expected \[2\], one length for each.$"):
+            encoder.encode_batch(torch.zeros(2, samples), lens)
 
 
 def test_files_equal_one_by_one_in_their_order(encoder, files):
@@ -73,8 +78,10 @@ def test_windows_average_to_the_file(encoder, files):
     assert float(fine_starts[1]) == pytest.approx(0.1)
     one, _ = encoder.encode_windows(files[0])
     torch.testing.assert_close(one[0], encoder.encode_file(files[0]))
-    with pytest.raises(ValueError, match="at least one frame, 0.01 s"):
-        encoder.encode_windows(files[3], hop_seconds=0.001)
+    for hop_seconds in (0.001, 1e9, float("nan"), True, "0.48"):
+        with pytest.raises(ValueError, match="at least one frame, 0.01 s, and less than 1,000,000 s.$"):
+            encoder.encode_windows(files[3], hop_seconds)
+    assert {encoder.hop_frames(hop) for hop in (0.48, np.float32(0.48), Fraction(12, 25))} == {48}
 
 
 def test_windows_of_many_sounds_at_once_are_those_of_each(encoder, files):
@@ -89,6 +96,7 @@ def test_windows_of_many_sounds_at_once_are_those_of_each(encoder, files):
         with torch.inference_mode():
             cut = cut_windows(frames, 30, encoder.mods.embedding_model.silence)[0]
             torch.testing.assert_close(windows, encoder.mods.embedding_model(cut)[:, 0], atol=1e-5, rtol=1e-4)
+    assert encoder.embed_windows([]) == [] and type(encoder.embed_windows(wavs[:1])) is list
 
 
 def test_the_fingerprint_follows_the_weights(encoder, model_folder, tmp_path):

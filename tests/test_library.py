@@ -259,8 +259,9 @@ def test_names_of_all_sorts(encoder, folder, tmp_path):
     os.remove(sharp)
     assert str(sharp) in library.prune()
     for nothing in ("", 5):
-        with pytest.raises(ValueError, match="no sound"):
-            library.remove([nothing])
+        for given in (nothing, [nothing]):
+            with pytest.raises(ValueError, match=f"^There is no sound {nothing!r} to remove"):
+                library.remove(given)
         with pytest.raises(ValueError, match="no sounds in"):
             library.add([nothing])
 

@@ -89,8 +89,8 @@ def checked_ids(ids: ArrayLike, n: int) -> np.ndarray:
 
 
 def whole_numbers(ids: ArrayLike) -> np.ndarray:
-    """Ids as int64, of any shape."""
-    ids = np.asarray(ids)
+    """Ids as int64, of any shape; one alone as [1]."""
+    ids = np.atleast_1d(ids)
     if ids.size and (ids.dtype.kind not in "iu" or (ids.dtype == np.uint64 and ids.max() > np.iinfo(np.int64).max)):
         raise ValueError(f"ids are of type {ids.dtype}: expected whole numbers of at most 64 bits, with a sign.")
     return ids.astype(np.int64)

@@ -45,7 +45,12 @@ class Leaves(NamedTuple):
 class RandomProjectionIndex:
     """Search by cosine. Make one with `build` or `load`.
 
-    Queries may run side by side in threads, but not beside `add`, `remove` or `compact`.
+    Queries may run side by side in threads, but not beside `add`, `remove` or `compact`. ``len(index)`` is the number
+    of its vectors.
+
+    Attributes
+    ----------
+    effort : float in (0, 1], that queries use when they give none
 
     Example
     -------
@@ -87,11 +92,11 @@ class RandomProjectionIndex:
 
         Arguments
         ---------
-        vectors : np.ndarray [N, D], float
+        vectors : array_like [N, D], int or float
             Of any norm; they are compared by cosine. A zero vector has cosine 0 with everything.
-        ids : np.ndarray [N], int, optional
+        ids : array_like [N], int, optional
             0 to N - 1 by default; each once.
-        seed : int
+        seed : int, at least 0
             The same vectors and seed give the same index.
 
         Returns
@@ -101,7 +106,8 @@ class RandomProjectionIndex:
         Raises
         ------
         ValueError
-            For another shape, NaN or infinite values, repeated ids.
+            For vectors of another shape or kind, NaN or infinite values; ids of another number or kind, or repeated; a
+            seed out of range.
         """
         if not isinstance(seed, (int, np.integer)) or seed < 0:
             raise ValueError(f"seed is {seed!r}: expected a whole number, at least 0.")
@@ -132,17 +138,32 @@ class RandomProjectionIndex:
 
     @property
     def dimensions(self) -> int:
-        """Dimensions of the vectors."""
+        """int: D, of the vectors."""
         return int(self.pool.vectors.shape[1])
 
     @property
     def ids(self) -> np.ndarray:
-        """Ids of the vectors, np.ndarray [N] int64, in no particular order."""
+        """np.ndarray [N], int64: of the vectors, in no particular order."""
         ids: np.ndarray = self.pool.ids[occupied(self.places)]
         return ids
 
     def vectors_of(self, ids: ArrayLike) -> np.ndarray:
-        """The unit vectors of some ids, np.ndarray [n, D] float32; ValueError for one that is not in the index."""
+        """The vectors of some ids.
+
+        Arguments
+        ---------
+        ids : array_like [n], int, or one of them
+
+        Returns
+        -------
+        np.ndarray [n, D], float32, unit norm
+            In the order of ``ids``; vectors of zeros stay zeros.
+
+        Raises
+        ------
+        ValueError
+            For an id that is not in the index, or no whole number.
+        """
         ids = whole_numbers(ids)
         slots = self._slots(np.unique(ids))
         vectors: np.ndarray = self.pool.vectors[slots[places_of(ids, self.pool.ids[slots])]]
@@ -161,15 +182,16 @@ class RandomProjectionIndex:
 
         Arguments
         ---------
-        queries : np.ndarray [D] or [Q, D], float
-        k : int
+        queries : array_like [D] or [Q, D], int or float
+            Of any norm.
+        k : int, at least 1
         effort : float in (0, 1], optional
             The one knob that trades speed for recall: about the recall to expect of queries that are like the indexed
             vectors; for others, `tune` with some of them. 1 compares every vector and is exact. 0.98 unless tuned.
-        allowed : np.ndarray, int, optional
+        allowed : array_like, int, optional
             Only these ids are found; those that are not in the index are ignored. Up to 20,000 are all compared, which
             is exact; more are searched among as if they were chosen by chance.
-        threads : int, optional
+        threads : int, at least 1, optional
             All cores by default where there are queries enough to share.
 
         Returns
@@ -181,7 +203,8 @@ class RandomProjectionIndex:
         Raises
         ------
         ValueError
-            For queries of another shape, NaN or infinite values, and settings out of range.
+            For queries of another shape or kind, NaN or infinite values, and settings out of range; or where what was
+            loaded is damaged.
         """
         queries = as_array(queries)
         rows = query_rows(queries, self.dimensions)
@@ -240,9 +263,21 @@ class RandomProjectionIndex:
         return slots[: kernels.find(ids, self.pool.ids, self.places.starts, self.places.counts, slots)]
 
     def add(self, vectors: ArrayLike, ids: ArrayLike) -> None:
-        """Add vectors under new ids, each to the leaf whose centre is nearest; arguments and errors as in `build`.
+        """Add vectors, each to the leaf whose centre is nearest.
 
         An index that grows beyond four times the size it was built with, and 4,000, is built anew.
+
+        Arguments
+        ---------
+        vectors : array_like [n, D], int or float
+            As in `build`.
+        ids : array_like [n], int
+            New ones, each once.
+
+        Raises
+        ------
+        ValueError
+            For an id that is in the index already, and as in `build`.
         """
         unit = unit_rows(vectors, self.dimensions)
         ids = checked_ids(ids, len(unit))
@@ -257,7 +292,18 @@ class RandomProjectionIndex:
         self._changed()
 
     def remove(self, ids: ArrayLike) -> None:
-        """Forget vectors; ids that are not in the index are ignored."""
+        """Forget vectors.
+
+        Arguments
+        ---------
+        ids : array_like [n], int, or one of them
+            Those that are not in the index are ignored.
+
+        Raises
+        ------
+        ValueError
+            For ids that are no whole numbers.
+        """
         slots = np.sort(self._slots(np.unique(whole_numbers(ids))))[::-1]
         leaves = np.searchsorted(self.places.starts, slots, side="right") - 1
         kernels.take_out(slots, leaves, *self.pool, *self.places)
@@ -280,15 +326,21 @@ class RandomProjectionIndex:
         Arguments
         ---------
         recall : float in (0, 1]
+            Mean share of the true ``k`` nearest that is to be found.
         queries : np.ndarray [Q, D], float, optional
             Vectors like those to be searched with, a few hundred. By default vectors of the index, each of which is
             left out of what is found for it.
-        k : int
+        k : int, at least 1
 
         Returns
         -------
-        float
+        float in (0.5, 1]
             The effort, which is also kept in ``index.effort``, and saved.
+
+        Raises
+        ------
+        ValueError
+            If the index is empty, a number is out of range, or the queries are of another shape or not finite.
         """
         if not isinstance(recall, (int, float)) or not 0 < recall <= 1:
             raise ValueError(f"recall is {recall!r}: expected a number above 0 and at most 1.")
@@ -314,7 +366,14 @@ class RandomProjectionIndex:
         Arguments
         ---------
         folder : str or Path
-            An index that was saved there is replaced.
+            Made where it is missing. An index that was saved there is replaced.
+
+        Raises
+        ------
+        ValueError
+            If the folder is, or is below, a file.
+        OSError
+            If it can't be written.
         """
         pool, places = self.pool, self.places
         if places.counts.sum() < len(pool.ids):  # nothing is written of unused slots
@@ -337,6 +396,10 @@ class RandomProjectionIndex:
             this process's memory until it is saved.
         verify : bool
             Compare the checksums of all files, which reads them; without ``mmap`` that is always done.
+
+        Returns
+        -------
+        RandomProjectionIndex
 
         Raises
         ------

@@ -18,10 +18,14 @@ FORMS = (
 
 
 class Example(NamedTuple):
-    """A query ready to be searched with."""
+    """A query ready to be searched with.
 
-    vector: np.ndarray  # [D] float32, unit norm
-    paths: set[str]  # files it was made of
+    vector : np.ndarray [D], float32, unit norm
+    paths : set of str, names by which a library may know the files it was made of
+    """
+
+    vector: np.ndarray
+    paths: set[str]
 
 
 def embed_example(query: Any, dimensions: int, get_encoder: Callable[[], AudioEncoder]) -> Example:

@@ -29,28 +29,39 @@ if TYPE_CHECKING:
 
 
 class Match(NamedTuple):
-    """A stretch of a sound that is like what was sought."""
+    """A stretch of a sound that is like what was sought.
+
+    path : str, of a file, absolute; or the name of a dataset's row
+    start_seconds, end_seconds : float
+    score : float, cosine
+    label : str, or None where it has none
+    """
 
     path: str
     start_seconds: float
     end_seconds: float
-    score: float  # cosine
+    score: float
     label: str | None = None
 
 
 class Added(NamedTuple):
-    """What `SoundLibrary.add` did."""
+    """What `SoundLibrary.add` did.
 
-    added: int  # sounds, new ones and those that had changed
+    added : int, sounds: new ones and those that had changed
+    unchanged : int, sounds that were passed over
+    problems : dict of str, reason by path, of sounds that could not be read this time
+    """
+
+    added: int
     unchanged: int
-    problems: dict[str, str]  # reason by path, of sounds that could not be read this time
+    problems: dict[str, str]
 
 
 class SoundLibrary:
     """Sounds that can be searched by example: a folder on disk. Make one with `create`, or `open` it.
 
     Any number of processes may search a library, and one may change it meanwhile. What is open shows the library as
-    it was when it was opened, until `refresh`.
+    it was when it was opened, until `refresh`. ``len(library)`` is the number of sounds that could be read.
 
     Example
     -------
@@ -86,12 +97,18 @@ class SoundLibrary:
         encoder : AudioEncoder
             Makes the embeddings of all its sounds.
         hop_seconds : float
-            Distance between the windows that are embedded.
+            Distance between the windows that are embedded, rounded to whole frames (0.01 s).
+
+        Returns
+        -------
+        SoundLibrary
 
         Raises
         ------
         ValueError
-            If something is there already, or the hop is shorter than a frame.
+            If something is there already, or the hop is out of range: see `AudioEncoder.hop_frames`.
+        OSError
+            If it can't be written.
         """
         store = Store(folder)
         hop_seconds = encoder.hop_frames(hop_seconds) * encoder.frame_seconds
@@ -117,15 +134,26 @@ class SoundLibrary:
         run_opts : dict, optional
             For the encoder that is loaded, such as ``{"device": "cuda"}``.
 
+        Returns
+        -------
+        SoundLibrary
+
         Raises
         ------
         ValueError
-            If there is no library, it is damaged, or it was made with another encoder.
+            If there is no library, it is damaged, or it was made with another encoder. One that must be loaded is
+            compared, and may fail, at its first use.
         """
         return cls(Store(folder), encoder, run_opts)
 
     def refresh(self) -> None:
-        """See what others have changed since the library was opened."""
+        """See what others have changed since the library was opened.
+
+        Raises
+        ------
+        ValueError
+            If it is there no longer, or damaged.
+        """
         self._state = State(*self.store.read())
 
     def __len__(self) -> int:
@@ -141,31 +169,40 @@ class SoundLibrary:
 
     @property
     def hop_seconds(self) -> float:
-        """float: distance between the windows of a sound."""
+        """float: distance between the windows of a sound, in seconds."""
         return float(self._state.manifest["hop_seconds"])
 
     @property
     def sounds(self) -> pa.Table:
-        """pyarrow.Table: what is known of each sound: path, label, seconds, size, content (a hash), n_windows."""
+        """pyarrow.Table: what is known of each sound that could be read.
+
+        A row has its path, label, seconds, size (of the file, in bytes), content (a hash), n_windows, and more.
+        """
         state = self._state
         return state.sounds.filter(pa.array(state.readable))
 
     @property
     def problems(self) -> dict[str, str]:
-        """dict: of each sound that could not be read, the reason by its path."""
+        """dict of str: of each sound that could not be read, the reason by its path."""
         state = self._state
         rows = state.sounds.filter(pa.array(state.known & (state.counts == 0)))
         return dict(zip(rows["path"].to_pylist(), rows["problem"].to_pylist(), strict=True))
 
     @property
     def identity(self) -> dict[str, Any]:
-        """dict: ``source``, ``revision`` and ``fingerprint`` of the encoder."""
+        """dict of str: ``source``, ``revision`` and ``fingerprint`` of the encoder: see `AudioEncoder.identity`."""
         identity: dict[str, Any] = self._state.manifest["encoder"]
         return identity
 
     @property
     def encoder(self) -> AudioEncoder:
-        """AudioEncoder: the one the library was made with; loaded when it is first needed."""
+        """AudioEncoder: the one the library was made with; loaded when it is first needed.
+
+        Raises
+        ------
+        ValueError
+            If the library does not say where it is, it can't be loaded, or another is there now.
+        """
         if self._encoder is None:
             from cochlea_sb.inference import AudioEncoder
 
@@ -212,19 +249,19 @@ class SoundLibrary:
 
         Arguments
         ---------
-        query : str, Path, tuple, array, or dict
+        query : str, Path, tuple, np.ndarray, torch.Tensor, dict or list
             A file; ``(file, start_seconds, end_seconds)``, a stretch of it; a waveform [samples] in [-1, 1] at the
             encoder's sample rate (16 kHz by default); an embedding [D]; or a mixture: a dict, or a list of pairs, of
             such examples and their weights, which may be negative; or a list of files, which weigh the same.
-        k : int
+        k : int, at least 1
             How many matches.
-        skip : int
+        skip : int, at least 0
             How many to leave out first: ``skip=20`` gives the second page of twenty.
         every_window : bool
             Matches are windows; by default they are sounds, each by its best window.
         with_query : bool
             Find the files of the query, too.
-        path : str, optional
+        path : str or Path, optional
             Only sounds whose path has this in it, or matches it where it has wildcards (``*/kicks/*.wav``).
         label : str, optional
             Only sounds of this label.
@@ -239,9 +276,10 @@ class SoundLibrary:
         Raises
         ------
         AudioError
-            If an example can't be read.
+            If an example can't be read, or a stretch is not inside it.
         ValueError
-            If the query is none of these, or a number is out of range.
+            If the query is none of these, is zero or not finite, or a mixture cancels out; if ``path`` or ``label`` is
+            no text, or a number is out of range; or as `encoder` does, where there is something to encode.
         """
         for name, number, least in (("k", k, 1), ("skip", skip, 0)):
             if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
@@ -268,7 +306,23 @@ class SoundLibrary:
     def embed(
         self, query: str | os.PathLike[str] | tuple[Any, ...] | list[Any] | dict[Any, float] | np.ndarray | torch.Tensor
     ) -> Example:
-        """The unit vector of a query, and the files it speaks of; arguments and errors as in `search`."""
+        """What a query is searched by.
+
+        Arguments
+        ---------
+        query : str, Path, tuple, np.ndarray, torch.Tensor, dict or list
+            As in `search`.
+
+        Returns
+        -------
+        Example
+            ``vector``, np.ndarray [D], float32, unit norm; ``paths``, set of str, names of the files it was made of.
+
+        Raises
+        ------
+        AudioError, ValueError
+            As in `search`.
+        """
         return embed_example(query, self._state.manifest["dimensions"], lambda: self.encoder)
 
     # ------------------------------------------------------------------------------------------------- changing
@@ -301,9 +355,10 @@ class SoundLibrary:
             Try again what could not be read before and has not changed.
         progress : bool
             Show a progress bar.
-        threads : int, optional
+        threads : int, at least 1, optional
             That decode; half the cores by default.
         commit_seconds : float
+            The most work that may be lost, in seconds.
 
         Returns
         -------
@@ -312,7 +367,10 @@ class SoundLibrary:
         Raises
         ------
         ValueError
-            If a source is not there, or another process is changing the library.
+            If a source is not there, holds no sounds, or is a shard that is damaged, or of another encoder or hop;
+            if ``threads`` is out of range; if another process is changing the library; or as `encoder` does.
+        OSError
+            If it can't be written.
         """
         given = sources if isinstance(sources, (list, tuple)) else [sources]
         options = {"folder_labels": folder_labels, "config": config, "split": split}
@@ -336,20 +394,41 @@ class SoundLibrary:
         ------
         ValueError
             If a path is of no sound of the library, or another process is changing it.
+        OSError
+            If it can't be written.
         """
+        given = [paths] if isinstance(paths, (str, os.PathLike)) or not isinstance(paths, Iterable) else list(paths)
         with self._writer() as writer:
-            return writer.remove([paths] if isinstance(paths, (str, os.PathLike)) else list(paths))
+            return writer.remove(given)
 
     def prune(self) -> list[str]:
-        """Forget sounds whose files are gone from the disk; returns their paths.
+        """Forget sounds whose files are gone from the disk. A disk that is not mounted looks like that, too.
 
-        A disk that is not mounted looks like that, too.
+        Returns
+        -------
+        list of str
+            Their paths.
+
+        Raises
+        ------
+        ValueError
+            If another process is changing the library.
+        OSError
+            If it can't be written.
         """
         with self._writer() as writer:
             return writer.prune()
 
     def save(self) -> None:
-        """Put everything into one index, for the quickest search; sounds are safe without."""
+        """Put everything into one index, for the quickest search; sounds are safe without.
+
+        Raises
+        ------
+        ValueError
+            If another process is changing the library.
+        OSError
+            If it can't be written.
+        """
         with self._writer() as writer:
             writer.fold()
 
