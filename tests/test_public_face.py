@@ -12,7 +12,6 @@ from cochlea_sb.library.sound_library import Added, Match
 
 CLASSES = {name: getattr(cochlea_sb, name) for name in cochlea_sb.__all__}
 README = (Path(__file__).parent.parent / "README.md").read_text()
-NOT_YET = pytest.mark.xfail(strict=True, reason="no python block of the README shows it yet")
 
 
 def members(kind):
@@ -76,8 +75,6 @@ def test_what_a_library_returns_tells_its_fields(kind):
     assert set(kind._fields) <= entries(inspect.cleandoc(kind.__doc__))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=NOT_YET if name == "AudioError" else ()) for name in CLASSES]
-)
+@pytest.mark.parametrize("name", CLASSES)
 def test_the_readme_shows_it(name):
     assert any(re.search(rf"\b{name}\b", block) for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL))
