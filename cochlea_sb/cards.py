@@ -217,7 +217,7 @@ def model_card(
         license=license,
         library_name="speechbrain",
         pipeline_tag="feature-extraction",
-        tags=[*TAGS, "self-supervised"],
+        tags=TAGS if training.get("labels") else [*TAGS, "self-supervised"],
         datasets=[training["dataset"]] if training.get("dataset") else None,
         model_name=name if results else None,
         eval_results=results or None,

@@ -48,6 +48,9 @@ def parse_arguments(argv: Sequence[str]) -> tuple[str, RunOptions, dict[str, Any
     run_opts : speechbrain.utils.run_opts.RunOptions
     overrides : dict
     """
+    if not {"-h", "--help"}.isdisjoint(argv):
+        for file in filter(os.path.isfile, argv):
+            print(f"{settings_in_words(file)}\n\nOptions of SpeechBrain:\n")
     options = {f"--{name}" for name in RunOptions().as_dict()} | {"-h", "--help"}
     theirs: list[str] = []
     overrides: dict[str, Any] = {}
@@ -76,6 +79,17 @@ def parse_arguments(argv: Sequence[str]) -> tuple[str, RunOptions, dict[str, Any
     if not os.path.isfile(hparams_file):
         raise ValueError(f"'{hparams_file}' is not a file: the first argument names a yaml such as hparams/cnn.yaml.")
     return hparams_file, run_opts, overrides
+
+
+def settings_in_words(hparams_file: str | os.PathLike[str]) -> str:
+    """The keys of a training yaml that are plain values, and so options, as the yaml tells of them."""
+    text = read_recipe(hparams_file)
+    tree = ruamel.yaml.YAML().load(text)
+    plain_kinds = (int, float, str, list, type(None), ruamel.yaml.comments.TaggedScalar)
+    keys = {key for key, value in tree.items() if isinstance(value, plain_kinds) and not key.startswith("__")}
+    lines = [line.partition(":") for line in text.splitlines()]
+    options = [f"  --{key}{value.replace('!ref ', '')}" for key, _, value in lines if key in keys and "!n" not in value]
+    return "\n".join([f"Options of {os.fspath(hparams_file)}, with their defaults:\n", *options])
 
 
 def parse_value(text: str) -> Any:

@@ -40,6 +40,7 @@ def hub_errors(name: str, revision: str | None = None) -> Iterator[None]:
     from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's, whichever it uses
         GatedRepoError,
         HfHubHTTPError,
+        HFValidationError,
         HTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
@@ -51,12 +52,14 @@ def hub_errors(name: str, revision: str | None = None) -> Iterator[None]:
     except (HTTPError, OSError, ValueError, RuntimeError) as problem:
         # A file that broke off comes as a RuntimeError which says less than what caused it.
         error = problem.__cause__ or problem if isinstance(problem, RuntimeError) else problem
-        if type(error) is ValueError:
+        if type(error) in (ValueError, RuntimeError):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
         log_in = "log in with `hf auth login`, or set HF_TOKEN"
-        if isinstance(error, GatedRepoError):
+        if isinstance(error, HFValidationError):
+            said = f"'{name}' is no name on the Hub: {reason}"
+        elif isinstance(error, GatedRepoError):
             said = f"The Hub gives '{name}' only to whom its owner has admitted: ask for access on its page."
         elif isinstance(error, RevisionNotFoundError):
             said = f"'{name}' has no revision '{revision}' on the Hub: give a branch, a tag or a commit of it."

@@ -15,6 +15,7 @@ def new_figure(width=7.0, height=4.5, columns=None):
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ValueError("Pictures need matplotlib: pip install 'cochlea_sb[plots]'.") from error
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # SpeechBrain's log.txt would take its every step
     figure = Figure((width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots() if columns is None else list(figure.subplots(1, columns, squeeze=False)[0])

@@ -81,6 +81,8 @@ def export(
         If ``source`` is none of these, or damaged, or the folder is there.
     """
     source, folder = Path(source).expanduser(), Path(folder)
+    if model is not None and model != SHIPPED and not names_on_hub(model):
+        raise ValueError(f"The model is '{model}': expected the encoder's user/name on the Hub.")
     if Store(source).exists():
         make = partial(export_library, model=model)
     elif embedding_shards(source):
@@ -100,6 +102,8 @@ def export(
         repo_type, replaces, notes, on_card = make(source, folder, name, license=license)
         if (source / CARD).is_file():
             shutil.copyfile(source / CARD, folder / CARD)
+            if license or data:
+                notes.append(f"'{source / CARD}' is the card, as it is: --license and --data change nothing.")
         else:
             notes += on_card
             if license is None:

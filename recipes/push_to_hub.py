@@ -12,6 +12,7 @@ published as it is: push that folder.
 """
 
 import argparse
+import os
 import tempfile
 from pathlib import Path
 
@@ -41,12 +42,14 @@ def main(argv):
         show(published.notes)
         print(f"What would be published is in {folder}; when you are content: recipes/push_to_hub.py {folder} ...")
         return
-    # Beside the source, so that large files can be links.
-    with tempfile.TemporaryDirectory(prefix=f".{source.name}-", dir=source.parent) as beside:
-        published = export(source, Path(beside, "folder"), arguments.name, **options)
+    # Beside the source, where that can be, so that large files can be links.
+    beside = source.parent if os.access(source.parent, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=f".{source.name}-", dir=beside) as temporary:
+        folder = Path(temporary, "folder")
+        published = export(source, folder, arguments.name, **options)
         show(published.notes)
         address = upload(
-            Path(beside, "folder"),
+            folder,
             arguments.name,
             repo_type=published.repo_type,
             private=arguments.private,

@@ -150,19 +150,10 @@ def main(argv):
         )
     output_folder = Path(hparams["output_folder"])
     check_same_run(output_folder, text)
-    sb.create_experiment_directory(output_folder)
-    main_process = sb.utils.distributed.if_main_process()
-    if main_process:
-        write_text(output_folder / "train.yaml", text)
 
     # Frames of all readable sounds; what could not be read is listed at the end.
     options = {key: hparams[key] for key in CORPUS_KEYS}
     frames, problems = sb.utils.distributed.run_on_main(partial(load_corpus, hparams["compute_features"], **options))
-    if main_process:
-        write_problems(problems, output_folder / "skipped.csv")
-        write_training(hparams_file, hparams, frames, len(problems), output_folder / "training.json")
-
-    device = run_opts.device or sb.utils.distributed.infer_device()
     train_rows, held_out_rows = hold_out(frames, hparams["valid_folds"], hparams["valid_share"])
     if hparams["labels_per_class"] is not None:
         labels = column(frames, "label")
@@ -170,6 +161,15 @@ def main(argv):
             raise ValueError("labels_per_class is given and these sounds have no labels: add a column 'label'.")
         few = few_of_each([labels[row] for row in train_rows], hparams["labels_per_class"], hparams["seed"])
         train_rows = [train_rows[row] for row in few]
+
+    sb.create_experiment_directory(output_folder)
+    main_process = sb.utils.distributed.if_main_process()
+    if main_process:
+        write_text(output_folder / "train.yaml", text)
+        write_problems(problems, output_folder / "skipped.csv")
+        write_training(hparams_file, hparams, frames, len(problems), output_folder / "training.json")
+
+    device = run_opts.device or sb.utils.distributed.infer_device()
     train = train_with_brain if "brain" in hparams else train_without_gradients
     train(hparams, text, run_opts, device, frames, train_rows, held_out_rows)
 

@@ -167,7 +167,8 @@ for arguments, token, said in [
     (("ada/new",), "hf_wrong", "does not know your token"),
     (("bob/new",), {TOKEN!r}, "may not do this to 'bob/new'"),
     (("new",), {TOKEN!r}, "expected user/name"),
-    (("ada/-x-/",), {TOKEN!r}, "expected user/name"),
+    (("ada/a/b",), {TOKEN!r}, "expected user/name"),
+    (("ada/a b",), {TOKEN!r}, "'ada/a b' is no name on the Hub"),
     (("ada/public", "--private"), {TOKEN!r}, "is public"),
 ]:
     status, sentence = push(folder, *arguments, token=token)

@@ -17,6 +17,7 @@ import torch
 
 from cochlea_sb.audio import read_audio
 from cochlea_sb.data.synthetic import write_library
+from cochlea_sb.experiment import parse_arguments
 
 ROOT = Path(__file__).parent.parent
 PRECISION = ["--precision", "bf16", "--eval_precision", "bf16"]
@@ -302,6 +303,18 @@ def test_a_mistake_is_one_sentence_and_status_2(capsys, monkeypatch, mistakes, a
     code, err = said_to(capsys, monkeypatch, "train", "hparams/cnn.yaml", *arguments, *output)
     errors = [line for line in err.splitlines() if line.startswith("Error: ")]
     assert code == 2 and len(errors) == 1 and sentence in errors[0] and "Traceback" not in err
+    knew_the_corpus = "holds one sound" in sentence or "the corpus has" in sentence
+    assert knew_the_corpus or not (mistakes / "results").exists()
+
+
+def test_help_tells_the_keys_of_the_yaml(capsys):
+    with pytest.raises(SystemExit) as end:
+        parse_arguments(["hparams/seq2seq.yaml", "--help"])
+    said = capsys.readouterr().out
+    assert end.value.code == 0 and "--device" in said
+    for line in ("  --data_folder", "  --batch_size 64", "  --step_frames 4", "# ... and elsewhere this share"):
+        assert line in said
+    assert "!new" not in said and "modules" not in said
 
 
 def test_deformations_want_log_mel_frames(capsys, monkeypatch, tmp_path):

@@ -11,11 +11,12 @@ import torch
 from torch.nn import functional as F
 
 from cochlea_sb import mining
+from cochlea_sb.checkpoints import AtomicCheckpointer, History
 from cochlea_sb.experiment import load_experiment, parse_arguments
 from cochlea_sb.inference import AudioEncoder
 from cochlea_sb.losses import TripletLoss
 from cochlea_sb.models import model_yaml, save_model
-from cochlea_sb.training import AtomicCheckpointer, History, gather_candidates, warm_up_and_cosine
+from cochlea_sb.training import gather_candidates, warm_up_and_cosine
 
 
 def test_schedule_rises_and_falls():
