@@ -314,7 +314,7 @@ def test_help_tells_the_keys_of_the_yaml(capsys):
     assert end.value.code == 0 and "--device" in said
     for line in ("  --data_folder", "  --batch_size 64", "  --step_frames 4", "# ... and elsewhere this share"):
         assert line in said
-    assert "!new" not in said and "modules" not in said
+    assert "!new" not in said and "--modules" not in said
 
 
 def test_deformations_want_log_mel_frames(capsys, monkeypatch, tmp_path):
