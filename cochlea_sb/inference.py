@@ -97,6 +97,8 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
             raise TypeError(f"from_hparams got '{next(iter(kwargs))}', which only trust_remote_code=True makes use of.")
         else:
             folder, root = (source, None) if local else fetch_model(source, revision, savedir)
+            # The commit: what is made with this model finds it again when the Hub has a newer one.
+            revision = revision if local else Path(folder).name
             hparams = load_model(folder, root)
             encoder = cls(hparams["modules"], hparams, run_opts)
         encoder.source = SHIPPED if shipped else os.path.realpath(source) if local else source
@@ -129,8 +131,8 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         Returns
         -------
         dict of str
-            ``source`` and ``revision`` as it was loaded from (or None); ``fingerprint`` of its weights and front end,
-            64 hexadecimal digits (a SHA-256).
+            ``source`` as it was loaded from, or None; ``revision``, the commit of a model on the Hub, or None;
+            ``fingerprint`` of its weights and front end, 64 hexadecimal digits (a SHA-256).
         """
         digest = hashlib.sha256(json.dumps(sorted(self.mods.compute_features.settings().items())).encode())
         model = self.mods.embedding_model

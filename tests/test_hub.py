@@ -311,6 +311,27 @@ assert len(library) == 2 and abs(matches[0].score - {found[0]}) < 1e-6 and libra
 """)
 
 
+def test_a_library_finds_its_encoder_again_when_the_hub_has_a_newer_one(hub, session, results, sounds, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    weights = torch.load(results / WEIGHTS)
+    torch.save(weights | {"project.0.weight": weights["project.0.weight"] + 1}, other / WEIGHTS)
+    hub.put("ada/moves", {name: (results / name).read_bytes() for name in (YAML, WEIGHTS)})
+    library = f"""
+from cochlea_sb import SoundLibrary
+folder = {str(tmp_path / "a.library")!r}
+"""
+    session(f"""{library}
+library = SoundLibrary.create(folder, AudioEncoder.from_hparams("ada/moves"))
+library.add([{str(sounds)!r}], progress=False)
+""")
+    hub.put("ada/moves", {WEIGHTS: (other / WEIGHTS).read_bytes()})
+    for cache in ("cache", "fresh"):
+        session(
+            f"{library}assert SoundLibrary.open(folder).search({str(sounds / 'low.wav')!r})", cache=tmp_path / cache
+        )
+
+
 def test_embeddings_travel_as_a_dataset(hub, session, results, sounds, tmp_path):
     shards = tmp_path / "embeddings"
     command = [sys.executable, "recipes/embed.py", str(sounds), "--output", str(shards), "--shard_sounds", "2"]
