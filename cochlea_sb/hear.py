@@ -1,17 +1,19 @@
 """Our models for the HEAR benchmark: the common API of its 2021 edition (Turian et al. 2022, "HEAR: Holistic Evaluation
-of Audio Representations", appendix A).
+of Audio Representations", appendix A). docs/compare.md tells how to run it.
 
-    hear-validator cochlea_sb.hear                                       # checks that this is what it says
-    python -m heareval.embeddings.runner cochlea_sb.hear --model MODEL   # the benchmark's own program
+    hear-validator cochlea_sb.hear                          # checks that this is what it says
+    python -m heareval.embeddings.runner cochlea_sb.hear    # the benchmark's own program
 
 Axes: B sounds, S samples, T timestamps, D embedding dimensions.
 """
 
 import torch
+import torchaudio
 
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, windows_at_once
 from cochlea_sb.inference import SHIPPED, AudioEncoder
 
+RATES = (8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000, 96000)  # odd ones cost torchaudio gigabytes
 TIMESTAMP_SECONDS = 0.05  # between timestamps: what the API recommends at most
 
 
@@ -21,38 +23,54 @@ class HearModel(torch.nn.Module):
     Arguments
     ---------
     encoder : AudioEncoder
+    sample_rate : int, optional
+        Hz, of the audio that the functions below take, which is resampled to the encoder's; by default that itself.
 
     Attributes
     ----------
-    sample_rate : int, Hz, of the audio that the functions below take
+    sample_rate : int, Hz
     scene_embedding_size, timestamp_embedding_size : int, D
     """
 
-    def __init__(self, encoder: AudioEncoder) -> None:
+    def __init__(self, encoder: AudioEncoder, sample_rate: int | None = None) -> None:
         super().__init__()
         self.compute_features = encoder.mods.compute_features
         self.encoder = encoder.mods.embedding_model
-        self.sample_rate = encoder.sample_rate
+        self.sample_rate = sample_rate or encoder.sample_rate
         self.scene_embedding_size = self.timestamp_embedding_size = encoder.embedding_size
 
     def forward(self, audio: torch.Tensor) -> torch.Tensor:
         """Scene embeddings, as in `get_scene_embeddings`."""
-        embeddings: torch.Tensor = self.encoder(self.compute_features(audio))
+        embeddings: torch.Tensor = self.encoder(self.frames(audio))
         return embeddings[:, 0]
 
+    def frames(self, audio: torch.Tensor) -> torch.Tensor:
+        """Frames [B, T, M] of audio [B, S]."""
+        rate = self.compute_features.sample_rate
+        frames: torch.Tensor = self.compute_features(torchaudio.functional.resample(audio, self.sample_rate, rate))
+        return frames
 
-def load_model(model_file_path: str = "") -> HearModel:
+
+def load_model(model_file_path: str = "", sample_rate: int | None = None) -> HearModel:
     """Load a model.
 
     Arguments
     ---------
     model_file_path : str
         As in `AudioEncoder.from_hparams`: a folder, or ``user/name``; by default the model that comes with the package.
+    sample_rate : int, optional
+        Hz, of the audio that is to be embedded, one of `RATES`, such as 48000 of HEAR's own files; by default the
+        model's.
 
     Returns
     -------
     HearModel
         On the CPU; ``.to("cuda")`` moves it.
+
+    Raises
+    ------
+    ValueError
+        As `AudioEncoder.from_hparams`, or for another rate.
 
     Example
     -------
@@ -63,7 +81,10 @@ def load_model(model_file_path: str = "") -> HearModel:
     >>> embeddings.shape, timestamps[0, :3]
     (torch.Size([2, 20, 128]), tensor([ 0., 50., 100.]))
     """
-    return HearModel(AudioEncoder.from_hparams(model_file_path or SHIPPED, run_opts={"device": "cpu"}))
+    if sample_rate is not None and sample_rate not in RATES:
+        raise ValueError(f"sample_rate is {sample_rate!r}: expected one of {', '.join(map(str, RATES))} Hz.")
+    encoder = AudioEncoder.from_hparams(model_file_path or SHIPPED, run_opts={"device": "cpu"})
+    return HearModel(encoder, sample_rate).eval()
 
 
 @torch.inference_mode()
@@ -100,7 +121,7 @@ def get_timestamp_embeddings(audio: torch.Tensor, model: HearModel) -> tuple[tor
         Milliseconds, from 0 on.
     """
     features, encoder = model.compute_features, model.encoder
-    frames = features(audio)
+    frames = model.frames(audio)
     hop = max(1, round(TIMESTAMP_SECONDS * features.sample_rate / features.hop))  # in frames
     half = WINDOW_FRAMES // 2
     padded = torch.nn.functional.pad(frames, (0, 0, half, half), value=encoder.silence)

@@ -1,5 +1,6 @@
 """The HEAR API: what its validator asks, and the same embeddings as by our own road."""
 
+import pytest
 import torch
 
 from cochlea_sb import AudioEncoder, hear
@@ -32,3 +33,16 @@ def test_a_sound_shorter_than_a_window_has_its_timestamps():
     embeddings, timestamps = hear.get_timestamp_embeddings(torch.zeros(1, 900), hear.load_model())
     assert embeddings.shape == (1, 2, 128) and timestamps.tolist() == [[0.0, 50.0]]
     assert torch.isfinite(embeddings).all()
+
+
+def test_audio_at_another_rate_is_resampled():
+    low, high = hear.load_model(), hear.load_model(sample_rate=48000)
+    times = torch.arange(48000) / 48000
+    audio = (torch.sin(2 * torch.pi * 440 * times) * torch.exp(-3 * times))[None]
+    expected = hear.get_scene_embeddings(audio[:, ::3], low)
+    assert (hear.get_scene_embeddings(audio, high) * expected).sum() > 0.999
+    embeddings, timestamps = hear.get_timestamp_embeddings(audio, high)
+    assert embeddings.shape == (1, 20, 128) and timestamps[0, -1] == 950
+    assert high.sample_rate == 48000 and not high.training
+    with pytest.raises(ValueError, match="sample_rate is 44101: expected one of 8000"):
+        hear.load_model(sample_rate=44101)
