@@ -65,7 +65,7 @@ embeddings = encoder.encode_batch(torch.randn(2, {sample_rate}))  # [2, 1, {embe
 TRAINING = """
 ## Training
 
-By `recipes/train.py hparams/{recipe}` of cochlea_sb, with these settings:
+By `recipes/train.py hparams/{recipe}` of cochlea_sb, {epochs}with these settings:
 
 ```yaml
 {settings}
@@ -228,7 +228,8 @@ def model_card(
     facts["citation"] = (JANSEN if config["encoder"] in LEARNT_BY_DEFORMATIONS else "") + SOFTWARE
     text = MODEL.format(**facts)
     if settings and training:
-        text += TRAINING.format(recipe=training["recipe"], settings=settings)
+        epochs = f"stopped after {training['epochs']} epochs, " if "epochs" in training else ""
+        text += TRAINING.format(recipe=training["recipe"], epochs=epochs, settings=settings)
     if report:
         text += FIGURES.format(description=report["description"], tables=markdown(report))
     text += "".join(f"\n![{PICTURES[picture]}]({picture})\n" for picture in pictures)

@@ -49,6 +49,8 @@ def parse_arguments(argv: Sequence[str]) -> tuple[str, RunOptions, dict[str, Any
     overrides : dict
     """
     if not {"-h", "--help"}.isdisjoint(argv):
+        if not any(os.path.isfile(token) for token in argv):
+            print("Name the yaml too, such as hparams/cnn.yaml --help: all of its keys are options.\n")
         for file in filter(os.path.isfile, argv):
             print(f"{settings_in_words(file)}\n\nOptions of SpeechBrain:\n")
     options = {f"--{name}" for name in RunOptions().as_dict()} | {"-h", "--help"}

@@ -5,6 +5,7 @@ alone: from ``hf auth login`` or the environment variable ``HF_TOKEN``.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
@@ -34,7 +35,7 @@ def is_stamped(card: str) -> bool:
 
 
 @contextmanager
-def hub_errors(name: str, revision: str | None = None) -> Iterator[None]:
+def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> Iterator[None]:
     """Turn what huggingface_hub raises in the block into a ``ValueError`` of one sentence."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's, whichever it uses
@@ -66,7 +67,7 @@ def hub_errors(name: str, revision: str | None = None) -> Iterator[None]:
         elif status == 401 and get_token() is not None and not isinstance(error, RepositoryNotFoundError):
             said = f"The Hub does not know your token, asked for '{name}': {log_in}."
         elif isinstance(error, RepositoryNotFoundError):
-            said = f"There is no '{name}' on the Hub, or it is private and not open to you: {log_in}."
+            said = f"There is no {kind} '{name}' on the Hub, or it is private and not open to you: {log_in}."
         elif status == 401:
             said = f"You are not logged in to the Hub: {log_in}."
         elif status == 403:
@@ -113,11 +114,18 @@ def download(
     from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
 
     fetch = partial(snapshot_download, name, revision=revision, cache_dir=cache, allow_patterns=files)
-    with hub_errors(name, revision):
+    with hub_errors(name, revision=revision):
         present = None  # commit on the Hub, where that can be asked
         with suppress(HTTPError, OSError):
             facts = HfApi().model_info(name, revision=revision, files_metadata=True)
             present = facts.sha
+            there = {file.rfilename for file in facts.siblings or ()}
+            missing = [file for file in files if file not in there]
+            if missing:
+                raise ValueError(
+                    f"'{name}' holds no {missing[0]} on the Hub ({revision or 'main'}): expected a model of "
+                    f"cochlea_sb; is it on another branch ({name}@BRANCH)?"
+                )
             for file in facts.siblings or ():
                 if file.rfilename in files and (file.size or 0) > largest:
                     size = f"{file.size:,} bytes: expected at most {largest:,}"
@@ -178,7 +186,7 @@ def upload(
         raise ValueError(f"The name is '{name}': expected user/name, such as ada/everyday-sounds.")
     api = HfApi(library_name="cochlea_sb", library_version=__version__)
     files = {path.relative_to(folder).as_posix(): path for path in sorted(Path(folder).rglob("*")) if path.is_file()}
-    with hub_errors(name, revision):
+    with hub_errors(name, repo_type, revision):
         try:
             if private and not api.repo_info(name, repo_type=repo_type).private:
                 raise ValueError(f"'{name}' is there already and is public: make it private on its page first.")
@@ -196,6 +204,12 @@ def upload(
                 raise ValueError(
                     f"'{name}' has another card on the Hub, which was left as it is, and nothing was uploaded: add "
                     "--card replace to replace it, or --card keep to upload all else."
+                )
+            licence = re.search("^license: (.*)$", other, re.MULTILINE)
+            if card is None and licence and not re.search("^license: ", own, re.MULTILINE):
+                raise ValueError(
+                    f"The card of '{name}' on the Hub says {licence[0]}, and the new one names no licence; nothing was "
+                    f"uploaded: add --license {licence[1]}, or --card replace."
                 )
             if card == "keep":
                 del files[CARD]

@@ -59,9 +59,9 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         Arguments
         ---------
         source : str or Path
-            A folder that training left (with ``hyperparams.yaml`` and ``embedding_model.ckpt``), or ``user/name`` on
-            the Hugging Face Hub; by default the model that comes with the package: see its card,
-            ``cochlea_sb/pretrained/README.md``.
+            A folder that training left (with ``hyperparams.yaml`` and ``embedding_model.ckpt``), or ``user/name`` or
+            ``user/name@revision`` on the Hugging Face Hub; by default the model that comes with the package, whose
+            card is ``cochlea_sb/pretrained/README.md``.
         savedir : str or Path, optional
             Where to keep what is downloaded; by default in the Hub's own cache.
         run_opts : dict, optional
@@ -90,6 +90,8 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         shipped = source == SHIPPED
         source = str(Path(__file__).parent / "pretrained") if shipped else os.path.expanduser(source)
         local = os.path.isdir(source) or not names_on_hub(source)
+        if not local and revision is None and "@" in source:
+            source, _, revision = source.partition("@")
         if trust_remote_code:
             kwargs |= {"revision": revision} if revision else {}
             encoder: AudioEncoder = super().from_hparams(source, savedir=savedir, run_opts=run_opts, **kwargs)

@@ -170,7 +170,10 @@ class QueryByExample(AbsTaskRetrieval):
         alike = {row: [other for other in others[row] if labels[other] == labels[row]] for row in known}
         asking = [row for row in known if alike[row]]
         if not asking:
-            raise ValueError(f"'{self.data_folder}' has no label with sounds of two sources: nothing can be asked.")
+            raise ValueError(
+                f"'{self.data_folder}' has no label with sounds of two sources; folder_labels=True takes the names of "
+                "folders."
+            )
         audio = sounds.select(known).select_columns("audio").add_column("id", list(ids.values()))
         audio = audio.cast_column("audio", Audio())
         self.dataset = {

@@ -6,6 +6,7 @@ embeddings become datasets. `cochlea_sb.hub.upload` takes the folder from there.
 
 import json
 import os
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,11 @@ import ruamel.yaml
 from cochlea_sb import __version__
 from cochlea_sb.cards import PICTURES, embeddings_card, library_card, model_card
 from cochlea_sb.data import LIBRARY_MANIFEST
-from cochlea_sb.files import link, names_on_hub, write_text
+from cochlea_sb.data.sources import ROW
+from cochlea_sb.files import names_on_hub, write_text
 from cochlea_sb.hub import CARD, stamped
 from cochlea_sb.inference import SHIPPED, AudioEncoder
-from cochlea_sb.library.shards import embedding_shards, read_facts
+from cochlea_sb.library.shards import METADATA, embedding_shards, read_facts, write_parquet
 from cochlea_sb.library.sound_library import SoundLibrary
 from cochlea_sb.library.store import Store
 from cochlea_sb.models import WEIGHTS, YAML
@@ -61,7 +63,7 @@ def export(
     source : str or Path
         Results folder, library, or folder of embedding shards. A card (``README.md``) that it holds is taken as it is.
     folder : str or Path
-        A new one; it takes links to large files where the file system allows.
+        A new one; of a library it may hold links to files.
     name : str
         ``user/name``, as the card calls it.
     license : str, optional
@@ -78,16 +80,30 @@ def export(
     Raises
     ------
     ValueError
-        If ``source`` is none of these, or damaged, or the folder is there.
+        If ``source`` is none of these, or damaged or incomplete, or the folder is there; if an option does not go with
+        it; or if ``model`` is another encoder, or can't be loaded.
     """
     source, folder = Path(source).expanduser(), Path(folder)
     if model is not None and model != SHIPPED and not names_on_hub(model):
         raise ValueError(f"The model is '{model}': expected the encoder's user/name on the Hub.")
+    if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
+        raise ValueError(
+            f"The licence is '{license}': expected its identifier on the Hub, such as apache-2.0, cc-by-4.0."
+        )
+    own_card = (source / CARD).is_file()
+    if own_card and (license or data):
+        raise ValueError(
+            f"'{source / CARD}' is the card, as it is: write licence and data there, and leave them out here."
+        )
+    is_model = (source / YAML).exists()
+    if (data if not is_model else model) is not None:
+        what = "model: a model has no other" if is_model else "data: it says what a model was trained on"
+        raise ValueError(f"'{source}' wants no --{what}.")
     if Store(source).exists():
         make = partial(export_library, model=model)
     elif embedding_shards(source):
         make = partial(export_embeddings, model=model)
-    elif (source / YAML).exists():
+    elif is_model:
         make = partial(export_model, data=data)
     else:
         raise ValueError(
@@ -100,10 +116,8 @@ def export(
         raise ValueError(f"'{folder}' is there already: push that folder, or delete it first.") from error
     try:
         repo_type, replaces, notes, on_card = make(source, folder, name, license=license)
-        if (source / CARD).is_file():
+        if own_card:
             shutil.copyfile(source / CARD, folder / CARD)
-            if license or data:
-                notes.append(f"'{source / CARD}' is the card, as it is: --license and --data change nothing.")
         else:
             notes += on_card
             if license is None:
@@ -133,6 +147,8 @@ def export_model(
     if report:
         write_text(folder / "evaluation.json", json.dumps(report, indent=1) + "\n")
     training, settings = read_json(source / "training.json"), None
+    if training and (epochs := epochs_in(source / "history.json")):
+        training["epochs"] = epochs
     if (source / "train.yaml").is_file():
         settings = settings_of((source / "train.yaml").read_text(encoding="utf-8"))
     if not training and not data:
@@ -150,7 +166,15 @@ def export_model(
         data=data,
     )
     write_text(folder / CARD, stamped(card))
-    return "model", tuple(PICTURES), [], on_card
+    return "model", ("evaluation.json", *PICTURES), [], on_card
+
+
+def epochs_in(path: Path) -> int | None:
+    """How many epochs a run has come to, by its ``history.json``."""
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))[-1]["epoch"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def model_config(encoder: AudioEncoder) -> dict[str, Any]:
@@ -191,46 +215,89 @@ def settings_of(text: str) -> str:
 def export_library(
     source: Path, folder: Path, name: str, license: str | None, model: str | None
 ) -> tuple[str, tuple[str, ...], list[str], list[str]]:
-    """The files of a library's present state."""
+    """What a library can find: all in one index, nothing of what was forgotten or could not be read."""
+    store = Store(folder)
     manifest = Store(source).link_to(folder)
-    source_of = public_source(manifest["encoder"]["source"], model)
-    manifest["encoder"] |= {"source": source_of, "revision": None if model else manifest["encoder"]["revision"]}
+    manifest["encoder"] = public_encoder(manifest["encoder"], model)
     write_text(folder / LIBRARY_MANIFEST, json.dumps(manifest, indent=1))
+    SoundLibrary.open(folder).save()
+    manifest, catalogue, _, _ = store.read()
+    catalogue = catalogue.filter(pc.greater(catalogue["n_windows"], 0))
+    paths = without_root(catalogue["path"].to_pylist())
+    catalogue = catalogue.set_column(catalogue.column_names.index("path"), "path", pa.array(paths, pa.string()))
+    with store.lock():
+        store.commit(manifest | {"catalogue": store.write_catalogue(catalogue)})
+    (folder / "lock").unlink()
     library = SoundLibrary.open(folder)
-    sounds = library.sounds
-    hours = (pc.sum(sounds["seconds"]).as_py() or 0) / 3600
+    hours = (pc.sum(catalogue["seconds"]).as_py() or 0) / 3600
     facts = {"sounds": len(library), "windows": library.n_windows, "hours": hours, "hop_seconds": library.hop_seconds}
     card = library_card(name, encoder=manifest["encoder"], license=license, **facts)
     write_text(folder / CARD, stamped(card))
-    notes = notes_on(sounds["path"].slice(0, 1).to_pylist(), len(library), source_of)
+    notes = notes_on(paths, len(library), manifest["encoder"]["source"])
     return "dataset", ("index-*", "sounds-*", "recent-*"), notes, []
 
 
 def export_embeddings(
     source: Path, folder: Path, name: str, license: str | None, model: str | None
 ) -> tuple[str, tuple[str, ...], list[str], list[str]]:
-    """The shards of embedded sounds, as they are."""
+    """The shards of embedded sounds; of those that could not be read, nothing."""
     files = [Path(file) for file in embedding_shards(source)]
-    for file in files:
-        link(file, folder / file.name)
-    facts = read_facts(files[0]) or {}
-    paths = pa.concat_tables(pq.read_table(file, columns=["path"]) for file in files)["path"]
-    encoder = facts["identity"] | {"source": public_source(facts["identity"]["source"], model)}
-    sizes = {"sounds": len(paths.unique()), "windows": len(paths), "hop_seconds": facts["hop_seconds"]}
+    expected = re.fullmatch(r"embeddings-\d+-of-(\d+).parquet", files[0].name)
+    if expected and len(files) != int(expected[1]):
+        raise ValueError(
+            f"'{source}' holds {len(files)} of {int(expected[1])} shards: finish recipes/embed.py first, each --worker."
+        )
+    facts = [read_facts(file) or {} for file in files]
+    encoder = public_encoder(facts[0]["identity"], model)
+    tables = pa.concat_tables(pq.read_table(file, columns=["path"]) for file in files)
+    known = tables["path"].unique().to_pylist()
+    shown = dict(zip(known, without_root(known), strict=True))
+    for file, own in zip(files, facts, strict=True):
+        table = pq.read_table(file)
+        paths = pa.array([shown[path] for path in table["path"].to_pylist()], pa.string())
+        own = own | {"identity": own["identity"] | encoder, "unread": [], "made_of": None}
+        table = table.set_column(table.column_names.index("path"), "path", paths)
+        write_parquet(folder / file.name, table.replace_schema_metadata({METADATA: json.dumps(own).encode()}))
+    sizes = {"sounds": len(known), "windows": len(tables), "hop_seconds": facts[0]["hop_seconds"]}
     sizes["dimensions"] = pq.read_schema(files[0]).field("embedding").type.list_size
     write_text(folder / CARD, stamped(embeddings_card(name, encoder=encoder, license=license, **sizes)))
-    notes = notes_on(paths.slice(0, 1).to_pylist(), sizes["sounds"], encoder["source"])
+    notes = notes_on(list(shown.values()), sizes["sounds"], encoder["source"])
     return "dataset", ("embeddings-*.parquet",), notes, []
 
 
-def public_source(source: str | None, model: str | None) -> str | None:
-    """By which name others know an encoder; None where there is none."""
-    return model or (source if source == SHIPPED or names_on_hub(source or "") else None)
+def public_encoder(identity: dict[str, Any], model: str | None) -> dict[str, Any]:
+    """An encoder's identity as others can make use of it; ``ValueError`` where ``model`` is another."""
+    source, fingerprint = identity["source"], identity["fingerprint"]
+    if model is None:
+        known = source == SHIPPED or names_on_hub(source or "")
+        return identity | {"source": source if known else None, "revision": identity["revision"] if known else None}
+    found = AudioEncoder.from_hparams(model, run_opts={"device": "cpu"}).identity()
+    if found["fingerprint"] != fingerprint:
+        raise ValueError(
+            f"The model '{model}' has the fingerprint {found['fingerprint'][:12]}, and the encoder that was used "
+            f"{fingerprint[:12]}: publish that one, or name its commit ({model}@COMMIT)."
+        )
+    return identity | {"source": found["source"], "revision": found["revision"]}
+
+
+def without_root(paths: list[str]) -> list[str]:
+    """Paths as they are below the folder that holds them all: what is above is the publisher's own.
+
+    Example
+    -------
+    >>> without_root(["/home/ada/sounds/dog.wav", "/home/ada/sounds/birds/owl.wav"])
+    ['dog.wav', 'birds/owl.wav']
+    """
+    bare = [path.removeprefix(ROW) for path in paths]
+    folders = [os.path.dirname(path) for path in bare if os.path.isabs(path)]
+    root = os.path.commonpath(folders) if folders else ""
+    short = [os.path.relpath(path, root) if os.path.isabs(path) else path for path in bare]
+    return [ROW + new if path.startswith(ROW) else new for path, new in zip(paths, short, strict=True)]
 
 
 def notes_on(paths: list[str], count: int, source: str | None) -> list[str]:
     """What the publisher of a catalogue should know."""
-    notes = [f"This publishes the paths of {count:,} sounds, such as '{path}'." for path in paths]
+    notes = [f"It holds the paths of {count:,} sounds, such as '{path}'." for path in paths[:1]]
     if source is None:
         notes.append("Its encoder is not on the Hub: publish that first, and name it (--model user/name).")
     return notes

@@ -51,7 +51,7 @@ def main(argv):
         counts=tuple(hparams["few_labels"]),
         seed=hparams["seed"],
     )
-    which = "all of them" if hparams["evaluate_all"] else "held out"
+    which = "all of them, trained on or not" if hparams["evaluate_all"] else "held out"
     where = hparams["dataset"] or Path(hparams["data_folder"] or "the synthetic library").name
     description = f"{len(rows)} sounds of {where} ({which}), own source left out."
     if problems:

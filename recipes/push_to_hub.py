@@ -40,14 +40,14 @@ def main(argv):
         folder = source.with_name(f"{source.name}-to-publish")
         published = export(source, folder, arguments.name, **options)
         show(published.notes)
-        print(f"What would be published is in {folder}; when you are content: recipes/push_to_hub.py {folder} ...")
+        print(f"Nothing was published. What would be is in {folder}; to publish that folder:")
+        print(f"python recipes/push_to_hub.py {folder} {arguments.name}")
         return
     # Beside the source, where that can be, so that large files can be links.
     beside = source.parent if os.access(source.parent, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix=f".{source.name}-", dir=beside) as temporary:
         folder = Path(temporary, "folder")
         published = export(source, folder, arguments.name, **options)
-        show(published.notes)
         address = upload(
             folder,
             arguments.name,
@@ -57,6 +57,7 @@ def main(argv):
             card=arguments.card,
             replaces=published.replaces,
         )
+    show(published.notes)
     print(f"Published: {address}")
 
 

@@ -1,5 +1,6 @@
 """Publishing and fetching, by the real huggingface_hub client against a Hub of our own on loopback."""
 
+import io
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from hub_server import TOKEN, Hub
 from cochlea_sb import AudioEncoder, SoundLibrary
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.experiment import load_experiment
+from cochlea_sb.hub import stamped
 from cochlea_sb.models import WEIGHTS, YAML, save_model
 from cochlea_sb.publishing import export
 
@@ -178,9 +180,9 @@ assert status == 2 and "is nothing to publish" in sentence, sentence
 os.environ["HF_TOKEN"] = "hf_wrong"
 assert "does not know your token" in refusal(AudioEncoder.from_hparams, "ada/public")
 del os.environ["HF_TOKEN"]
-assert "There is no 'ada/missing' on the Hub" in refusal(AudioEncoder.from_hparams, "ada/missing")
+assert "There is no model 'ada/missing' on the Hub" in refusal(AudioEncoder.from_hparams, "ada/missing")
 assert "no revision 'v9'" in refusal(AudioEncoder.from_hparams, "ada/public", revision="v9")
-assert f"{os.sep}ada/public'" not in refusal(AudioEncoder.from_hparams, "ada/public")
+assert "'ada/public' holds no embedding_model.ckpt" in refusal(AudioEncoder.from_hparams, "ada/public")
 """)
     assert ("models", "ada/new") not in hub.repos and hub.files("ada/public") == {YAML: b"a: 1"}
 
@@ -231,6 +233,10 @@ def test_another_card_is_not_overwritten_unasked(hub, session, results, tmp_path
     assert session(code.format(["--card", "replace"])).startswith("0 ")
     assert b"## Citation" in hub.files("ada/card")["README.md"]
     assert session(code.format([])).startswith("0 ")  # the same card is no other
+    hub.put("ada/card", {"README.md": stamped("---\nlicense: mit\n---\nof another day").encode()})
+    said = session(code.format([]))
+    assert said.startswith("2 ") and "add --license mit" in said
+    assert session(code.format(["--license", "mit"])).startswith("0 ")
 
 
 def test_a_dry_run_leaves_a_folder_whose_edited_card_is_published_on_a_branch(hub, session, tmp_path):
@@ -247,10 +253,13 @@ def test_a_dry_run_leaves_a_folder_whose_edited_card_is_published_on_a_branch(hu
     assert said.startswith("0 "), said
     assert hub.repos["models", "ada/dry"]["private"] and hub.files("ada/dry") == {}
     assert hub.files("ada/dry", revision="v2")["README.md"] == b"my own words"
+    commit = hub.repos["models", "ada/dry"]["branches"]["v2"]
     session(f"""
-assert "no 'ada/dry'" in refusal(AudioEncoder.from_hparams, "ada/dry", revision="v2")
+assert "no model 'ada/dry'" in refusal(AudioEncoder.from_hparams, "ada/dry", revision="v2")
 os.environ["HF_TOKEN"] = {TOKEN!r}
 AudioEncoder.from_hparams("ada/dry", revision="v2").encode_batch(x)
+assert "holds no hyperparams.yaml on the Hub (main)" in refusal(AudioEncoder.from_hparams, "ada/dry")
+assert AudioEncoder.from_hparams("ada/dry@v2").revision == {commit!r}
 """)
 
 
@@ -277,6 +286,13 @@ def test_a_model_that_others_could_not_load_is_not_published(results, tmp_path):
     assert not (tmp_path / "published").exists()
 
 
+def changed(results):
+    """The weights of a model after more training."""
+    weights, content = torch.load(results / WEIGHTS), io.BytesIO()
+    torch.save(weights | {"project.0.weight": weights["project.0.weight"] + 1}, content)
+    return content.getvalue()
+
+
 @pytest.fixture
 def sounds(tmp_path):
     folder = tmp_path / "sounds"
@@ -292,12 +308,17 @@ def test_a_library_travels(hub, session, results, sounds, tmp_path):
     found = [match.score for match in library.search(str(sounds / "low.wav"), k=2)]
     push = f"print(*push({str(tmp_path / 'a.library')!r}, 'ada/library', '--model', 'ada/encoder', token={TOKEN!r}))"
     said = session(f"print(*push({str(results)!r}, 'ada/encoder', token={TOKEN!r}))\n{push}")
-    assert "publishes the paths of 3 sounds" in said
+    assert "It holds the paths of 3 sounds, such as 'high.wav'" in said
     before = set(hub.files("ada/library", "datasets"))
     library.remove([str(sounds / "high.wav")])
-    assert "0 " in session(push)
-    after = set(hub.files("ada/library", "datasets"))
-    assert before != after and all((tmp_path / "a.library" / name).exists() for name in after - {"README.md"})
+    assert session(push).startswith("0 ")
+    after = hub.files("ada/library", "datasets")
+    assert before != set(after) and not any(path.startswith("recent-") for path in after)
+    for content in after.values():  # nothing of what was forgotten, nor of where all lay
+        assert b"high.wav" not in content and str(tmp_path).encode() not in content
+    hub.put("ada/other", {YAML: (results / YAML).read_bytes(), WEIGHTS: changed(results)})
+    said = session(push.replace("ada/encoder", "ada/other"))
+    assert said.startswith("2 ") and "The model 'ada/other' has the fingerprint" in said
 
     command = ["hf", "download", "ada/library", "--repo-type", "dataset", "--local-dir", str(tmp_path / "b.library")]
     session(
@@ -307,15 +328,12 @@ def test_a_library_travels(hub, session, results, sounds, tmp_path):
 from cochlea_sb import SoundLibrary
 library = SoundLibrary.open({str(tmp_path / "b.library")!r})
 matches = library.search({str(sounds / "low.wav")!r}, k=2)
-assert len(library) == 2 and abs(matches[0].score - {found[0]}) < 1e-6 and library.identity["source"] == "ada/encoder"
+assert [match.path for match in matches] == ["low.wav", "other.wav"] and library.identity["source"] == "ada/encoder"
+assert abs(matches[1].score - {found[0]}) < 1e-6
 """)
 
 
 def test_a_library_finds_its_encoder_again_when_the_hub_has_a_newer_one(hub, session, results, sounds, tmp_path):
-    other = tmp_path / "other"
-    other.mkdir()
-    weights = torch.load(results / WEIGHTS)
-    torch.save(weights | {"project.0.weight": weights["project.0.weight"] + 1}, other / WEIGHTS)
     hub.put("ada/moves", {name: (results / name).read_bytes() for name in (YAML, WEIGHTS)})
     library = f"""
 from cochlea_sb import SoundLibrary
@@ -325,7 +343,7 @@ folder = {str(tmp_path / "a.library")!r}
 library = SoundLibrary.create(folder, AudioEncoder.from_hparams("ada/moves"))
 library.add([{str(sounds)!r}], progress=False)
 """)
-    hub.put("ada/moves", {WEIGHTS: (other / WEIGHTS).read_bytes()})
+    hub.put("ada/moves", {WEIGHTS: changed(results)})
     for cache in ("cache", "fresh"):
         session(
             f"{library}assert SoundLibrary.open(folder).search({str(sounds / 'low.wav')!r})", cache=tmp_path / cache
@@ -338,9 +356,34 @@ def test_embeddings_travel_as_a_dataset(hub, session, results, sounds, tmp_path)
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     session(f"print(*push({str(shards)!r}, 'ada/embeddings', '--license', 'cc0-1.0', token={TOKEN!r}))")
     files = hub.files("ada/embeddings", "datasets")
+    assert not any(str(tmp_path).encode() in content for content in files.values())
     assert len(files) == 3 and b"Embeddings of 3 sounds" in files["README.md"]
     session("""
 import datasets
 rows = datasets.load_dataset("ada/embeddings", split="train")
 assert len(set(rows["path"])) == 3 and len(rows[0]["embedding"]) == 128
 """)
+
+
+def test_what_is_not_whole_or_makes_no_sense_is_not_published(results, sounds, tmp_path):
+    shards = tmp_path / "embeddings"
+    command = [sys.executable, "recipes/embed.py", str(sounds), "--output", str(shards), "--shard_sounds", "1"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    next(shards.iterdir()).unlink()
+    card = tmp_path / "card"
+    card.mkdir()
+    for name in (YAML, WEIGHTS):
+        (card / name).write_bytes((results / name).read_bytes())
+    (card / "README.md").write_text("mine")
+    for source, options, said in [
+        (shards, {}, "holds 2 of 3 shards"),
+        (shards, {"data": "Rain."}, "wants no --data"),
+        (results, {"model": "ada/encoder"}, "wants no --model"),
+        (results, {"license": "Apache 2.0"}, "expected its identifier"),
+        (card, {"license": "mit"}, "is the card, as it is"),
+        (tmp_path, {}, "is nothing to publish"),
+        (shards, {"model": "no name"}, "expected the encoder's user/name"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            export(source, tmp_path / "published", "ada/name", **options)
+        assert not (tmp_path / "published").exists()

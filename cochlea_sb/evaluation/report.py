@@ -220,6 +220,8 @@ def write_report(report, folder, description, fingerprint=None):
     write_text(folder / "evaluation.md", f"{description}\n\n{markdown(report)}\n")
     facts = {"description": description, "fingerprint": fingerprint}
     write_text(folder / "evaluation.json", json.dumps(facts | report, indent=1) + "\n")
+    for picture in ("few_labels.png", "robustness.png"):  # of another time
+        (folder / picture).unlink(missing_ok=True)
     with pictures_where_possible():
         if "few labels" in report:
             few_labels_curve(report["few labels"], folder / "few_labels.png")

@@ -90,7 +90,7 @@ def write_shard(path, embedded, identity, hop_seconds, *, removed=(), made_of=No
     write_parquet(path, table)
 
 
-def write_parquet(path, table):
+def write_parquet(path: str | os.PathLike[str], table: pa.Table) -> None:
     """Write a Parquet file that is on the disk, whole, before it has its name."""
     path = Path(path)
     partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")

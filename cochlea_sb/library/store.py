@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cochlea_sb.data import LIBRARY_MANIFEST
-from cochlea_sb.files import link
+from cochlea_sb.files import link, names_on_hub
 from cochlea_sb.index.interface import Index, load_index
 from cochlea_sb.library.shards import SOUND, Shard, read_shard, write_parquet
 
@@ -83,6 +83,8 @@ class Store:
             whole = whole and all(isinstance(number, (int, float)) and 0 < number < 1e6 for number in numbers)
         except (FileNotFoundError, NotADirectoryError) as error:
             hint = "make one with `cochlea index FOLDER --library NAME`"
+            if names_on_hub(self.folder):
+                hint += f", or fetch it: hf download {self.folder} --repo-type dataset --local-dir NAME"
             raise ValueError(f"'{self.folder}' holds no library (no {LIBRARY_MANIFEST}): {hint}.") from error
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise self.damaged(f"its {LIBRARY_MANIFEST} is not one that was written here") from error
