@@ -53,8 +53,8 @@ def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> I
     except (HTTPError, OSError, ValueError, RuntimeError) as problem:
         # A file that broke off comes as a RuntimeError which says less than what caused it.
         error = problem.__cause__ or problem if isinstance(problem, RuntimeError) else problem
-        if type(error) in (ValueError, RuntimeError):
-            raise
+        if type(error) is ValueError:
+            raise ValueError(" ".join(str(error).split())) from problem
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
         log_in = "log in with `hf auth login`, or set HF_TOKEN"
@@ -77,6 +77,10 @@ def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> I
         elif isinstance(error, LocalEntryNotFoundError):
             why = str(error.__cause__ or error).splitlines()[0]
             said = f"'{name}' can't be fetched from the Hub, nor is it in the cache: {why}"
+        elif isinstance(error, OSError) and not isinstance(error, (HfHubHTTPError, ConnectionError, TimeoutError)):
+            said = f"'{name}' can't go to or come from the Hub: {reason}"
+        elif status is not None:
+            said = f"The Hub refused what was asked of '{name}': {reason}"
         else:
             said = f"The Hub can't be reached, or broke off, for '{name}': {reason}"
         raise ValueError(said) from problem
@@ -117,7 +121,7 @@ def download(
     with hub_errors(name, revision=revision):
         present = None  # commit on the Hub, where that can be asked
         with suppress(HTTPError, OSError):
-            facts = HfApi().model_info(name, revision=revision, files_metadata=True)
+            facts = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=10)
             present = facts.sha
             there = {file.rfilename for file in facts.siblings or ()}
             missing = [file for file in files if file not in there]
@@ -214,6 +218,7 @@ def upload(
             if card == "keep":
                 del files[CARD]
         old = [path for path in there if path not in files and any(fnmatch(path, pattern) for pattern in replaces)]
+        old = old if card != "keep" else []  # a card that stays may speak of them
         added = [CommitOperationAdd(path, str(file)) for path, file in files.items()]
         commit = api.create_commit(
             name,

@@ -1,26 +1,26 @@
 """Model folders: what training leaves, what inference loads or fetches, and what is checked in between.
 
 A folder may come from anyone. HyperPyYAML calls whatever a yaml names, and pickle whatever a file of weights names, so
-before either sees them: the yaml may build parts of a model that we know, and nothing else; weights are tensors, of the
-names and shapes that the model has, before the model takes any memory.
+neither sees one: the yaml is read as the few things that `model_yaml` writes, and the weights (`weights`) as a list of
+tensors, of the names and shapes that the model has.
 """
 
+import importlib
 import io
 import os
 import re
 import stat
-import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ruamel.yaml
 import torch
-from hyperpyyaml import load_hyperpyyaml
 
 from cochlea_sb.encoders.windowed import WindowEncoder
-from cochlea_sb.features import FrontEnd, Unnormalised
+from cochlea_sb.features import MFCC, FrontEnd, Unnormalised
 from cochlea_sb.files import whole_file, write_text
 from cochlea_sb.hub import download
+from cochlea_sb.weights import read_weights
 
 YAML, WEIGHTS = "hyperparams.yaml", "embedding_model.ckpt"
 # What inference needs of a training yaml, in the order in which it is written.
@@ -36,27 +36,22 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
   loadables:
     embedding_model: !ref <embedding_model>
 """
-# The tags that a model's yaml may hold.
-PRETRAINER = "!new:speechbrain.utils.parameter_transfer.Pretrainer"
-KNOWN_PARTS = {"!ref", PRETRAINER} | {
-    f"!new:cochlea_sb.{name}"
-    for name in (
-        "features.LogMel",
-        "features.MFCC",
-        "features.Chroma",
-        "features.Unnormalised",
+# The classes that a model's yaml may name, for each of its parts.
+PARTS = {
+    "compute_features": ("features.LogMel", "features.MFCC", "features.Chroma"),
+    "mean_var_norm": ("features.Unnormalised",),
+    "embedding_model": (
         "encoders.bag_of_audio_words.BagOfAudioWords",
         "encoders.cnn.ConvEncoder",
         "encoders.log_mel.FlattenedLogMel",
         "encoders.resnet50.ResNet50",
         "encoders.seq2seq.Seq2SeqEncoder",
-    )
+    ),
 }
-KNOWN_PARTS |= {"!name:cochlea_sb.features.MFCC.level"}
-# Named one by one: yaml's own prefix also begins !!python/object/apply.
-PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
-MODULES = {"compute_features": FrontEnd, "mean_var_norm": Unnormalised, "embedding_model": WindowEncoder}
-LARGEST_YAML = 1 << 16  # bytes
+NAMED = {"!name:cochlea_sb.features.MFCC.level": MFCC.level}  # what is no number among their arguments
+KINDS = {"compute_features": FrontEnd, "mean_var_norm": Unnormalised, "embedding_model": WindowEncoder}
+LARGEST_YAML = 1 << 12  # bytes
+LONGEST_LIST = 32
 LARGEST_WEIGHTS = 2 << 30  # bytes
 
 
@@ -97,7 +92,7 @@ def save_model(folder: str | os.PathLike[str], text: str, encoder: torch.nn.Modu
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().cpu() for name, value in encoder.state_dict().items()}
+    weights = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
     with whole_file(folder / WEIGHTS) as partial:
         torch.save(weights, partial)
     write_text(folder / YAML, model_yaml(text))
@@ -124,14 +119,26 @@ def load_model(folder: str | os.PathLike[str], root: str | os.PathLike[str] | No
         if the weights are no tensors, or not this model's, or not finite.
     """
     root = Path(root or folder).resolve()
-    text = read_yaml(file_in(folder, YAML, root, LARGEST_YAML))
+    plan = read_yaml(file_in(folder, YAML, root, LARGEST_YAML))
     path = file_in(folder, WEIGHTS, root, LARGEST_WEIGHTS)
-    with torch.device("meta"):  # shapes without memory
-        shapes = build(text, folder)["modules"]["embedding_model"].state_dict()
+    try:
+        features, normalise = (build(name, *plan[name]) for name in ("compute_features", "mean_var_norm"))
+        with torch.device("meta"):  # shapes without memory
+            shapes = build("embedding_model", *plan["embedding_model"]).state_dict()
+    except Exception as error:  # of whatever the constructors make of such arguments
+        raise ValueError(f"The model in '{folder}' can't be built: {' '.join(str(error).split())[:500]}") from error
     weights = read_weights(path, shapes)
-    hparams = build(text, folder)
-    hparams["modules"]["embedding_model"].load_state_dict(weights)
-    return hparams
+    try:
+        encoder = build("embedding_model", *plan["embedding_model"])
+        encoder.load_state_dict(weights)
+        with torch.inference_mode():
+            heard = encoder.eval()(features(torch.zeros(1, features.sample_rate)))
+    except Exception as error:
+        raise ValueError(f"The model in '{folder}' can't be built: {' '.join(str(error).split())[:500]}") from error
+    if not torch.isfinite(heard).all():
+        raise ValueError(f"The model in '{folder}' makes embeddings that are not finite of silence: it is damaged.")
+    modules = {"compute_features": features, "mean_var_norm": normalise, "embedding_model": encoder}
+    return {"sample_rate": plan["sample_rate"], "modules": modules, **modules}
 
 
 def fetch_model(name: str, revision: str | None = None, cache: str | Path | None = None) -> tuple[Path, Path]:
@@ -145,7 +152,7 @@ def fetch_model(name: str, revision: str | None = None, cache: str | Path | None
         In which the cache keeps what these may be links to.
     """
     folder = download(name, [YAML, WEIGHTS], LARGEST_WEIGHTS, revision=revision, cache=cache)
-    return folder, folder.parent.parent
+    return folder, folder.parents[2]  # of all models: the cache may keep files of several in one place
 
 
 def file_in(folder: str | os.PathLike[str], name: str, root: Path, largest: int) -> Path:
@@ -167,95 +174,103 @@ def file_in(folder: str | os.PathLike[str], name: str, root: Path, largest: int)
     return path
 
 
-def read_yaml(file: Path) -> str:
-    """The text of a model's yaml; ``ValueError`` unless all that it would build is known."""
-    try:
-        text = file.read_text(encoding="utf-8")
-        root = ruamel.yaml.YAML().compose(text)
-    except (ruamel.yaml.error.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"'{file}' can't be read as a yaml: {' '.join(str(error).split())}") from error
-
-    def refuse(node: ruamel.yaml.nodes.Node, what: str) -> None:
-        raise ValueError(f"'{file}', line {node.start_mark.line + 1}, {what}.")
-
-    if not isinstance(root, ruamel.yaml.nodes.MappingNode):
-        raise ValueError(f"'{file}' holds no keys: expected a model's.")
-    for key, _ in root.value:
-        if key.value not in (*MODEL_KEYS, "modules", "pretrainer"):
-            refuse(key, f"has the key '{key.value}', which is no part of a model")
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
-        tag = str(node.tag)
-        if node.anchor is not None:  # an alias is the node itself, so that a tree of them would have no end
-            refuse(node, "has an anchor, which no model needs")
-        if tag not in PLAIN_TAGS and tag not in KNOWN_PARTS:
-            refuse(node, f"wants {tag}, which is no part of a model")
-        if tag == "!ref" and not re.fullmatch(r"<\w+>", str(node.value)):
-            refuse(node, f"refers to '{node.value}': expected one key, such as <sample_rate>")
-        if isinstance(node, ruamel.yaml.nodes.MappingNode):
-            if tag == PRETRAINER and [key.value for key, _ in node.value] != ["loadables"]:
-                refuse(node, "has a pretrainer with something else but loadables")
-            waiting += [part for pair in node.value for part in pair]
-        elif isinstance(node, ruamel.yaml.nodes.SequenceNode):
-            waiting += node.value
-    return text
-
-
-def build(text: str, folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The objects of a model's yaml; ``ValueError`` where they can't be built or are not the three of a model."""
-    try:
-        hparams: dict[str, Any] = load_hyperpyyaml(text)
-    except Exception as error:  # of whatever the constructors make of such arguments
-        raise ValueError(f"The model in '{folder}' can't be built: {' '.join(str(error).split())[:500]}") from error
-    modules = hparams.get("modules")
-    for name, kind in MODULES.items():
-        if not isinstance(modules, dict) or not isinstance(modules.get(name), kind):
-            raise ValueError(f"The model in '{folder}' has no module '{name}': expected a {kind.__name__}.")
-    return hparams
-
-
-def read_weights(file: Path, shapes: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights as tensors on the CPU; ``ValueError`` unless they are of these names and shapes, and finite.
-
-    Arguments
-    ---------
-    file : Path
-        From ``torch.save``.
-    shapes : dict of torch.Tensor
-        The model's own, such as on the device ``meta``.
+def read_yaml(file: Path) -> dict[str, Any]:
+    """What a model's yaml says, without HyperPyYAML, which would call whatever it names.
 
     Returns
     -------
-    dict of torch.Tensor
+    dict
+        ``sample_rate``, and of each part its class' name and its arguments.
+
+    Raises
+    ------
+    ValueError
+        Unless it is a model's yaml, with nothing in it that `model_yaml` does not write.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
-            parts = archive.infolist()
-            if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-                raise ValueError("it is compressed, which torch.save does not do")
-            if sum(part.file_size for part in parts) > file.stat().st_size:
-                raise ValueError("it declares more than it holds")
-        weights = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # of a damaged or hostile file: zipfile, pickle and torch have many
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"'{file}' can't be read as weights: {reason.rstrip('.')}.") from error
-    if not isinstance(weights, dict) or not all(type(value) is torch.Tensor for value in weights.values()):
-        raise ValueError(f"'{file}' holds something else than tensors: expected a state dict.")
-    wrong = sorted(map(str, weights.keys() ^ shapes.keys()))
-    if wrong:
-        side = "lacks" if wrong[0] in shapes else "has"
-        raise ValueError(f"'{file}' {side} '{wrong[0]}': these are the weights of another model.")
-    for name, value in weights.items():
-        if value.layout is not torch.strided or value.device.type != "cpu" or value.dtype != shapes[name].dtype:
-            raise ValueError(
-                f"'{file}' holds '{name}' as {value.dtype}, {value.layout}: expected {shapes[name].dtype}."
-            )
-        if value.shape != shapes[name].shape:
-            raise ValueError(
-                f"'{file}' holds '{name}' of shape {list(value.shape)}: expected {list(shapes[name].shape)}; these are "
-                "the weights of another model."
-            )
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise ValueError(f"'{file}' holds '{name}' with values that are not finite: the model is damaged.")
-    return weights
+        text = file.read_text(encoding="utf-8")
+        root, footer = (ruamel.yaml.YAML().compose(part) for part in (text, FOOTER))
+    except (ruamel.yaml.error.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"'{file}' can't be read as a yaml: {' '.join(str(error).split())[:300]}") from error
+
+    def refuse(node: Any, what: str) -> NoReturn:
+        raise ValueError(f"'{file}', line {node.start_mark.line + 1}, {what}.")
+
+    def value(node: Any) -> Any:
+        """A number, a truth value, null, a list of them, or one of `NAMED`."""
+        tag, kind = str(node.tag), str(node.tag).removeprefix("tag:yaml.org,2002:")
+        if node.anchor is not None:
+            refuse(node, "has an anchor, which no model needs")
+        if tag in NAMED and node.value == "":
+            return NAMED[tag]
+        if kind == "seq" and len(node.value) <= LONGEST_LIST and not any(part.tag == node.tag for part in node.value):
+            return [value(part) for part in node.value]
+        written = node.value if isinstance(node, ruamel.yaml.nodes.ScalarNode) else ""
+        if kind == "int" and re.fullmatch("[-+]?[0-9]{1,12}", written):
+            return int(written)
+        if kind == "float" and re.fullmatch(r"[-+]?[0-9]+\.?[0-9]*([eE][-+]?[0-9]{1,2})?", written[:40]):
+            return float(written)
+        if kind == "bool" and written in ("true", "false", "True", "False"):
+            return written in ("true", "True")
+        if kind == "null":
+            return None
+        refuse(
+            node, wants(tag) if kind == tag or "/" in kind else f"holds {written[:80]!r}, which is no part of a model"
+        )
+
+    def wants(tag: str) -> str:
+        return f"wants {tag[:80].encode('unicode_escape').decode()}, which is no part of a model"
+
+    def pairs(node: Any) -> dict[str, Any]:
+        """Nodes by key; each key once, and a plain word."""
+        if not isinstance(node, ruamel.yaml.nodes.MappingNode):
+            return {} if node.value == "" else refuse(node, "holds no keys")
+        keys = [key.value if isinstance(key, ruamel.yaml.nodes.ScalarNode) else "" for key, _ in node.value]
+        for (key, _), name in zip(node.value, keys, strict=True):
+            if not re.fullmatch(r"[a-z]\w{0,40}", name) or keys.count(name) > 1:
+                refuse(key, f"has the key {name[:80]!r}, which is no part of a model")
+        return {name: part for name, (_, part) in zip(keys, node.value, strict=True)}
+
+    if root is None:
+        raise ValueError(f"'{file}' holds no keys: expected a model's.")
+    if root.tag != footer.tag:
+        refuse(root, wants(str(root.tag)))
+    parts, ends = pairs(root), pairs(footer)
+    for name in (*parts, *MODEL_KEYS, *ends):
+        if name not in (*MODEL_KEYS, *ends):
+            refuse(parts[name], f"has the key {name!r}, which is no part of a model")
+        if name not in parts:
+            raise ValueError(f"'{file}' has no key '{name}', which a model needs.")
+    for name in ends:  # for SpeechBrain's own loading: always the same
+        if not alike(parts[name], ends[name]):
+            refuse(parts[name], f"has another '{name}' than a model's")
+    plan: dict[str, Any] = {"sample_rate": value(parts["sample_rate"])}
+    for name, classes in PARTS.items():
+        tag = str(parts[name].tag)
+        if tag not in [f"!new:cochlea_sb.{one}" for one in classes]:
+            refuse(parts[name], wants(tag))
+        arguments = {key: value(part) for key, part in pairs(parts[name]).items()}
+        plan[name] = tag.removeprefix("!new:"), arguments
+    if type(plan["sample_rate"]) is not int:
+        refuse(parts["sample_rate"], "has a sample_rate that is no whole number")
+    return plan
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether two yaml nodes say the same."""
+    if type(one) is not type(other) or one.tag != other.tag or one.anchor is not None:
+        return False
+    if isinstance(one, ruamel.yaml.nodes.ScalarNode):
+        return bool(one.value == other.value)
+    mapping = isinstance(one, ruamel.yaml.nodes.MappingNode)
+    flat = [[part for pair in node.value for part in pair] if mapping else node.value for node in (one, other)]
+    return len(flat[0]) == len(flat[1]) and all(alike(*pair) for pair in zip(*flat, strict=True))
+
+
+def build(name: str, path: str, arguments: dict[str, Any]) -> Any:
+    """A part of a model; ``ValueError`` where its arguments are none."""
+    module, _, kind = path.rpartition(".")
+    part = getattr(importlib.import_module(module), kind)(**arguments)
+    if not isinstance(part, KINDS[name]):
+        raise ValueError(f"{name} is no {KINDS[name].__name__}")
+    return part

@@ -207,7 +207,7 @@ def settings_of(text: str) -> str:
     plain = {
         key: value
         for key, value in tree.items()
-        if key not in OF_THE_RUN and isinstance(value, (int, float, str, list)) and not os.path.isabs(str(value))
+        if key not in OF_THE_RUN and isinstance(value, (int, float, str, list)) and not re.search(r"[/\\~]", str(value))
     }
     return "\n".join(f"{key}: {json.dumps(value)}" for key, value in plain.items())
 

@@ -19,6 +19,7 @@ from cochlea_sb.cli import run
 from cochlea_sb.data.corpus import column, hold_out, load_corpus
 from cochlea_sb.evaluation.report import evaluate, markdown, write_report
 from cochlea_sb.experiment import CORPUS_KEYS, load_experiment, parse_arguments
+from cochlea_sb.files import names_on_hub
 from cochlea_sb.inference import AudioEncoder
 
 
@@ -52,7 +53,8 @@ def main(argv):
         seed=hparams["seed"],
     )
     which = "all of them, trained on or not" if hparams["evaluate_all"] else "held out"
-    where = hparams["dataset"] or Path(hparams["data_folder"] or "the synthetic library").name
+    where = hparams["dataset"] or hparams["data_folder"] or "the synthetic library"
+    where = where if names_on_hub(where) else Path(where).name
     description = f"{len(rows)} sounds of {where} ({which}), own source left out."
     if problems:
         description += f" {len(problems)} files could not be read."

@@ -28,7 +28,7 @@ from cochlea_sb.experiment import (
     parse_arguments,
 )
 from cochlea_sb.features import LogMel
-from cochlea_sb.files import write_text
+from cochlea_sb.files import names_on_hub, write_text
 from cochlea_sb.models import save_model
 from cochlea_sb.training import fit_encoder
 
@@ -130,8 +130,9 @@ def write_training(hparams_file, hparams, frames, skipped, path):
     """Write what a model's card says of its training: the recipe and the corpus, without anyone's paths."""
     seconds = sum(frames["n_frames"]) * hparams["compute_features"].hop / hparams["sample_rate"]
     labelled = hparams.get("pair_by") == "label" or hparams["labels_per_class"] is not None
-    kind = "dataset" if hparams["dataset"] else "folder" if hparams["data_folder"] else "synthetic"
-    facts = {"recipe": Path(hparams_file).name, "corpus": kind, "dataset": hparams["dataset"], "sounds": len(frames)}
+    dataset = hparams["dataset"] if names_on_hub(hparams["dataset"] or "") else None
+    kind = "dataset" if dataset else "folder" if hparams["data_folder"] or hparams["dataset"] else "synthetic"
+    facts = {"recipe": Path(hparams_file).name, "corpus": kind, "dataset": dataset, "sounds": len(frames)}
     facts |= {"hours": round(seconds / 3600, 2), "skipped": skipped, "labels": labelled}
     write_text(path, json.dumps(facts, indent=1) + "\n")
 

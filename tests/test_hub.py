@@ -147,6 +147,19 @@ def test_a_local_folder_never_touches_the_network_and_links_are_not_needed(hub, 
     assert len(weights) == 1 and not weights[0].is_symlink()
 
 
+def test_a_cache_that_keeps_files_of_all_models_together_is_read(hub, session, results, tmp_path):
+    """As huggingface_hub does with what came by Xet."""
+    hub.put("ada/shared", {name: (results / name).read_bytes() for name in (YAML, WEIGHTS)})
+    session("AudioEncoder.from_hparams('ada/shared')")
+    link = next((tmp_path / "cache" / "hub").rglob(f"snapshots/*/{WEIGHTS}"))
+    shared = tmp_path / "cache" / "hub" / "blobs" / "ab" / "hash"
+    shared.parent.mkdir(parents=True)
+    link.resolve().rename(shared)
+    link.unlink()
+    link.symlink_to(os.path.relpath(shared, link.parent))
+    session("AudioEncoder.from_hparams('ada/shared')", HF_HUB_OFFLINE="1")
+
+
 @pytest.mark.parametrize("recipe", ["bag_of_audio_words", "bag_of_audio_words_chroma", "seq2seq", "log_mel"])
 def test_every_kind_of_encoder_is_published(tmp_path, recipe):
     (tmp_path / "results").mkdir()

@@ -76,7 +76,8 @@ class Store:
             version = manifest["version"]
             files = [manifest["catalogue"], manifest["index"], *manifest["recent"]]
             encoder = manifest["encoder"]
-            whole = isinstance(encoder["fingerprint"], str) and {"source", "revision"} <= set(encoder)
+            texts = [encoder["fingerprint"], encoder["source"] or "", encoder["revision"] or ""]
+            whole = all(isinstance(text, str) for text in texts) and bool(texts[0])
             counts = [manifest["dimensions"], manifest["next_window"] + 1]
             whole = whole and all(isinstance(count, int) and 0 < count < 1 << 62 for count in counts)
             numbers = [manifest["hop_seconds"], manifest["window_seconds"]]
@@ -191,7 +192,9 @@ class Store:
                     (folder / name if path.is_dir() else folder).mkdir(parents=True, exist_ok=True)
                     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
                         link(file, folder / file.relative_to(self.folder))
-                return manifest
+                if self.manifest() == manifest:  # a writer may have been deleting them meanwhile
+                    return manifest
+                shutil.rmtree(folder)
             except FileNotFoundError as error:
                 if self.manifest() == manifest:
                     raise self.damaged(f"'{error.filename}' is missing") from error
