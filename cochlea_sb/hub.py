@@ -151,7 +151,7 @@ def upload(
     card: str | None = None,
     replaces: tuple[str, ...] = (),
 ) -> str:
-    """Make a folder the state of a repository on the Hub, in one commit: whoever looks sees the old state or the new.
+    """Put a folder's files into a repository on the Hub, in one commit: whoever looks sees the old state or the new.
 
     Files that are there already are not sent again, so that an upload that broke off goes on where it was.
 
