@@ -1,7 +1,8 @@
 """A small Hub on loopback: enough of its HTTP protocol for the real huggingface_hub client to push and to pull.
 
 Repositories live in memory. Small files come in commits, large ones by Git LFS before them. `Hub.fail` lets uploads
-break off, `Hub.declared` tells sizes of files that are not theirs, and `Hub.requests` is what was asked, in order.
+break off, `Hub.moved` has somebody else commit before one, `Hub.declared` tells sizes of files that are not theirs, and
+`Hub.requests` is what was asked, in order.
 """
 
 import base64
@@ -25,7 +26,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.repos, self.blobs, self.requests = {}, {}, []
-        self.fail, self.declared = False, {}
+        self.fail, self.moved, self.declared = False, False, {}
 
     def __enter__(self):
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -108,6 +109,8 @@ class Handler(BaseHTTPRequestHandler):
         repo = hub.repos.get((kind, name))
         if repo is None or (repo["private"] and not self.may_write):
             return self.refuse(404 if self.may_write else 401, "RepoNotFound", "Repository not found")
+        if repo.get("gated") and rest and rest[0] in ("resolve", "tree"):
+            return self.refuse(403, "GatedRepo", "Access to this model is restricted")
         if self.command == "POST" and rest[0] in ("commit", "branch", "preupload", "info"):
             if not self.may_write or name.split("/")[0] not in OWN:
                 return self.refuse(403 if self.may_write else 401, "", "You may not write here")
@@ -218,6 +221,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def commit(self, repo, branch, lines, name):
         head = lines[0]["value"].get("parentCommit")
+        if self.server.moved:
+            self.server.put(name, {"notes.txt": b"by somebody else"})
         if head not in (None, repo["branches"][branch]):
             return self.refuse(412, "", "A commit has happened since")
         values = {"file": [], "lfsFile": [], "deletedFile": []}

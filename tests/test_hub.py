@@ -217,6 +217,23 @@ def test_an_upload_that_breaks_off_leaves_nothing_half_and_goes_on(hub, session,
     assert sum(one.startswith("PUT") for one in hub.requests) == 1  # the picture alone
 
 
+def test_what_somebody_else_changed_meanwhile_is_not_written_over(hub, session, results):
+    hub.put("ada/moving", {"notes.txt": b"mine"})
+    hub.moved = True
+    try:
+        said = session(f"print(*push({str(results)!r}, 'ada/moving', token={TOKEN!r}))")
+    finally:
+        hub.moved = False
+    assert said.startswith("2 ") and "'ada/moving' was changed on the Hub by someone else meanwhile" in said
+    assert hub.files("ada/moving") == {"notes.txt": b"by somebody else"}
+
+
+def test_a_gated_model_says_so(hub, session, results):
+    hub.put("ada/gated", {name: (results / name).read_bytes() for name in (YAML, WEIGHTS)})
+    hub.repos["models", "ada/gated"]["gated"] = True
+    session("assert 'only to whom its owner has admitted' in refusal(AudioEncoder.from_hparams, 'ada/gated')")
+
+
 def test_a_model_that_declares_too_much_is_not_fetched(hub, session, results):
     hub.put("ada/huge", {YAML: (results / YAML).read_bytes(), WEIGHTS: b"little"})
     hub.declared[WEIGHTS] = 10 << 30
