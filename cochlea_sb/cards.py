@@ -272,9 +272,8 @@ def library_card(name: str, *, encoder: dict[str, Any], license: str | None = No
     -------
     str
     """
-    metadata = DatasetCardData(license=license, tags=[*TAGS, "similarity-search"], viewer=False).to_yaml()
-    texts = {"name": name, "title": title(name), "metadata": metadata, "encoder": encoder_in_words(encoder)}
-    return LIBRARY.format(**texts, **facts)
+    metadata = DatasetCardData(license=license, tags=[*TAGS, "similarity-search"], viewer=False)
+    return LIBRARY.format(**texts_of(name, metadata, encoder), **facts)
 
 
 def embeddings_card(name: str, *, encoder: dict[str, Any], license: str | None = None, **facts: float) -> str:
@@ -294,10 +293,15 @@ def embeddings_card(name: str, *, encoder: dict[str, Any], license: str | None =
     -------
     str
     """
-    metadata = DatasetCardData(license=license, tags=TAGS).to_yaml()
-    texts = {"name": name, "title": title(name), "metadata": metadata, "encoder": encoder_in_words(encoder)}
+    metadata = DatasetCardData(license=license, tags=TAGS)
     model = "" if encoder["source"] in (SHIPPED, None) else f" --model {encoder['source']}"
-    return EMBEDDINGS.format(model=model, **texts, **facts)
+    return EMBEDDINGS.format(model=model, **texts_of(name, metadata, encoder), **facts)
+
+
+def texts_of(name: str, metadata: DatasetCardData, encoder: dict[str, Any]) -> dict[str, str]:
+    """What the cards of datasets begin with, and their encoder."""
+    facts = {"name": name, "title": title(name), "metadata": metadata.to_yaml()}
+    return facts | {"encoder": encoder_in_words(encoder)}
 
 
 def title(name: str) -> str:

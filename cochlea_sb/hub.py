@@ -123,17 +123,17 @@ def download(
         with suppress(HTTPError, OSError):
             facts = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=10)
             present = facts.sha
-            there = {file.rfilename for file in facts.siblings or ()}
-            missing = [file for file in files if file not in there]
+            sizes = {file.rfilename: file.size or 0 for file in facts.siblings or ()}
+            missing = [file for file in files if file not in sizes]
             if missing:
                 raise ValueError(
                     f"'{name}' holds no {missing[0]} on the Hub ({revision or 'main'}): expected a model of "
                     f"cochlea_sb; is it on another branch ({name}@BRANCH)?"
                 )
-            for file in facts.siblings or ():
-                if file.rfilename in files and (file.size or 0) > largest:
-                    size = f"{file.size:,} bytes: expected at most {largest:,}"
-                    raise ValueError(f"'{name}' holds '{file.rfilename}' of {size}, so it was not fetched.")
+            for file in files:
+                if sizes[file] > largest:
+                    size = f"{sizes[file]:,} bytes: expected at most {largest:,}"
+                    raise ValueError(f"'{name}' holds '{file}' of {size}, so it was not fetched.")
         with suppress(LocalEntryNotFoundError):
             cached = Path(fetch(local_files_only=True))
             if present in (None, cached.name):
@@ -217,8 +217,8 @@ def upload(
                 )
             if card == "keep":
                 del files[CARD]
-        old = [path for path in there if path not in files and any(fnmatch(path, pattern) for pattern in replaces)]
-        old = old if card != "keep" else []  # a card that stays may speak of them
+        patterns = () if card == "keep" else replaces  # a card that stays may speak of them
+        old = [path for path in there if path not in files and any(fnmatch(path, pattern) for pattern in patterns)]
         added = [CommitOperationAdd(path, str(file)) for path, file in files.items()]
         commit = api.create_commit(
             name,

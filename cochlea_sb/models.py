@@ -10,6 +10,8 @@ import io
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -121,20 +123,16 @@ def load_model(folder: str | os.PathLike[str], root: str | os.PathLike[str] | No
     root = Path(root or folder).resolve()
     plan = read_yaml(file_in(folder, YAML, root, LARGEST_YAML))
     path = file_in(folder, WEIGHTS, root, LARGEST_WEIGHTS)
-    try:
+    with building(folder):
         features, normalise = (build(name, *plan[name]) for name in ("compute_features", "mean_var_norm"))
         with torch.device("meta"):  # shapes without memory
             shapes = build("embedding_model", *plan["embedding_model"]).state_dict()
-    except Exception as error:  # of whatever the constructors make of such arguments
-        raise ValueError(f"The model in '{folder}' can't be built: {' '.join(str(error).split())[:500]}") from error
     weights = read_weights(path, shapes)
-    try:
+    with building(folder):
         encoder = build("embedding_model", *plan["embedding_model"])
         encoder.load_state_dict(weights)
         with torch.inference_mode():
             heard = encoder.eval()(features(torch.zeros(1, features.sample_rate)))
-    except Exception as error:
-        raise ValueError(f"The model in '{folder}' can't be built: {' '.join(str(error).split())[:500]}") from error
     if not torch.isfinite(heard).all():
         raise ValueError(f"The model in '{folder}' makes embeddings that are not finite of silence: it is damaged.")
     modules = {"compute_features": features, "mean_var_norm": normalise, "embedding_model": encoder}
@@ -265,6 +263,15 @@ def alike(one: Any, other: Any) -> bool:
     mapping = isinstance(one, ruamel.yaml.nodes.MappingNode)
     flat = [[part for pair in node.value for part in pair] if mapping else node.value for node in (one, other)]
     return len(flat[0]) == len(flat[1]) and all(alike(*pair) for pair in zip(*flat, strict=True))
+
+
+@contextmanager
+def building(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn whatever the constructors make of a stranger's arguments into a ``ValueError`` of one sentence."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"The model in '{folder}' can't be built: {' '.join(str(error).split())[:500]}") from error
 
 
 def build(name: str, path: str, arguments: dict[str, Any]) -> Any:

@@ -134,8 +134,8 @@ def export_model(
     """The model, its configuration and card, the figures that are its own, and the pictures."""
     encoder = AudioEncoder.from_hparams(str(source), run_opts={"device": "cpu"})  # what others can't load stays here
     on_card, report = [], read_json(source / "evaluation.json")
-    fingerprint = encoder.identity()["fingerprint"]
-    if report and report.get("fingerprint") != fingerprint:
+    config = model_config(encoder)
+    if report and report.get("fingerprint") != config["fingerprint"]:
         report = None
         on_card.append("The card holds no figures, since evaluation.json is of another model: run recipes/evaluate.py.")
     elif not report:
@@ -153,7 +153,6 @@ def export_model(
         settings = settings_of((source / "train.yaml").read_text(encoding="utf-8"))
     if not training and not data:
         on_card.append("The card does not tell what the model was trained on: --data says it, in words.")
-    config = model_config(encoder)
     write_text(folder / "config.json", json.dumps(config, indent=1) + "\n")
     card = model_card(
         name,

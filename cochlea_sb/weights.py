@@ -19,7 +19,7 @@ KINDS = {
     "torch IntStorage": torch.int32,
     "torch BoolStorage": torch.bool,
 }
-ANOTHER = "these are the weights of another model"
+ANOTHER, NO_TENSORS = "these are the weights of another model", "it holds something else than tensors"
 TENSOR, NO_HOOKS = "torch._utils _rebuild_tensor_v2", "collections OrderedDict"
 
 
@@ -81,9 +81,7 @@ def read_archive(archive: zipfile.ZipFile, shapes: dict[str, torch.Tensor], size
     stored = read_pickle(archive.read(parts["data.pkl"]))
     wrong = sorted(stored.keys() ^ shapes.keys())
     if wrong:
-        raise ValueError(
-            f"it {'lacks' if wrong[0] in shapes else 'has'} {wrong[0][:80]!r}: these are the weights of another model"
-        )
+        raise ValueError(f"it {'lacks' if wrong[0] in shapes else 'has'} {wrong[0][:80]!r}: {ANOTHER}")
     for name, wanted in shapes.items():
         one, count = stored[name], wanted.numel()
         if (one.dtype, one.shape) != (wanted.dtype, tuple(wanted.shape)):
@@ -140,7 +138,7 @@ def read_pickle(content: bytes) -> dict[str, Stored]:
         elif name == "BINPERSID":
             _, kind, key, _, size = entries(stack.pop(), 5)
             if not isinstance(kind, str) or kind not in KINDS or not isinstance(key, str) or not whole_numbers((size,)):
-                raise ValueError("it holds something else than tensors")
+                raise ValueError(NO_TENSORS)
             stack.append(Stored(KINDS[kind], key, size))
         elif name == "REDUCE":
             given, called = stack.pop(), stack.pop()
@@ -150,7 +148,7 @@ def read_pickle(content: bytes) -> dict[str, Stored]:
             storage, offset, shape, stride, *_ = entries(given, 6)
             numbers = all(isinstance(part, tuple) and whole_numbers(part) for part in (shape, stride, (offset,)))
             if not isinstance(called, str) or called != TENSOR or not isinstance(storage, Stored) or not numbers:
-                raise ValueError("it holds something else than tensors")
+                raise ValueError(NO_TENSORS)
             stack.append(storage._replace(offset=offset, shape=shape, stride=stride))
         elif name in ("SETITEM", "SETITEMS"):
             first = marks.pop() if name == "SETITEMS" else len(stack) - 2
@@ -160,7 +158,7 @@ def read_pickle(content: bytes) -> dict[str, Stored]:
             if not isinstance(into, dict) or not all(isinstance(one, str) for one in names) or len(items) % 2:
                 raise ValueError("it holds something else than a dictionary of tensors")
             if not all(isinstance(one, Stored) for one in tensors):
-                raise ValueError("it holds something else than tensors")
+                raise ValueError(NO_TENSORS)
             into.update(zip(names, tensors, strict=True))
         else:
             raise ValueError(f"it wants {name}, which no dictionary of tensors does")
@@ -172,7 +170,7 @@ def read_pickle(content: bytes) -> dict[str, Stored]:
 def entries(value: Any, count: int) -> tuple[Any, ...]:
     """A tuple of so many; ``ValueError`` for anything else."""
     if not isinstance(value, tuple) or len(value) != count:
-        raise ValueError("it holds something else than tensors")
+        raise ValueError(NO_TENSORS)
     return value
 
 
