@@ -8,7 +8,9 @@ demo: .venv/ready
 	$(BIN)/python recipes/train.py hparams/cnn.yaml --output_folder results/demo --number_of_epochs 5 --warm_up_steps 30
 	$(BIN)/python recipes/evaluate.py hparams/cnn.yaml --output_folder results/demo --robustness []
 	$(BIN)/python recipes/evaluate.py hparams/cnn.yaml --output_folder results/shipped --robustness [] --model cochlea_sb:pretrained
-	$(BIN)/python recipes/search.py results/demo
+	$(BIN)/python -c "from cochlea_sb.synthetic.library import write_library; write_library('results/sounds')"
+	$(BIN)/cochlea index results/sounds --library results/demo/sounds.library --model results/demo
+	$(BIN)/cochlea search results/demo/sounds.library results/sounds/bird/bird_003.wav
 
 test: .venv/ready
 	$(BIN)/ruff check .

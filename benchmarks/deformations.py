@@ -13,8 +13,8 @@ import time
 import torch
 import torchaudio
 
-from cochlea_sb import deformations
-from cochlea_sb.deformations import energies_from_log_mel, log_mel_from_energies
+from cochlea_sb.augment import deformation as deformations
+from cochlea_sb.augment.deformation import energies_from_log_mel, log_mel_from_energies
 from cochlea_sb.features import LogMel
 
 

@@ -24,9 +24,9 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from tqdm import tqdm
 
 from cochlea_sb import AudioEncoder, SoundLibrary
-from cochlea_sb.bulk import decode, embed_batch, embed_sounds, torch_threads
 from cochlea_sb.data.sources import list_sources
-from cochlea_sb.read_ahead import read_ahead
+from cochlea_sb.inference.batch import decode, embed_batch, embed_sounds, torch_threads
+from cochlea_sb.inference.read_ahead import read_ahead
 
 LARGEST_TERM = 40_000  # of a ratio of rates that torchaudio resamples in less than minutes
 

@@ -160,7 +160,7 @@ class Exact(RandomProjection):
 
 
 class Forest(RandomProjection):
-    name, module, knob = "HyperplaneForest", "cochlea_sb.index.hyperplane_forest", [2**i for i in range(11)]
+    name, module, knob = "HyperplaneForest", "hyperplane_forest", [2**i for i in range(11)]
 
 
 class Annoy(Library):

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from cochlea_sb.bulk import Embedded
 from cochlea_sb.data.sources import Source
+from cochlea_sb.inference.batch import Embedded
 from cochlea_sb.library.sound_library import SoundLibrary
 from cochlea_sb.library.store import Store
 

@@ -15,7 +15,7 @@ import time
 import torch
 from torch.nn import functional as F
 
-from cochlea_sb import mining
+from cochlea_sb.training import mining
 
 
 def timed(job, device):

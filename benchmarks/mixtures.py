@@ -16,7 +16,7 @@ import numpy as np
 from cochlea_sb import AudioEncoder
 from cochlea_sb.audio import read_audio
 from cochlea_sb.data.sounds import load_sounds
-from cochlea_sb.data.synthetic import synthetic_library
+from cochlea_sb.synthetic.library import synthetic_library
 
 SYNTHETIC = ["kick", "hat"]
 

@@ -21,8 +21,8 @@ import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from cochlea_sb import AudioEncoder
-from cochlea_sb.experiment import load_experiment
-from cochlea_sb.models import WEIGHTS, YAML, save_model
+from cochlea_sb.inference.model_folder import WEIGHTS, YAML, save_model
+from cochlea_sb.training.recipe import load_experiment
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from hostile_models import HOSTILE  # noqa: E402

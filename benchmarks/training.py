@@ -13,10 +13,10 @@ import torch
 
 from cochlea_sb.data.corpus import load_corpus
 from cochlea_sb.data.frame_bank import FrameBank
-from cochlea_sb.data.pairs import PairBatches
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES
-from cochlea_sb.experiment import load_experiment
-from cochlea_sb.training import EmbeddingBrain, keep_freed_memory
+from cochlea_sb.training.brain import EmbeddingBrain, keep_freed_memory
+from cochlea_sb.training.pairs import PairBatches
+from cochlea_sb.training.recipe import load_experiment
 
 
 def timed(step, repeats, device):

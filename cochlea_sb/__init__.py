@@ -6,12 +6,12 @@ TYPE_CHECKING = False  # type checkers take it for true; typing itself would tak
 if TYPE_CHECKING:
     from cochlea_sb.audio import AudioError as AudioError
     from cochlea_sb.index.random_projection import RandomProjectionIndex as RandomProjectionIndex
-    from cochlea_sb.inference import AudioEncoder as AudioEncoder
+    from cochlea_sb.inference.audio_encoder import AudioEncoder as AudioEncoder
     from cochlea_sb.library.sound_library import SoundLibrary as SoundLibrary
 
 __version__ = "0.1.0"
 _HOMES = {
-    "AudioEncoder": "cochlea_sb.inference",
+    "AudioEncoder": "cochlea_sb.inference.audio_encoder",
     "AudioError": "cochlea_sb.audio",
     "RandomProjectionIndex": "cochlea_sb.index.random_projection",
     "SoundLibrary": "cochlea_sb.library.sound_library",

@@ -47,9 +47,9 @@ def run(main):
 
 def index(arguments):
     """Add sounds to a library, which is made where it is not there."""
-    from cochlea_sb.experiment import check_device
     from cochlea_sb.library.sound_library import SoundLibrary
     from cochlea_sb.library.store import Store
+    from cochlea_sb.training.recipe import check_device
 
     check_device(arguments.device)
     options = {"run_opts": {"device": arguments.device}} if arguments.device else {}
@@ -166,7 +166,7 @@ def remove(arguments):
 
 def load_encoder(source=None, **options):
     """An `AudioEncoder`: by default the one that comes with the package."""
-    from cochlea_sb.inference import SHIPPED, AudioEncoder
+    from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
 
     return AudioEncoder.from_hparams(source or SHIPPED, **options)
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cochlea_sb.bulk import embed_sounds, hash_of
 from cochlea_sb.cli import load_encoder, run
 from cochlea_sb.data.corpus import write_problems
 from cochlea_sb.data.sources import list_sources
+from cochlea_sb.inference.batch import embed_sounds, hash_of
 from cochlea_sb.library.shards import read_facts, write_shard
 
 

@@ -16,11 +16,19 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 import torch
+from waveforms import (
+    add_noise,
+    band_axis,
+    equalize,
+    mix,
+    resize_frequencies,
+    shift_pitch,
+    shift_time,
+    stretch,
+)
 
 from cochlea_sb.audio import AudioError, read_audio
-from cochlea_sb.cli import run
-from cochlea_sb.data.synthetic import CLASSES, synthesise, wav_bytes
-from cochlea_sb.deformations import (
+from cochlea_sb.augment.deformation import (
     Composition,
     Equalization,
     FrequencyResize,
@@ -36,20 +44,11 @@ from cochlea_sb.deformations import (
     Translation,
     uniform,
 )
-from cochlea_sb.experiment import load_experiment
-from cochlea_sb.features import LogMel
-from cochlea_sb.mel import hz_to_mel
-from cochlea_sb.plots import new_figure, save_figure
-from cochlea_sb.waveforms import (
-    add_noise,
-    band_axis,
-    equalize,
-    mix,
-    resize_frequencies,
-    shift_pitch,
-    shift_time,
-    stretch,
-)
+from cochlea_sb.cli import run
+from cochlea_sb.evaluation.plots import new_figure, save_figure
+from cochlea_sb.features import LogMel, hz_to_mel
+from cochlea_sb.synthetic.library import CLASSES, synthesise, wav_bytes
+from cochlea_sb.training.recipe import load_experiment
 
 HPARAMS = Path(__file__).parent.parent / "hparams" / "cnn.yaml"
 DRAWS_OF_ALL = 3

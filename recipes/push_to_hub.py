@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cochlea_sb.cli import run
 from cochlea_sb.hub import upload
-from cochlea_sb.publishing import export
+from cochlea_sb.publishing.export import export
 
 
 def main(argv):

@@ -29,8 +29,8 @@ from cochlea_sb.data.corpus import column
 from cochlea_sb.data.sounds import load_sounds
 from cochlea_sb.evaluation.paper_table import markdown, summarise, write_tables
 from cochlea_sb.evaluation.report import KINDS
-from cochlea_sb.experiment import load_experiment, parse_value, read_recipe
 from cochlea_sb.files import write_text
+from cochlea_sb.training.recipe import load_experiment, parse_value, read_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 HPARAMS = ROOT / "hparams"

@@ -19,18 +19,18 @@ import speechbrain as sb
 from cochlea_sb.cli import run
 from cochlea_sb.data.corpus import column, few_of_each, hold_out, load_corpus, write_problems
 from cochlea_sb.data.frame_bank import FrameBank
-from cochlea_sb.data.pairs import PairBatches
-from cochlea_sb.experiment import (
+from cochlea_sb.features import LogMel
+from cochlea_sb.files import names_on_hub, write_text
+from cochlea_sb.inference.model_folder import save_model
+from cochlea_sb.training.brain import fit_encoder
+from cochlea_sb.training.pairs import PairBatches
+from cochlea_sb.training.recipe import (
     CORPUS_KEYS,
     check_device,
     check_same_run,
     load_experiment,
     parse_arguments,
 )
-from cochlea_sb.features import LogMel
-from cochlea_sb.files import names_on_hub, write_text
-from cochlea_sb.models import save_model
-from cochlea_sb.training import fit_encoder
 
 
 def grouped(frames, rows, pair_by):

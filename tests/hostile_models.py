@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from cochlea_sb.models import WEIGHTS, YAML
+from cochlea_sb.inference.model_folder import WEIGHTS, YAML
 
 NEW_LOG_MEL = "!new:cochlea_sb.features.LogMel"
 
@@ -41,7 +41,11 @@ HOSTILE_YAML = {
     "placeholder": (OLD, "sample_rate: !PLACEHOLDER\ncompute", "wants !PLACEHOLDER"),
     "python tag": (OLD, "sample_rate: !!python/object/apply:os.mkdir ['{ran}']\ncompute", "wants tag:yaml"),
     "attribute chain": (NEW_LOG_MEL, "!new:cochlea_sb.audio.os.mkdir", "wants !new:cochlea_sb.audio.os.mkdir"),
-    "module of ours": (NEW_LOG_MEL, "!new:cochlea_sb.training.EmbeddingBrain", "wants !new:cochlea_sb.training"),
+    "module of ours": (
+        NEW_LOG_MEL,
+        "!new:cochlea_sb.training.brain.EmbeddingBrain",
+        "wants !new:cochlea_sb.training.brain",
+    ),
     "longer name": (
         NEW_LOG_MEL,
         "!new:cochlea_sb.features.LogMel.__class__",

@@ -12,10 +12,10 @@ import torch
 from cochlea_sb.data.corpus import column, few_of_each, hold_out, load_corpus, write_problems
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.data.frames import compute_frames, split_readable
-from cochlea_sb.data.pairs import PairBatches
 from cochlea_sb.data.sounds import load_sounds
-from cochlea_sb.data.synthetic import synthetic_library
 from cochlea_sb.features import LogMel
+from cochlea_sb.synthetic.library import synthetic_library
+from cochlea_sb.training.pairs import PairBatches
 
 UNREAD = datasets.Features(audio={"bytes": datasets.Value("binary"), "path": datasets.Value("string")})
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cochlea_sb.deformations import (
+from cochlea_sb.augment.deformation import (
     Composition,
     Equalization,
     FrequencyResize,
@@ -71,7 +71,7 @@ class Fixed:
         def draw(low, high, like, generator=None):
             return torch.full((len(like), 1), float(value))
 
-        monkeypatch.setattr("cochlea_sb.deformations.uniform", draw)
+        monkeypatch.setattr("cochlea_sb.augment.deformation.uniform", draw)
 
 
 @pytest.mark.parametrize("name", [*ALL, *COMBINED])

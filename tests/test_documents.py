@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from hub_server import TOKEN, Hub
 
-from cochlea_sb.data.synthetic import write_library
+from cochlea_sb.synthetic.library import write_library
 
 ROOT = Path(__file__).parent.parent
 PAGES = {"README.md": 12, "docs/train.md": 6, "docs/publish.md": 10, "docs/batch.md": 5, "docs/compare.md": 5}

@@ -6,8 +6,7 @@ import pytest
 import scipy.fft
 import torch
 
-from cochlea_sb.features import MFCC, Chroma, LogMel
-from cochlea_sb.mel import hz_to_mel, mel_edges, mel_to_hz
+from cochlea_sb.features import MFCC, Chroma, LogMel, hz_to_mel, mel_edges, mel_to_hz
 
 
 def sine(hz, seconds=1.0, amplitude=1.0, sample_rate=16000):

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from cochlea_sb import AudioEncoder, hear
+from cochlea_sb import AudioEncoder
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES
+from cochlea_sb.integrations import hear
 
 
 def test_scenes_are_embedded_as_ever():

@@ -15,10 +15,10 @@ from hub_server import TOKEN, Hub
 
 from cochlea_sb import AudioEncoder, SoundLibrary
 from cochlea_sb.data.frame_bank import FrameBank
-from cochlea_sb.experiment import load_experiment
 from cochlea_sb.hub import stamped
-from cochlea_sb.models import WEIGHTS, YAML, save_model
-from cochlea_sb.publishing import export
+from cochlea_sb.inference.model_folder import WEIGHTS, YAML, save_model
+from cochlea_sb.publishing.export import export
+from cochlea_sb.training.recipe import load_experiment
 
 ROOT = Path(__file__).parent.parent
 # What each session below begins with: `push` is recipes/push_to_hub.py, and gives its status and what it said.

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-
-from cochlea_sb.index.hyperplane_forest import HyperplaneForest
+from hyperplane_forest import HyperplaneForest
 
 
 def clustered(n, d=128, n_queries=100, seed=0):

@@ -13,7 +13,7 @@ from speechbrain.inference.classifiers import EncoderClassifier
 
 from cochlea_sb.audio import AudioError, read_audio
 from cochlea_sb.encoders.windowed import cut_windows
-from cochlea_sb.inference import AudioEncoder, batches_by_length
+from cochlea_sb.inference.audio_encoder import AudioEncoder, batches_by_length
 
 
 @pytest.fixture(scope="module")

@@ -160,7 +160,7 @@ def test_what_was_moved_copied_or_touched_is_not_embedded_again(library, encoder
     for saved in (False, True):  # beside the index, and in it
         if saved:
             library.save()
-        monkeypatch.setattr("cochlea_sb.bulk.read_audio", decoded)
+        monkeypatch.setattr("cochlea_sb.inference.batch.read_audio", decoded)
         shutil.copytree(folder / "tone", folder / f"copy{saved}")
         os.rename(folder / "noise", folder / "other")
         os.utime(folder / "tone" / "tone0.wav", ns=(1, 1 + saved))

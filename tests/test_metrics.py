@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cochlea_sb.metrics import neighbour_recall, query_by_example
+from cochlea_sb.evaluation.retrieval import neighbour_recall, query_by_example
 
 
 def naive(embeddings, labels, sources, k):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cochlea_sb import mining
-from cochlea_sb.losses import InfoNCE, TripletLoss
+from cochlea_sb.training import mining
+from cochlea_sb.training.losses import InfoNCE, TripletLoss
 
 
 def problem(n=24, n_sounds=10, seed=0):

@@ -9,8 +9,8 @@ import torch
 from hostile_models import HOSTILE
 
 from cochlea_sb import AudioEncoder
-from cochlea_sb.experiment import load_experiment
-from cochlea_sb.models import WEIGHTS, YAML, save_model
+from cochlea_sb.inference.model_folder import WEIGHTS, YAML, save_model
+from cochlea_sb.training.recipe import load_experiment
 
 
 @pytest.fixture(scope="module")

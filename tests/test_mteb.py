@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 from cochlea_sb import AudioEncoder
 from cochlea_sb.data.corpus import column
 from cochlea_sb.data.sounds import load_sounds
-from cochlea_sb.data.synthetic import write_library
-from cochlea_sb.metrics import query_by_example
-from cochlea_sb.mteb import MtebModel, QueryByExample, load_model
+from cochlea_sb.evaluation.retrieval import query_by_example
+from cochlea_sb.integrations.mteb import MtebModel, QueryByExample, load_model
+from cochlea_sb.synthetic.library import write_library
 
 
 @pytest.fixture(scope="module")

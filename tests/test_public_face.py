@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import cochlea_sb
-from cochlea_sb.library.examples import Example
+from cochlea_sb.library.query import Example
 from cochlea_sb.library.sound_library import Added, Match
 
 CLASSES = {name: getattr(cochlea_sb, name) for name in cochlea_sb.__all__}

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cochlea_sb.read_ahead import read_ahead
+from cochlea_sb.inference.read_ahead import read_ahead
 
 
 def test_results_come_in_the_order_of_their_sources():

@@ -16,8 +16,8 @@ import soundfile
 import torch
 
 from cochlea_sb.audio import read_audio
-from cochlea_sb.data.synthetic import write_library
-from cochlea_sb.experiment import parse_arguments
+from cochlea_sb.synthetic.library import write_library
+from cochlea_sb.training.recipe import parse_arguments
 
 ROOT = Path(__file__).parent.parent
 PRECISION = ["--precision", "bf16", "--eval_precision", "bf16"]

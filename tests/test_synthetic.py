@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from cochlea_sb.data import instruments, synthetic
-from cochlea_sb.data.instruments import Voice
-from cochlea_sb.data.synthetic import CLASSES, library_rows, synthesise, synthetic_library, write_library
+from cochlea_sb.synthetic import instruments
+from cochlea_sb.synthetic import library as synthetic
+from cochlea_sb.synthetic.instruments import Voice
+from cochlea_sb.synthetic.library import CLASSES, library_rows, synthesise, synthetic_library, write_library
 
 RATE = 16000
 VOICES = [Voice(pitch, timbre, 0.5) for pitch in (0.0, 0.4, 1.0) for timbre in (0.0, 1.0)]

@@ -10,13 +10,13 @@ import ruamel.yaml
 import torch
 from torch.nn import functional as F
 
-from cochlea_sb import mining
-from cochlea_sb.checkpoints import AtomicCheckpointer, History
-from cochlea_sb.experiment import load_experiment, parse_arguments
-from cochlea_sb.inference import AudioEncoder
-from cochlea_sb.losses import TripletLoss
-from cochlea_sb.models import model_yaml, save_model
-from cochlea_sb.training import gather_candidates, warm_up_and_cosine
+from cochlea_sb.inference.audio_encoder import AudioEncoder
+from cochlea_sb.inference.model_folder import model_yaml, save_model
+from cochlea_sb.training import mining
+from cochlea_sb.training.brain import gather_candidates, warm_up_and_cosine
+from cochlea_sb.training.checkpoints import AtomicCheckpointer, History
+from cochlea_sb.training.losses import TripletLoss
+from cochlea_sb.training.recipe import load_experiment, parse_arguments
 
 
 def test_schedule_rises_and_falls():
@@ -77,7 +77,7 @@ def test_arguments_that_make_no_sense(argv, sentence):
 def test_a_yaml_says_only_what_differs_from_its_base(tmp_path):
     (tmp_path / "first.yaml").write_text(f"base: {os.path.abspath('hparams/cnn.yaml')}\nlr: 0.5\nmargin: 0.7\n")
     (tmp_path / "second.yaml").write_text(
-        "base: first.yaml\nseed: 3\nhead: !new:torch.nn.Identity\nloss: !new:cochlea_sb.losses.TripletLoss\n"
+        "base: first.yaml\nseed: 3\nhead: !new:torch.nn.Identity\nloss: !new:cochlea_sb.training.losses.TripletLoss\n"
         "    margin: !ref <margin>\n"
     )
     hparams, text = load_experiment(str(tmp_path / "second.yaml"), {"margin": 0.8})
@@ -114,9 +114,9 @@ WORKER = """
 import sys
 import torch
 from torch.nn import functional as F
-from cochlea_sb import mining
-from cochlea_sb.losses import TripletLoss
-from cochlea_sb.training import gather_candidates
+from cochlea_sb.training import mining
+from cochlea_sb.training.losses import TripletLoss
+from cochlea_sb.training.brain import gather_candidates
 
 rank, world, folder = int(sys.argv[1]), 2, sys.argv[2]
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)

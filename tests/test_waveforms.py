@@ -11,10 +11,20 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from waveforms import (
+    add_noise,
+    equalize,
+    mix,
+    resize_frequencies,
+    running_median,
+    shift_pitch,
+    shift_time,
+    split_sudden,
+    stretch,
+)
 
-from cochlea_sb import deformations
-from cochlea_sb.data.synthetic import synthesise
-from cochlea_sb.deformations import (
+from cochlea_sb.augment import deformation as deformations
+from cochlea_sb.augment.deformation import (
     Composition,
     Equalization,
     FrequencyResize,
@@ -27,19 +37,8 @@ from cochlea_sb.deformations import (
     energies_from_log_mel,
     log_mel_from_energies,
 )
-from cochlea_sb.features import LogMel
-from cochlea_sb.mel import hz_to_mel, mel_edges, mel_to_hz
-from cochlea_sb.waveforms import (
-    add_noise,
-    equalize,
-    mix,
-    resize_frequencies,
-    running_median,
-    shift_pitch,
-    shift_time,
-    split_sudden,
-    stretch,
-)
+from cochlea_sb.features import LogMel, hz_to_mel, mel_edges, mel_to_hz
+from cochlea_sb.synthetic.library import synthesise
 
 ROOT = Path(__file__).parent.parent
 RATE = 16000

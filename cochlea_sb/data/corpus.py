@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from cochlea_sb.data.frames import compute_frames, split_readable
 from cochlea_sb.data.sounds import load_sounds
-from cochlea_sb.data.synthetic import synthetic_library
 from cochlea_sb.features import FrontEnd
+from cochlea_sb.synthetic.library import synthetic_library
 
 
 class Corpus(NamedTuple):

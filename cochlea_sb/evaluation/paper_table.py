@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from cochlea_sb.evaluation.plots import few_labels_curve, pictures_where_possible, recipe_bars, robustness_curves
 from cochlea_sb.evaluation.report import table
 from cochlea_sb.files import write_text
-from cochlea_sb.plots import few_labels_curve, pictures_where_possible, recipe_bars, robustness_curves
 
 FIGURES = {
     "mAP": lambda report, row: report["retrieval"][row]["mAP"],

@@ -16,11 +16,11 @@ from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.encoders.log_mel import FlattenedLogMel
 from cochlea_sb.encoders.windowed import embed_bank
 from cochlea_sb.evaluation.classification import classify, classify_with_few
+from cochlea_sb.evaluation.plots import few_labels_curve, pictures_where_possible, robustness_curves
+from cochlea_sb.evaluation.retrieval import query_by_example
 from cochlea_sb.evaluation.robustness import STRENGTHS, recall_of, robustness
 from cochlea_sb.features import LogMel
 from cochlea_sb.files import write_text
-from cochlea_sb.metrics import query_by_example
-from cochlea_sb.plots import few_labels_curve, pictures_where_possible, robustness_curves
 
 PROBES = {"logistic regression": None, "hidden layer": 128}  # units of the hidden layer
 # Ways in which a sound may come back, by their first words.

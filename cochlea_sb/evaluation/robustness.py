@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchaudio.transforms import InverseSpectrogram, Spectrogram, TimeStretch
 from tqdm import tqdm
 
-from cochlea_sb.metrics import ids_of
+from cochlea_sb.evaluation.retrieval import ids_of
 
 STRENGTHS = {
     "pitch shift (semitones)": (-6, -4, -2, -1, 1, 2, 4, 6),
@@ -117,8 +117,8 @@ def robustness(front_end, encoders, wavs, rows, originals, sources=None, *, stre
 def recall_of(queries, rows, originals, sources=None):
     """How often queries find their originals.
 
-    As in `cochlea_sb.metrics.query_by_example`, other sounds of the query's own source are left out: takes of one
-    recording can't be told apart once deformed, nor need they be.
+    As in `cochlea_sb.evaluation.retrieval.query_by_example`, other sounds of the query's own source are left out: takes
+    of one recording can't be told apart once deformed, nor need they be.
 
     Arguments
     ---------

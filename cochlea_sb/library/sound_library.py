@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cochlea_sb.library.examples import Example, embed_example
+from cochlea_sb.library.query import Example, embed_example
 from cochlea_sb.library.state import State
 from cochlea_sb.library.store import Store
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import datasets
     import torch
 
-    from cochlea_sb.inference import AudioEncoder
+    from cochlea_sb.inference.audio_encoder import AudioEncoder
     from cochlea_sb.library.writer import Writer
 
 
@@ -204,7 +204,7 @@ class SoundLibrary:
             If the library does not say where it is, it can't be loaded, or another is there now.
         """
         if self._encoder is None:
-            from cochlea_sb.inference import AudioEncoder
+            from cochlea_sb.inference.audio_encoder import AudioEncoder
 
             if self.identity["source"] is None:
                 raise ValueError(f"'{self.store.folder}' does not say where its encoder is: open it with the encoder.")

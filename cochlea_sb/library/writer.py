@@ -15,15 +15,15 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from cochlea_sb.bulk import Embedded, embed_sounds
 from cochlea_sb.data.sources import ROW, Source, list_sources
 from cochlea_sb.index.exact import ExactIndex
 from cochlea_sb.index.interface import FEW, build_index, load_index
+from cochlea_sb.inference.batch import Embedded, embed_sounds
 from cochlea_sb.library.shards import embedding_shards, read_shard, write_shard
 from cochlea_sb.library.state import State
 
 if TYPE_CHECKING:
-    from cochlea_sb.inference import AudioEncoder
+    from cochlea_sb.inference.audio_encoder import AudioEncoder
     from cochlea_sb.library.store import Store
 
 SLACK = 20_000  # windows that may stay beside a large index: they are compared in about a millisecond

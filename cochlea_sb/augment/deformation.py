@@ -3,7 +3,7 @@
 Each is an ``nn.Module`` without parameters over mel *energies* (not their logarithm: there, silence is 0, mixing is
 addition, and what slides in from beyond an edge is silence). None changes its input. `energies_from_log_mel` and
 `log_mel_from_energies` lead in and out. Temporal proximity, the deformation of Jansen et al. 2017 that needs no
-arithmetic, is a choice of crops (`cochlea_sb.data.pairs`); `TemporalProximity` stands for it here.
+arithmetic, is a choice of crops (`cochlea_sb.training.pairs`); `TemporalProximity` stands for it here.
 
 A yaml chooses how they combine: `Composition` (all, in order), `OneKindPerExample` (joint training of Jansen et al.,
 section 3.4) or `OneKindPerBatch` (the zounds experiments).
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from cochlea_sb.mel import hz_to_mel, mel_edges
+from cochlea_sb.features import hz_to_mel, mel_edges
 
 
 def energies_from_log_mel(log_mel: torch.Tensor, floor: float = 1e-8) -> torch.Tensor:
@@ -218,7 +218,7 @@ class TimeStretch(Deformation):
     """Play faster or slower without change of pitch, the first frame staying where it is.
 
     At a rate above 1 the end of the crop comes from beyond it, which is silence: hand over longer crops than are
-    needed and cut afterwards, as `cochlea_sb.training` does.
+    needed and cut afterwards, as `cochlea_sb.training.brain` does.
 
     Arguments
     ---------
@@ -399,7 +399,7 @@ class TemporalProximity(Deformation):
     """Leave a crop as it is: that the positive is another crop of the sound is all the deformation.
 
     Stands in `OneKindPerExample` for the pairs that are neighbours rather than the same crop twice: the last ones of
-    a batch (see ``neighbour_share`` in `cochlea_sb.data.pairs`).
+    a batch (see ``neighbour_share`` in `cochlea_sb.training.pairs`).
     """
 
     def forward(

@@ -67,7 +67,7 @@ def semi_hard(
     Where every allowed negative is closer than the positive, the farthest of them is taken: it asks for the smallest
     correction, so a batch of bad embeddings cannot collapse them.
 
-    Arguments and returns as in `cochlea_sb.mining`.
+    Arguments and returns as in `cochlea_sb.training.mining`.
     """
     farther = allowed & (distances > distances.gather(1, positives[:, None]))
     closest, negatives = distances.masked_fill(~farther, torch.inf).min(1)
@@ -79,7 +79,7 @@ def semi_hard(
 def hardest(
     distances: torch.Tensor, positives: torch.Tensor, allowed: torch.Tensor, generator: torch.Generator | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The closest allowed negative, even if it is closer than the positive. See `cochlea_sb.mining`."""
+    """The closest allowed negative, even if it is closer than the positive. See `cochlea_sb.training.mining`."""
     closest, negatives = distances.masked_fill(~allowed, torch.inf).min(1)
     return negatives, closest < torch.inf
 
@@ -88,7 +88,7 @@ def hardest(
 def random(
     distances: torch.Tensor, positives: torch.Tensor, allowed: torch.Tensor, generator: torch.Generator | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Any allowed negative, uniformly. See `cochlea_sb.mining`."""
+    """Any allowed negative, uniformly. See `cochlea_sb.training.mining`."""
     draws = torch.rand(distances.shape, generator=generator, device=distances.device)
     drawn, negatives = draws.masked_fill(~allowed, -1).max(1)
     return negatives, drawn >= 0

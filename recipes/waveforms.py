@@ -1,4 +1,4 @@
-"""Deformations of waveforms: what `cochlea_sb.deformations` does to mel energies, done to the sound itself.
+"""Deformations of waveforms: what `cochlea_sb.augment.deformation` does to mel energies, done to the sound itself.
 
 For ears (`recipes/listen.py`), and to measure an encoder on sounds that were really deformed. Pure functions of a
 waveform [samples] or a batch of them [batch, samples], float32 on the CPU: they change no input, give each example
@@ -19,7 +19,7 @@ import torch
 from scipy.fft import next_fast_len
 from torch.nn import functional as F
 
-from cochlea_sb.mel import hz_to_mel, mel_edges, mel_to_hz
+from cochlea_sb.features import hz_to_mel, mel_edges, mel_to_hz
 
 STEADY_SECONDS = 0.064  # tells apart partials 60 Hz from each other
 SUDDEN_SECONDS = 0.016  # leaves clicks within about 5 ms of their places; half of it roughens low drums

@@ -1,8 +1,9 @@
 """The embedded corpus: a small, varied library of synthetic sounds, so that every job runs without a download.
 
-A sound is an instrument (`cochlea_sb.data.instruments`) played in some rhythm, heard in a room by a microphone, over
-background noise. It is hard on purpose for a comparison of spectrograms: within a class, pitch, tempo, moment, level,
-room and noise differ. All of it follows from the seed, the class and the number of the take, whatever else is made.
+A sound is an instrument (`cochlea_sb.synthetic.instruments`) played in some rhythm, heard in a room by a microphone,
+over background noise. It is hard on purpose for a comparison of spectrograms: within a class, pitch, tempo, moment,
+level, room and noise differ. All of it follows from the seed, the class and the number of the take, whatever else is
+made.
 """
 
 import csv
@@ -18,8 +19,8 @@ import soundfile
 from datasets.fingerprint import Hasher
 from scipy import fft, signal
 
-from cochlea_sb.data import instruments
-from cochlea_sb.data.instruments import Voice, clock, decay
+from cochlea_sb.synthetic import instruments
+from cochlea_sb.synthetic.instruments import Voice, clock, decay
 
 GENERATOR_VERSION = 1  # raise it when any sound changes, or users keep the cached ones
 LONGEST_SECONDS = 4.0

@@ -18,16 +18,16 @@ import pyarrow.parquet as pq
 import ruamel.yaml
 
 from cochlea_sb import __version__
-from cochlea_sb.cards import PICTURES, embeddings_card, library_card, model_card
 from cochlea_sb.data import LIBRARY_MANIFEST
 from cochlea_sb.data.sources import ROW
 from cochlea_sb.files import names_on_hub, write_text
 from cochlea_sb.hub import CARD, stamped
-from cochlea_sb.inference import SHIPPED, AudioEncoder
+from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
+from cochlea_sb.inference.model_folder import WEIGHTS, YAML
 from cochlea_sb.library.shards import METADATA, embedding_shards, read_facts, write_parquet
 from cochlea_sb.library.sound_library import SoundLibrary
 from cochlea_sb.library.store import Store
-from cochlea_sb.models import WEIGHTS, YAML
+from cochlea_sb.publishing.cards import PICTURES, embeddings_card, library_card, model_card
 
 # Settings of a run that say where things lay, or how it was measured, and nothing of the model.
 OF_THE_RUN = {"__set_seed", "output_folder", "save_folder", "train_log", "data_folder", "dataset", "config", "split"}

@@ -7,7 +7,7 @@ from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
 
 from cochlea_sb import __version__
 from cochlea_sb.evaluation.report import markdown
-from cochlea_sb.inference import SHIPPED
+from cochlea_sb.inference.audio_encoder import SHIPPED
 
 TAGS = ["audio", "cochlea_sb", "embeddings", "audio-retrieval"]
 # Pictures that a results folder may hold, and what they show.
@@ -180,7 +180,7 @@ def model_card(
     name : str
         ``user/name``.
     config : dict
-        From `cochlea_sb.publishing.model_config`.
+        From `cochlea_sb.publishing.export.model_config`.
     training : dict, optional
         What recipes/train.py left in ``training.json``.
     settings : str, optional

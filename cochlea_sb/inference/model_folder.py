@@ -22,7 +22,7 @@ from cochlea_sb.encoders.windowed import WindowEncoder
 from cochlea_sb.features import MFCC, FrontEnd, Unnormalised
 from cochlea_sb.files import whole_file, write_text
 from cochlea_sb.hub import download
-from cochlea_sb.weights import read_weights
+from cochlea_sb.inference.weights import read_weights
 
 YAML, WEIGHTS = "hyperparams.yaml", "embedding_model.ckpt"
 # What inference needs of a training yaml, in the order in which it is written.
@@ -63,7 +63,7 @@ def model_yaml(text: str) -> str:
     Arguments
     ---------
     text : str
-        From `cochlea_sb.experiment.load_experiment`.
+        From `cochlea_sb.training.recipe.load_experiment`.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def save_model(folder: str | os.PathLike[str], text: str, encoder: torch.nn.Modu
     ---------
     folder : str or Path
     text : str
-        From `cochlea_sb.experiment.load_experiment`.
+        From `cochlea_sb.training.recipe.load_experiment`.
     encoder : torch.nn.Module
     """
     folder = Path(folder)

@@ -1,6 +1,6 @@
 """Small synthesisers, one for each kind of sound of the embedded corpus: each plays a single event, dry and close.
 
-`cochlea_sb.data.synthetic` repeats them in rhythm and puts them in a room. What differs from one sound to the next
+`cochlea_sb.synthetic.library` repeats them in rhythm and puts them in a room. What differs from one sound to the next
 comes in two parts: a `Voice` (the instrument: how high, which timbre, how fast) that the takes of one source share,
 and a generator for the performance. Pitch, tempo and length differ widely inside a class, by design: they are what an
 embedding has to learn to ignore. In every synthesiser ``t`` is the time of each sample, in seconds.

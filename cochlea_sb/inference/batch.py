@@ -17,10 +17,10 @@ import torch
 
 from cochlea_sb.audio import AudioError, read_audio
 from cochlea_sb.data.sources import Row, Source
-from cochlea_sb.read_ahead import read_ahead
+from cochlea_sb.inference.read_ahead import read_ahead
 
 if TYPE_CHECKING:
-    from cochlea_sb.inference import AudioEncoder
+    from cochlea_sb.inference.audio_encoder import AudioEncoder
 
 BATCH_SECONDS, BATCH_SOUNDS = 120, 256  # that go through the encoder together, at most
 CHUNK = 1 << 20  # bytes

@@ -1,7 +1,7 @@
 """Our models for MTEB, the benchmark of embeddings, on its tasks of audio (the extra ``mteb``; Python 3.11 and later).
 
     import mteb
-    from cochlea_sb.mteb import QueryByExample, load_model
+    from cochlea_sb.integrations.mteb import QueryByExample, load_model
 
     mteb.evaluate(load_model(), mteb.get_benchmark("MAEB(v1, audio-only)"))
     mteb.evaluate(load_model(), QueryByExample("~/labelled"))  # whatever other models MTEB knows, too
@@ -29,8 +29,8 @@ from tqdm import tqdm
 from cochlea_sb.audio import read_audio
 from cochlea_sb.data.corpus import column
 from cochlea_sb.data.sounds import load_sounds
-from cochlea_sb.inference import FILES_AT_ONCE, SHIPPED, AudioEncoder
-from cochlea_sb.read_ahead import read_ahead
+from cochlea_sb.inference.audio_encoder import FILES_AT_ONCE, SHIPPED, AudioEncoder
+from cochlea_sb.inference.read_ahead import read_ahead
 
 # The shipped model heard ESC-10, a part of ESC-50, of which MTEB has these tasks.
 HEARD = {"ESC50", "ESC50AudioReranking", "ESC50Clustering", "ESC50PairClassification", "ESC50_Zeroshot"}

@@ -1,8 +1,8 @@
 """Our models for the HEAR benchmark: the common API of its 2021 edition (Turian et al. 2022, "HEAR: Holistic Evaluation
 of Audio Representations", appendix A). docs/compare.md tells how to run it.
 
-    hear-validator cochlea_sb.hear                          # checks that this is what it says
-    python -m heareval.embeddings.runner cochlea_sb.hear    # the benchmark's own program
+    hear-validator cochlea_sb.integrations.hear                          # checks that this is what it says
+    python -m heareval.embeddings.runner cochlea_sb.integrations.hear    # the benchmark's own program
 
 Axes: B sounds, S samples, T timestamps, D embedding dimensions.
 """
@@ -11,7 +11,7 @@ import torch
 import torchaudio
 
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, windows_at_once
-from cochlea_sb.inference import SHIPPED, AudioEncoder
+from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
 
 RATES = (8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000, 96000)  # odd ones cost torchaudio gigabytes
 TIMESTAMP_SECONDS = 0.05  # between timestamps: what the API recommends at most

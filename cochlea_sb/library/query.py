@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from cochlea_sb.inference import AudioEncoder
+    from cochlea_sb.inference.audio_encoder import AudioEncoder
 
 FORMS = (
     "a file, (file, start_seconds, end_seconds), a waveform [samples], an embedding [{}], or a dict of examples and "

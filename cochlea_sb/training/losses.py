@@ -4,7 +4,7 @@ The former are modules ``loss(distances, positives, allowed) -> scalar``:
 
     distances [A, C]   of each anchor to each candidate, with gradients
     positives [A]      column of each anchor's positive
-    allowed   [A, C]   True where the candidate may be a negative (see `cochlea_sb.mining.disjoint`)
+    allowed   [A, C]   True where the candidate may be a negative (see `cochlea_sb.training.mining.disjoint`)
 
 Axes: A anchors, C candidates, n windows, T frames, M values in a frame.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cochlea_sb.mining import semi_hard
+from cochlea_sb.training.mining import semi_hard
 
 
 class TripletLoss(nn.Module):
@@ -26,7 +26,7 @@ class TripletLoss(nn.Module):
     margin : float
         By how much the negative should be farther, in the unit of the distances (the paper: 0.1, squared Euclidean).
     miner : callable
-        Which negative: one of `cochlea_sb.mining`.
+        Which negative: one of `cochlea_sb.training.mining`.
 
     Example
     -------
@@ -57,7 +57,7 @@ class InfoNCE(nn.Module):
     Arguments
     ---------
     temperature : float, above 0
-        Distance at which a candidate's weight falls by e; with `cochlea_sb.mining.cosine` distances SimCLR's tau.
+        Distance at which a candidate's weight falls by e; SimCLR's tau, with `cochlea_sb.training.mining.cosine`.
 
     Example
     -------

@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from cochlea_sb.audio import AudioError, read_audio
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, windows_at_once
-from cochlea_sb.experiment import check_device
 from cochlea_sb.files import names_on_hub
-from cochlea_sb.models import fetch_model, load_model
-from cochlea_sb.read_ahead import read_ahead
+from cochlea_sb.inference.model_folder import fetch_model, load_model
+from cochlea_sb.inference.read_ahead import read_ahead
+from cochlea_sb.training.recipe import check_device
 
 SHIPPED = "cochlea_sb:pretrained"  # names the model that comes with the package
 FILES_AT_ONCE = 256  # sorted by length together, so that batches hold little padding ...
@@ -70,7 +70,8 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
             Of a model on the Hub: a branch, a tag or a commit.
         trust_remote_code : bool
             Let the model's yaml build whatever it names, and so run code of whoever made it. By default it may build
-            parts of a model that we know, and its weights may be nothing but tensors: see `cochlea_sb.models`.
+            parts of a model that we know, and its weights may be nothing but tensors: see
+            `cochlea_sb.inference.model_folder`.
         **kwargs
             As in SpeechBrain's ``Pretrained.from_hparams``, where the code is trusted.
 
@@ -88,7 +89,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         """
         check_device((run_opts or {}).get("device"))
         shipped = source == SHIPPED
-        source = str(Path(__file__).parent / "pretrained") if shipped else os.path.expanduser(source)
+        source = str(Path(__file__).parents[1] / "pretrained") if shipped else os.path.expanduser(source)
         local = os.path.isdir(source) or not names_on_hub(source)
         if not local and revision is None and "@" in source:
             source, _, revision = source.partition("@")

@@ -18,13 +18,13 @@ import torch
 from speechbrain.utils.distributed import is_distributed_initialized, run_on_main
 from torch.nn import functional as F
 
-from cochlea_sb import plots
-from cochlea_sb.checkpoints import History
-from cochlea_sb.deformations import energies_from_log_mel, log_mel_from_energies
+from cochlea_sb.augment.deformation import energies_from_log_mel, log_mel_from_energies
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, embed_bank
+from cochlea_sb.evaluation import plots
+from cochlea_sb.evaluation.retrieval import neighbour_recall, query_by_example
 from cochlea_sb.files import write_text
-from cochlea_sb.metrics import neighbour_recall, query_by_example
-from cochlea_sb.mining import disjoint
+from cochlea_sb.training.checkpoints import History
+from cochlea_sb.training.mining import disjoint
 
 READ_BACK_STEPS = 20  # how often the loss travels from a GPU to the progress bar
 
@@ -33,10 +33,10 @@ class EmbeddingBrain(sb.Brain):
     """Trains ``modules["embedding_model"]`` on `Pairs` batches by what ``modules["head"]`` makes of it.
 
     The hyperparameters name the parts: ``deformation``, ``deform_anchors`` (or only the positives), ``distance`` (see
-    `cochlea_sb.mining`), ``loss``, ``lr_schedule`` (a torch scheduler but for its optimizer), ``compute_features``,
-    ``train_logger`` and ``output_folder``. Validation deforms one crop of each held-out pair, looks for it among the
-    other crops (recall@1), and measures mAP where labels exist. Neither chooses a checkpoint: the last one is the
-    result, so held-out labels never touch the model.
+    `cochlea_sb.training.mining`), ``loss``, ``lr_schedule`` (a torch scheduler but for its optimizer),
+    ``compute_features``, ``train_logger`` and ``output_folder``. Validation deforms one crop of each held-out pair,
+    looks for it among the other crops (recall@1), and measures mAP where labels exist. Neither chooses a checkpoint:
+    the last one is the result, so held-out labels never touch the model.
 
     Arguments
     ---------
@@ -227,7 +227,7 @@ class EmbeddingBrain(sb.Brain):
         Returns
         -------
         dict
-            ``recall@1`` and, where there are labels, ``mAP``; see `cochlea_sb.metrics`.
+            ``recall@1`` and, where there are labels, ``mAP``; see `cochlea_sb.evaluation.retrieval`.
         """
         halves = [(*embeddings.chunk(2), sounds) for embeddings, sounds in self.seen]
         anchors, neighbours, sounds = (torch.cat(parts) for parts in zip(*halves, strict=True))
