@@ -11,7 +11,6 @@ sound by sound, over sounds chosen by chance; left out are those of rates at whi
 
 import argparse
 import math
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -25,8 +24,9 @@ from tqdm import tqdm
 
 from cochlea_sb import AudioEncoder, SoundLibrary
 from cochlea_sb.data.sources import list_sources
-from cochlea_sb.inference.batch import decode, embed_batch, embed_sounds, torch_threads
+from cochlea_sb.inference.batch import decode, embed_batch, embed_sounds
 from cochlea_sb.inference.read_ahead import read_ahead
+from cochlea_sb.machine import n_cores, torch_threads
 
 LARGEST_TERM = 40_000  # of a ratio of rates that torchaudio resamples in less than minutes
 
@@ -64,7 +64,7 @@ def main():
     run_opts = {"device": arguments.device}
     encoder = AudioEncoder.from_hparams(arguments.model, run_opts=run_opts)
     sources = list_sources(arguments.folder)
-    threads = max(1, os.cpu_count() // 2)
+    threads = max(1, n_cores() // 2)
     decoded = [sound for sound in map(lambda source: decode(source, encoder.sample_rate), tqdm(sources)) if len(sound)]
     of_sound = sum(map(len, decoded)) / encoder.sample_rate
     usable = [sound.source for sound in decoded if resamples(sound.source.path)]
@@ -76,7 +76,7 @@ def main():
             pass
 
     def encode_alone():
-        with torch_threads(max(1, os.cpu_count() - threads)):
+        with torch_threads(max(1, n_cores() - threads)):
             for first in range(0, len(decoded), 100):
                 list(embed_batch(encoder, decoded[first : first + 100], 0.48))
         if arguments.device != "cpu":
@@ -103,7 +103,7 @@ def main():
             for name, job in jobs.items():
                 taken[name].append(seconds(job))
     middle = {name: median(values) for name, values in taken.items()}
-    print(f"\n{len(sources):,} files, {of_sound:,.0f} s of sound, {os.cpu_count()} cores, {arguments.device}\n")
+    print(f"\n{len(sources):,} files, {of_sound:,.0f} s of sound, {n_cores()} cores, {arguments.device}\n")
     print("| | seconds | times real time |\n|---|---|---|")
     for name in ("decoding alone", "encoder alone", "end to end"):
         print(f"| {name} | {middle[name]:.2f} | {of_sound / middle[name]:,.0f} |")

@@ -4,7 +4,7 @@ import importlib
 
 TYPE_CHECKING = False  # type checkers take it for true; typing itself would take longer to import than all this
 if TYPE_CHECKING:
-    from cochlea_sb.audio import AudioError as AudioError
+    from cochlea_sb.errors import AudioError as AudioError
     from cochlea_sb.index.random_projection import RandomProjectionIndex as RandomProjectionIndex
     from cochlea_sb.inference.audio_encoder import AudioEncoder as AudioEncoder
     from cochlea_sb.library.sound_library import SoundLibrary as SoundLibrary
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _HOMES = {
     "AudioEncoder": "cochlea_sb.inference.audio_encoder",
-    "AudioError": "cochlea_sb.audio",
+    "AudioError": "cochlea_sb.errors",
     "RandomProjectionIndex": "cochlea_sb.index.random_projection",
     "SoundLibrary": "cochlea_sb.library.sound_library",
 }

@@ -25,6 +25,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from cochlea_sb.errors import AudioError, UserError
+
 _FFMPEG_EXTENSIONS = frozenset(".3gp .aac .ac3 .amr .ape .m4a .m4b .mka .mkv .mov .mp4 .tta .webm .wma .wv".split())
 AUDIO_EXTENSIONS = _FFMPEG_EXTENSIONS.union(
     ".8svx .aif .aifc .aiff .au .avr .bwf .caf .flac .iff .ircam .mp2 .mp3 .nist .oga .ogg .opus .paf .pvf .rf64 .sd2 "
@@ -40,19 +42,6 @@ _LOUDEST = 1e18  # no sound is this loud, and its sums and filters cannot overfl
 _CUT_CHUNK = re.compile(r"(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)")
 # Writers into a pipe cannot know the size, and declare about the largest one.
 _PLACEHOLDERS = ((0x7FFF0000, 0x80000000), (0xFFFF0000, 0xFFFFFFFF), (1 << 62, 1 << 64))
-
-
-class AudioError(ValueError):
-    """A sound cannot be read; the message is one sentence that names it, says what is wrong and what would do.
-
-    Example
-    -------
-    >>> try:
-    ...     read_audio("gone.wav")
-    ... except AudioError as error:
-    ...     print(error)
-    gone.wav: cannot be opened (No such file or directory); expected an audio file.
-    """
 
 
 def read_audio(
@@ -88,7 +77,7 @@ def read_audio(
     ------
     AudioError
         If the sound is missing, empty, cut off, too long or not audio, or the part is not inside it.
-    ValueError
+    UserError
         If an argument is out of its range.
 
     Example
@@ -167,11 +156,11 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
 
 def _check_arguments(rate: float, start: float, stop: float | None, max_seconds: float) -> None:
     if not 100 <= rate <= 1_000_000 or rate != int(rate):
-        raise ValueError(f"sample_rate is {rate}: expected a whole number of Hz from 100 to 1,000,000.")
+        raise UserError(f"sample_rate is {rate}: expected a whole number of Hz from 100 to 1,000,000.")
     if not 0 <= start < math.inf or (stop is not None and not start < stop < math.inf):
-        raise ValueError(f"the part is {start} to {stop} s: expected 0 <= start_seconds < stop_seconds.")
+        raise UserError(f"the part is {start} to {stop} s: expected 0 <= start_seconds < stop_seconds.")
     if not max_seconds > 0:
-        raise ValueError(f"max_seconds is {max_seconds}: expected more than 0.")
+        raise UserError(f"max_seconds is {max_seconds}: expected more than 0.")
 
 
 def _one_line(text: object) -> str:
@@ -192,7 +181,7 @@ def _locate(source: str | os.PathLike[str] | bytes | bytearray | dict[str, Any])
             raise AudioError(f"{name}: has 0 bytes; expected the contents of an audio file.")
         return name, bytes(source)
     if not named:
-        raise ValueError(f"source is a {type(source).__name__}: expected a path, bytes, or a row with bytes or path.")
+        raise UserError(f"source is a {type(source).__name__}: expected a path, bytes, or a row with bytes or path.")
     try:
         # Absolute, as libsndfile takes "-" for stdin and FFmpeg takes other names for options.
         path = os.path.abspath(os.fsdecode(path))

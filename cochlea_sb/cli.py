@@ -9,10 +9,13 @@ import logging
 import os
 import shutil
 import sys
+import traceback
 from pathlib import Path
 
 from cochlea_sb import __version__
+from cochlea_sb.errors import UserError
 
+STATUS_DEFECT = 1
 STATUS_MISTAKE = 2  # as argparse ends
 STATUS_INTERRUPTED = 130  # as shells report Ctrl-C
 SHOWN = 20  # unreadable files that are listed without being asked for
@@ -21,9 +24,9 @@ SHOWN = 20  # unreadable files that are listed without being asked for
 def run(main):
     """Run a script's ``main(argv)`` and end the process with its status.
 
-    ``ValueError`` (which `AudioError` is) and ``OSError`` are the user's to mend: they become one sentence on stderr
-    and status 2. Anything else is a defect of ours and shows its traceback; the environment variable
-    ``COCHLEA_TRACEBACK=1`` shows them all.
+    `UserError` and ``OSError`` are the user's to mend: they become one sentence on stderr and status 2 (with the
+    environment variable ``COCHLEA_TRACEBACK=1``, a traceback). Any other exception is a defect of this package: it
+    shows its traceback, asks for a report, and ends with status 1.
 
     Arguments
     ---------
@@ -38,18 +41,22 @@ def run(main):
         sys.exit(STATUS_INTERRUPTED)
     except BrokenPipeError:  # whoever read the output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         if os.environ.get("COCHLEA_TRACEBACK"):
             raise
         print(f"Error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(STATUS_MISTAKE)
+    except Exception:
+        traceback.print_exc()
+        print("This is a defect of cochlea_sb. Please report it, with the lines above.", file=sys.stderr)
+        sys.exit(STATUS_DEFECT)
 
 
 def index(arguments):
     """Add sounds to a library, which is made where it is not there."""
     from cochlea_sb.library.sound_library import SoundLibrary
     from cochlea_sb.library.store import Store
-    from cochlea_sb.training.recipe import check_device
+    from cochlea_sb.machine import check_device
 
     check_device(arguments.device)
     options = {"run_opts": {"device": arguments.device}} if arguments.device else {}
@@ -59,7 +66,7 @@ def index(arguments):
         library = SoundLibrary.open(arguments.library, encoder, **options)
         hop = library.hop_seconds
         if arguments.hop_seconds is not None and abs(arguments.hop_seconds - hop) > 0.005:
-            raise ValueError(f"'{arguments.library}' has a window every {hop} s: leave out --hop_seconds.")
+            raise UserError(f"'{arguments.library}' has a window every {hop} s: leave out --hop_seconds.")
     else:
         encoder = load_encoder(arguments.model, **options)
         hop = 0.48 if arguments.hop_seconds is None else arguments.hop_seconds
@@ -76,8 +83,8 @@ def index(arguments):
         )
         if added.problems and not added.added and not added.unchanged:
             first = next(iter(added.problems.values()))
-            raise ValueError(f"None of {len(added.problems):,} files could be read as audio; the first: {first}")
-    except ValueError:
+            raise UserError(f"None of {len(added.problems):,} files could be read as audio; the first: {first}")
+    except UserError:
         if made and not len(library):  # of a mistake nothing stays
             shutil.rmtree(library.store.folder)
         raise
@@ -154,7 +161,7 @@ def remove(arguments):
 
     library, forgotten = SoundLibrary.open(arguments.library), 0
     if not arguments.paths and not arguments.missing:
-        raise ValueError("There is nothing to remove: give paths, or --missing for files that are gone from the disk.")
+        raise UserError("There is nothing to remove: give paths, or --missing for files that are gone from the disk.")
     if arguments.paths:
         forgotten += library.remove(arguments.paths)
     if arguments.missing:
@@ -179,7 +186,7 @@ def weighted(text):
     try:
         return name, float(weight)
     except ValueError as error:
-        raise ValueError(f"--mix is '{text}': expected a file, or file=weight such as hat.wav=0.5.") from error
+        raise UserError(f"--mix is '{text}': expected a file, or file=weight such as hat.wav=0.5.") from error
 
 
 def show_problems(problems, library, every=False):

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torchaudio.functional import create_dct
 
+from cochlea_sb.errors import MissingExtra, UserError
+
 FRAMES_AT_ONCE = 16384  # bounds memory for sounds of hours; spectra of more would only leave the processor's caches
 
 
@@ -37,7 +39,7 @@ class FrontEnd(nn.Module):
 
     Raises
     ------
-    ValueError
+    UserError
         If the hop is longer than the window.
     """
 
@@ -46,7 +48,7 @@ class FrontEnd(nn.Module):
     def __init__(self, sample_rate: int, window_seconds: float, hop_seconds: float, floor: float) -> None:
         super().__init__()
         if not (1000 <= sample_rate <= 384_000 and 1 <= window_seconds * sample_rate <= 1 << 16):
-            raise ValueError(
+            raise UserError(
                 f"sample_rate is {sample_rate} and window_seconds is {window_seconds}: expected 1,000 to 384,000 Hz, "
                 "and a window of at most 65,536 samples."
             )
@@ -57,7 +59,7 @@ class FrontEnd(nn.Module):
         self.own_settings: dict[str, float] = {}  # a subclass puts its further arguments here
         self.n_fft = 1 << (self.window - 1).bit_length()
         if not 1 <= self.hop <= self.window:
-            raise ValueError(f"hop_seconds is {hop_seconds}: expected more than 0 and at most window_seconds.")
+            raise UserError(f"hop_seconds is {hop_seconds}: expected more than 0 and at most window_seconds.")
         hann = torch.hann_window(self.window, periodic=True, device="cpu")  # as in mel_edges
         # By Parseval, the positive bins of a sine of amplitude 1 hold n_fft * sum(window ** 2) / 4.
         self.register_buffer("taper", hann * (2 / math.sqrt(self.n_fft * hann.square().sum())), persistent=False)
@@ -93,7 +95,7 @@ class FrontEnd(nn.Module):
         torch.Tensor [batch, frames, M], float32
         """
         if wavs.ndim != 2:
-            raise ValueError(f"wavs has shape {tuple(wavs.shape)}: expected [batch, samples].")
+            raise UserError(f"wavs has shape {tuple(wavs.shape)}: expected [batch, samples].")
         with torch.autocast(wavs.device.type, enabled=False):  # 16 bits would drown quiet bands beside loud ones
             return self.in_blocks(wavs.float())
 
@@ -138,7 +140,7 @@ class LogMel(FrontEnd):
 
     Raises
     ------
-    ValueError
+    UserError
         If the sizes or the band edges make no filterbank.
 
     Example
@@ -160,9 +162,9 @@ class LogMel(FrontEnd):
         floor: float = 1e-8,
     ) -> None:
         if not 1 <= n_mels <= 1024:
-            raise ValueError(f"n_mels is {n_mels}: expected 1 to 1,024.")
+            raise UserError(f"n_mels is {n_mels}: expected 1 to 1,024.")
         if not 0 <= low_hz < high_hz <= sample_rate / 2:
-            raise ValueError(
+            raise UserError(
                 f"low_hz is {low_hz} and high_hz is {high_hz}: expected 0 <= low_hz < high_hz <= {sample_rate / 2:g}, "
                 "half the sample rate."
             )
@@ -210,7 +212,7 @@ class MFCC(LogMel):
     def __init__(self, n_mfcc: int = 20, **others: Any) -> None:
         super().__init__(**others)
         if not 1 <= n_mfcc <= self.n_mels:
-            raise ValueError(f"n_mfcc is {n_mfcc}: expected 1 to {self.n_mels}, the number of mel bands.")
+            raise UserError(f"n_mfcc is {n_mfcc}: expected 1 to {self.n_mels}, the number of mel bands.")
         self.own_settings["n_mfcc"] = self.n_mfcc = n_mfcc
         self.register_buffer("cosines", create_dct(n_mfcc, self.n_mels, norm="ortho"), persistent=False)  # [mels, M]
 
@@ -244,7 +246,7 @@ class Chroma(FrontEnd):
 
     Raises
     ------
-    ValueError
+    UserError
         If librosa is missing.
 
     Example
@@ -265,7 +267,7 @@ class Chroma(FrontEnd):
         try:
             from librosa.filters import chroma
         except ImportError as error:
-            raise ValueError("Chroma needs librosa: pip install 'cochlea_sb[chroma]'.") from error
+            raise MissingExtra("Chroma", "librosa", "chroma") from error
         filters = torch.from_numpy(chroma(sr=sample_rate, n_fft=self.n_fft, norm=1)).T.contiguous()  # [K, 12]
         self.register_buffer("filters", filters, persistent=False)
 

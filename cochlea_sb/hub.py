@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from cochlea_sb import __version__
+from cochlea_sb.errors import UserError
 
 CARD = "README.md"
 STAMP = "\n<!-- Written by cochlea_sb, and by nobody since: {} -->\n"
@@ -36,7 +37,7 @@ def is_stamped(card: str) -> bool:
 
 @contextmanager
 def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> Iterator[None]:
-    """Turn what huggingface_hub raises in the block into a ``ValueError`` of one sentence."""
+    """Turn what huggingface_hub raises in the block into a `UserError` of one sentence."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's, whichever it uses
         GatedRepoError,
@@ -53,8 +54,8 @@ def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> I
     except (HTTPError, OSError, ValueError, RuntimeError) as problem:
         # A file that broke off comes as a RuntimeError which says less than what caused it.
         error = problem.__cause__ or problem if isinstance(problem, RuntimeError) else problem
-        if type(error) is ValueError:
-            raise ValueError(" ".join(str(error).split())) from problem
+        if type(error) in (ValueError, UserError):
+            raise UserError(" ".join(str(error).split())) from problem
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
         log_in = "log in with `hf auth login`, or set HF_TOKEN"
@@ -83,7 +84,7 @@ def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> I
             said = f"The Hub refused what was asked of '{name}': {reason}"
         else:
             said = f"The Hub can't be reached, or broke off, for '{name}': {reason}"
-        raise ValueError(said) from problem
+        raise UserError(said) from problem
 
 
 def download(
@@ -111,7 +112,7 @@ def download(
 
     Raises
     ------
-    ValueError
+    UserError
         If there is no such model, one of its files is larger, or it can't be reached and was never fetched.
     """
     from huggingface_hub import HfApi, snapshot_download
@@ -126,14 +127,14 @@ def download(
             sizes = {file.rfilename: file.size or 0 for file in facts.siblings or ()}
             missing = [file for file in files if file not in sizes]
             if missing:
-                raise ValueError(
+                raise UserError(
                     f"'{name}' holds no {missing[0]} on the Hub ({revision or 'main'}): expected a model of "
                     f"cochlea_sb; is it on another branch ({name}@BRANCH)?"
                 )
             for file in files:
                 if sizes[file] > largest:
                     size = f"{sizes[file]:,} bytes: expected at most {largest:,}"
-                    raise ValueError(f"'{name}' holds '{file}' of {size}, so it was not fetched.")
+                    raise UserError(f"'{name}' holds '{file}' of {size}, so it was not fetched.")
         with suppress(LocalEntryNotFoundError):
             cached = Path(fetch(local_files_only=True))
             if present in (None, cached.name):
@@ -179,7 +180,7 @@ def upload(
 
     Raises
     ------
-    ValueError
+    UserError
         If there is another card, the name is not ``user/name``, the repository is public and was to be private; or the
         Hub can't be reached, does not know your token, or refuses.
     """
@@ -187,13 +188,13 @@ def upload(
     from huggingface_hub.errors import RepositoryNotFoundError
 
     if name.count("/") != 1:
-        raise ValueError(f"The name is '{name}': expected user/name, such as ada/everyday-sounds.")
+        raise UserError(f"The name is '{name}': expected user/name, such as ada/everyday-sounds.")
     api = HfApi(library_name="cochlea_sb", library_version=__version__)
     files = {path.relative_to(folder).as_posix(): path for path in sorted(Path(folder).rglob("*")) if path.is_file()}
     with hub_errors(name, repo_type, revision):
         try:
             if private and not api.repo_info(name, repo_type=repo_type).private:
-                raise ValueError(f"'{name}' is there already and is public: make it private on its page first.")
+                raise UserError(f"'{name}' is there already and is public: make it private on its page first.")
         except RepositoryNotFoundError:
             pass
         api.create_repo(name, repo_type=repo_type, private=private or None, exist_ok=True)
@@ -205,13 +206,13 @@ def upload(
             theirs = api.hf_hub_download(name, CARD, repo_type=repo_type, revision=head)
             other, own = (Path(one).read_text("utf-8", "replace") for one in (theirs, files[CARD]))
             if card is None and other != own and not is_stamped(other):
-                raise ValueError(
+                raise UserError(
                     f"'{name}' has another card on the Hub, which was left as it is, and nothing was uploaded: add "
                     "--card replace to replace it, or --card keep to upload all else."
                 )
             licence = re.search("^license: (.*)$", other, re.MULTILINE)
             if card is None and licence and not re.search("^license: ", own, re.MULTILINE):
-                raise ValueError(
+                raise UserError(
                     f"The card of '{name}' on the Hub says {licence[0]}, and the new one names no licence; nothing was "
                     f"uploaded: add --license {licence[1]}, or --card replace."
                 )

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from cochlea_sb.cli import load_encoder, run
 from cochlea_sb.data.corpus import write_problems
 from cochlea_sb.data.sources import list_sources
+from cochlea_sb.errors import UserError
 from cochlea_sb.inference.batch import embed_sounds, hash_of
 from cochlea_sb.library.shards import read_facts, write_shard
 
@@ -44,7 +45,7 @@ def main(argv):
     parser.add_argument("--worker", type=int, default=0, help="... each with its own number from 0 on")
     arguments = parser.parse_args(argv)
     if not 1 <= arguments.shard_sounds <= 10_000 or not 0 <= arguments.worker < arguments.workers:
-        raise ValueError(
+        raise UserError(
             f"--shard_sounds is {arguments.shard_sounds}, --worker {arguments.worker} of {arguments.workers}: expected "
             "1 to 10,000 sounds, and workers that are numbered from 0."
         )
@@ -64,7 +65,7 @@ def main(argv):
     shards = {output / f"embeddings-{i:05d}-of-{len(stretches):05d}.parquet": part for i, part in enumerate(stretches)}
     strangers = sorted(path.name for path in output.glob("embeddings-*.parquet") if path not in shards)
     if strangers:
-        raise ValueError(
+        raise UserError(
             f"'{output}' holds shards of another run ({strangers[0]}): choose another --output, or delete them."
         )
     made_of = {
@@ -75,7 +76,7 @@ def main(argv):
         facts = read_facts(path) or {}
         same = facts.get("identity", {}).get("fingerprint") == identity["fingerprint"]
         if not same or (facts["hop_seconds"], facts["made_of"]) != (hop_seconds, made_of[path]):
-            raise ValueError(
+            raise UserError(
                 f"'{path}' is of other sounds, another model or hop: choose another --output, or delete it."
             )
 

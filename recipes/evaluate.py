@@ -17,6 +17,7 @@ from speechbrain.utils.distributed import infer_device
 
 from cochlea_sb.cli import run
 from cochlea_sb.data.corpus import column, hold_out, load_corpus
+from cochlea_sb.errors import UserError
 from cochlea_sb.evaluation.report import evaluate, markdown, write_report
 from cochlea_sb.files import names_on_hub
 from cochlea_sb.inference.audio_encoder import AudioEncoder
@@ -35,11 +36,11 @@ def main(argv):
     train_rows, held_out = hold_out(frames, hparams["valid_folds"], hparams["valid_share"])
     rows = range(len(frames)) if hparams["evaluate_all"] else held_out
     if not rows:
-        raise ValueError(
+        raise UserError(
             f"Of {len(frames)} sounds none are held out: add --evaluate_all True to measure on all of them."
         )
     if column(frames.select(rows), "label") is None and not hparams["robustness"]:
-        raise ValueError("These sounds have no labels, so nothing can be measured: add a column 'label'.")
+        raise UserError("These sounds have no labels, so nothing can be measured: add a column 'label'.")
 
     # Whoever measures on all sounds has none left to train a classifier on.
     train_rows = [] if hparams["evaluate_all"] else train_rows

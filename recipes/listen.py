@@ -27,7 +27,7 @@ from waveforms import (
     stretch,
 )
 
-from cochlea_sb.audio import AudioError, read_audio
+from cochlea_sb.audio import read_audio
 from cochlea_sb.augment.deformation import (
     Composition,
     Equalization,
@@ -45,6 +45,7 @@ from cochlea_sb.augment.deformation import (
     uniform,
 )
 from cochlea_sb.cli import run
+from cochlea_sb.errors import AudioError, UserError
 from cochlea_sb.evaluation.plots import new_figure, save_figure
 from cochlea_sb.features import LogMel, hz_to_mel
 from cochlea_sb.synthetic.library import CLASSES, synthesise, wav_bytes
@@ -155,10 +156,10 @@ KINDS = {
 
 
 def deform(wav, deformation, pick, scene):
-    """Deform with one deformation; ``ValueError`` if it has no counterpart here."""
+    """Deform with one deformation; `UserError` if it has no counterpart here."""
     if type(deformation) not in KINDS:
         known = ", ".join(kind.__name__ for kind in KINDS)
-        raise ValueError(f"{type(deformation).__name__} can't be heard here: expected deformations among {known}.")
+        raise UserError(f"{type(deformation).__name__} can't be heard here: expected deformations among {known}.")
     return KINDS[type(deformation)](wav, deformation, pick, scene)
 
 
@@ -287,7 +288,7 @@ def main(argv):
     with TemporaryDirectory() as unused:  # where the yaml's checkpointer makes its folder
         hparams, _ = load_experiment(arguments.hparams, {"output_folder": unused})
     if "deformation" not in hparams:
-        raise ValueError(f"'{arguments.hparams}' has no key 'deformation': give a training yaml.")
+        raise UserError(f"'{arguments.hparams}' has no key 'deformation': give a training yaml.")
     features = hparams["compute_features"]
     rate = features.sample_rate
     generator = torch.Generator().manual_seed(arguments.seed)

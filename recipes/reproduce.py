@@ -27,9 +27,11 @@ from tqdm import tqdm
 from cochlea_sb.cli import run
 from cochlea_sb.data.corpus import column
 from cochlea_sb.data.sounds import load_sounds
+from cochlea_sb.errors import UserError
 from cochlea_sb.evaluation.paper_table import markdown, summarise, write_tables
 from cochlea_sb.evaluation.report import KINDS
 from cochlea_sb.files import write_text
+from cochlea_sb.machine import n_cores
 from cochlea_sb.training.recipe import load_experiment, parse_value, read_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,12 +52,12 @@ def split_options(tokens):
         elif options:
             options[-1].append(token)
         else:
-            raise ValueError(f"'{token}' follows no option: expected one such as --device cuda.")
+            raise UserError(f"'{token}' follows no option: expected one such as --device cuda.")
     return options
 
 
 def options_by_recipe(recipes, options):
-    """What of the further options each recipe knows; ``ValueError`` for one that none does.
+    """What of the further options each recipe knows; `UserError` for one that none does.
 
     Arguments
     ---------
@@ -73,7 +75,7 @@ def options_by_recipe(recipes, options):
     for name in (option[0][2:] for option in options):
         if not any(name in known for known in keys.values()):
             near = get_close_matches(name, set().union(*keys.values()), n=1)
-            raise ValueError(f"No recipe has a key '{name}'" + (f": did you mean '{near[0]}'?" if near else "."))
+            raise UserError(f"No recipe has a key '{name}'" + (f": did you mean '{near[0]}'?" if near else "."))
     return {
         recipe: [token for option in options if option[0][2:] in known for token in option]
         for recipe, known in keys.items()
@@ -129,7 +131,7 @@ def why(folder):
 
 
 def check_corpus(arguments, options):
-    """Raise ``ValueError`` where all runs would fail, before the first."""
+    """Raise `UserError` where all runs would fail, before the first."""
     overrides = {"data_folder": arguments.data_folder}
     for name in ("folder_labels", "label_column", "robustness"):
         for option in options:
@@ -138,21 +140,21 @@ def check_corpus(arguments, options):
     hparams, _ = load_experiment(HPARAMS / "log_mel.yaml", overrides | {"output_folder": os.devnull})
     unknown = [kind for kind in hparams["robustness"] if kind not in KINDS]
     if unknown:
-        raise ValueError(f"--robustness names '{unknown[0]}': expected some of {', '.join(KINDS)}.")
+        raise UserError(f"--robustness names '{unknown[0]}': expected some of {', '.join(KINDS)}.")
     sounds = load_sounds(arguments.data_folder, folder_labels=hparams["folder_labels"])
     labelled = column(sounds, hparams["label_column"]) is not None
     folds = {str(fold).removesuffix(".0") for fold in column(sounds, "fold") or () if fold is not None}
     if not arguments.whole and not labelled:
-        raise ValueError(
+        raise UserError(
             f"The sounds of '{arguments.data_folder}' have no labels: add a column 'label', or measure only whether "
             "sounds are found again (--whole --robust RECIPE ...)."
         )
     absent = [fold for fold in arguments.folds if str(fold) not in folds]
     if not arguments.whole and absent:
         known = f"it has {', '.join(sorted(folds))}" if folds else "it has no column 'fold': see --whole"
-        raise ValueError(f"'{arguments.data_folder}' has no fold {absent[0]}: {known}.")
+        raise UserError(f"'{arguments.data_folder}' has no fold {absent[0]}: {known}.")
     if not labelled and not set(arguments.robust) & set(arguments.recipes):
-        raise ValueError(
+        raise UserError(
             f"The sounds of '{arguments.data_folder}' have no labels, so only whether they are found again can be "
             "measured: add --robust and the recipes."
         )
@@ -175,14 +177,14 @@ def main(argv):
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     arguments, options = parser.parse_known_args(argv)
     if arguments.jobs < 1:
-        raise ValueError(f"--jobs is {arguments.jobs}: expected at least 1.")
+        raise UserError(f"--jobs is {arguments.jobs}: expected at least 1.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs ends, too
     if arguments.whole:
         arguments.folds, arguments.few = [0], []
     for recipe in arguments.recipes:
         if not (HPARAMS / f"{recipe}.yaml").is_file():
             known = sorted({path.stem for path in HPARAMS.glob("*.yaml")} - {"corpus"})
-            raise ValueError(f"There is no recipe '{recipe}': expected some of {', '.join(known)}.")
+            raise UserError(f"There is no recipe '{recipe}': expected some of {', '.join(known)}.")
 
     options = split_options(options)
     check_corpus(arguments, options)
@@ -197,7 +199,7 @@ def main(argv):
         for fold in arguments.folds
         for recipe, count in kinds
     ]
-    threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
+    threads = max(1, n_cores() // arguments.jobs)
     failed = []
     with ThreadPoolExecutor(arguments.jobs) as pool:
         waiting = {pool.submit(carry_out, folder, scripts, threads): folder for folder, scripts in runs}
@@ -218,8 +220,8 @@ def main(argv):
     few = arguments.few if "supervised" in arguments.recipes else []
     try:
         summary = summarise(arguments.output_folder, arguments.recipes, arguments.folds, arguments.seeds, few=few)
-    except ValueError as error:
-        raise ValueError(sentence or str(error)) from error
+    except UserError as error:
+        raise UserError(sentence or str(error)) from error
     where = f"{arguments.data_folder}, seeds {arguments.seeds}"
     description = (
         f"{where}: learnt from all sounds, and measured on all."
@@ -230,7 +232,7 @@ def main(argv):
     write_tables(summary, arguments.output_folder, description)
     print(f"\n{description}\n\n{markdown(summary)}\n")
     if failed:
-        raise ValueError(sentence)
+        raise UserError(sentence)
 
 
 if __name__ == "__main__":

@@ -19,14 +19,15 @@ import speechbrain as sb
 from cochlea_sb.cli import run
 from cochlea_sb.data.corpus import column, few_of_each, hold_out, load_corpus, write_problems
 from cochlea_sb.data.frame_bank import FrameBank
+from cochlea_sb.errors import UserError
 from cochlea_sb.features import LogMel
 from cochlea_sb.files import names_on_hub, write_text
 from cochlea_sb.inference.model_folder import save_model
+from cochlea_sb.machine import check_device
 from cochlea_sb.training.brain import fit_encoder
 from cochlea_sb.training.pairs import PairBatches
 from cochlea_sb.training.recipe import (
     CORPUS_KEYS,
-    check_device,
     check_same_run,
     load_experiment,
     parse_arguments,
@@ -45,7 +46,7 @@ def grouped(frames, rows, pair_by):
         return rows, None
     values = column(frames, pair_by) if pair_by in ("source", "label") else None
     if values is None:
-        raise ValueError(f"pair_by is '{pair_by}': expected sound, or source or label if the corpus has that column.")
+        raise UserError(f"pair_by is '{pair_by}': expected sound, or source or label if the corpus has that column.")
     numbers = {
         name: number for number, name in enumerate(sorted({str(value) for value in values if value is not None}))
     }
@@ -145,7 +146,7 @@ def main(argv):
     if run_opts.ckpt_interval_steps > 0:
         hparams["ckpt_interval_minutes"] = 0  # SpeechBrain takes one of the two
     if "deformation" in hparams and type(hparams["compute_features"]) is not LogMel:
-        raise ValueError(
+        raise UserError(
             f"compute_features is {type(hparams['compute_features']).__name__}: expected LogMel, whose energies the "
             "deformations change; for other features there are the recipes bag_of_audio_words_*.yaml."
         )
@@ -159,7 +160,7 @@ def main(argv):
     if hparams["labels_per_class"] is not None:
         labels = column(frames, "label")
         if labels is None:
-            raise ValueError("labels_per_class is given and these sounds have no labels: add a column 'label'.")
+            raise UserError("labels_per_class is given and these sounds have no labels: add a column 'label'.")
         few = few_of_each([labels[row] for row in train_rows], hparams["labels_per_class"], hparams["seed"])
         train_rows = [train_rows[row] for row in few]
 

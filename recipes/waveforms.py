@@ -19,6 +19,7 @@ import torch
 from scipy.fft import next_fast_len
 from torch.nn import functional as F
 
+from cochlea_sb.errors import UserError
 from cochlea_sb.features import hz_to_mel, mel_edges, mel_to_hz
 
 STEADY_SECONDS = 0.064  # tells apart partials 60 Hz from each other
@@ -71,7 +72,7 @@ def mix(wav, other, ratio):
     wavs, others = batch_of(wav), batch_of(other, "other")
     check_between("ratio", ratio, 0, 1e30)
     if len(others) not in (1, len(wavs)):
-        raise ValueError(f"other holds {len(others)} sounds and wav {len(wavs)}: expected one, or one for each.")
+        raise UserError(f"other holds {len(others)} sounds and wav {len(wavs)}: expected one, or one for each.")
     samples = wavs.shape[1]
     others = others.repeat(1, -(-samples // others.shape[1]))[:, :samples]
     own, theirs = (batch.double().square().sum(1, keepdim=True) for batch in (wavs, others))
@@ -120,7 +121,7 @@ def equalize(wav, gains_db, sample_rate=16000, *, n_mels=64, low_hz=60.0, high_h
     check_between("sample_rate", sample_rate, 100, 1e6)
     gains_db = np.asarray(gains_db, dtype=np.float64)
     if gains_db.shape != (5,) or not (np.abs(gains_db) <= 120).all():
-        raise ValueError(f"gains_db is {gains_db.tolist()}: expected five numbers of dB from -120 to 120.")
+        raise UserError(f"gains_db is {gains_db.tolist()}: expected five numbers of dB from -120 to 120.")
     first_mel, band_mels = band_axis(n_mels, low_hz, high_hz)
     knots = first_mel + band_mels * np.linspace(0, n_mels - 1, 5)
     samples = wavs.shape[1]
@@ -225,21 +226,21 @@ def resize_frequencies(wav, scale, shift_bands, sample_rate=16000, *, n_mels=64,
 
 
 def batch_of(wav, name="wav"):
-    """The waveform as a batch [batch, samples]; ``ValueError`` if it is none."""
+    """The waveform as a batch [batch, samples]; `UserError` if it is none."""
     if wav.ndim not in (1, 2) or not wav.numel() or wav.dtype != torch.float32 or wav.device.type != "cpu":
-        raise ValueError(
+        raise UserError(
             f"{name} is {wav.dtype} of shape {tuple(wav.shape)} on {wav.device}: expected torch.float32, [samples] or "
             "[batch, samples] with at least one sample, on the CPU."
         )
     if not wav.isfinite().all():
-        raise ValueError(f"{name} holds a value that is not a finite number: expected numbers in about [-1, 1].")
+        raise UserError(f"{name} holds a value that is not a finite number: expected numbers in about [-1, 1].")
     return wav.detach().reshape(-1, wav.shape[-1])
 
 
 def check_between(name, value, low, high):
-    """Raise ``ValueError`` unless ``low <= value <= high``."""
+    """Raise `UserError` unless ``low <= value <= high``."""
     if not low <= value <= high:
-        raise ValueError(f"{name} is {value}: expected {low:g} to {high:g}.")
+        raise UserError(f"{name} is {value}: expected {low:g} to {high:g}.")
 
 
 def band_axis(n_mels, low_hz, high_hz):

@@ -13,7 +13,8 @@ import pytest
 import soundfile
 
 from cochlea_sb import audio
-from cochlea_sb.audio import AUDIO_EXTENSIONS, AudioError, read_audio
+from cochlea_sb.audio import AUDIO_EXTENSIONS, read_audio
+from cochlea_sb.errors import AudioError, UserError
 
 RATES = (8000, 11025, 16000, 22050, 44100, 44101, 48000, 96000)
 OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
@@ -161,14 +162,14 @@ def test_a_part_must_lie_inside_the_sound(tmp_path):
     ],
 )
 def test_wrong_arguments_are_value_errors(options):
-    with pytest.raises(ValueError, match="expected") as caught:
+    with pytest.raises(UserError, match="expected") as caught:
         read_audio(encode(sine(3, 8000), 8000), **options)
     assert not isinstance(caught.value, AudioError)
 
 
 @pytest.mark.parametrize("source", [None, 3, {}, {"bytes": None, "path": None}, ["a.wav"]])
 def test_a_wrong_source_is_a_value_error(source):
-    with pytest.raises(ValueError, match="expected a path, bytes"):
+    with pytest.raises(UserError, match="expected a path, bytes"):
         read_audio(source)
 
 

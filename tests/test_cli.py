@@ -213,3 +213,13 @@ def test_workers_share_the_shards(folder, model_folder, tmp_path):
     assert "3 of 5 shards" in embed(*options, "--worker", 0).stdout
     assert "5 of 5 shards" in embed(*options, "--worker", 1, "--precision", "bf16").stdout
     assert "--worker 2 of 2: expected" in embed(*options, "--worker", 2, status=2).stderr
+
+
+def test_a_defect_shows_its_traceback_asks_for_a_report_and_ends_with_status_1(cochlea, library, folder, monkeypatch):
+    def broken(*_, **__):
+        raise ValueError("operands could not be broadcast together")  # as numpy says of a wrong shape
+
+    monkeypatch.setattr("cochlea_sb.library.state.State.nearest", broken)
+    status, _, err = cochlea("search", library, folder / "tone" / "0.wav")
+    assert status == 1 and "Traceback" in err and "broadcast together" in err
+    assert err.rstrip().splitlines()[-1] == "This is a defect of cochlea_sb. Please report it, with the lines above."

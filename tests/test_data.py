@@ -13,6 +13,7 @@ from cochlea_sb.data.corpus import column, few_of_each, hold_out, load_corpus, w
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.data.frames import compute_frames, split_readable
 from cochlea_sb.data.sounds import load_sounds
+from cochlea_sb.errors import UserError
 from cochlea_sb.features import LogMel
 from cochlea_sb.synthetic.library import synthetic_library
 from cochlea_sb.training.pairs import PairBatches
@@ -80,7 +81,7 @@ def test_metadata_that_names_a_missing_file_reports_it(folder):
 )
 def test_bad_metadata_is_one_sentence(folder, text, sentence):
     (folder / "metadata.csv").write_text(text)
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         load_sounds(folder)
 
 
@@ -95,7 +96,7 @@ def test_saved_dataset_and_parquet_and_column_of_another_name(tmp_path):
         assert sounds[0]["audio"]["bytes"] == library[0]["audio"]["bytes"]
     datasets.DatasetDict({"train": library, "test": library.select([1])}).save_to_disk(tmp_path / "both")
     assert len(load_sounds(tmp_path / "both", split="test")) == 1
-    with pytest.raises(ValueError, match="no split 'dev': it has test, train"):
+    with pytest.raises(UserError, match="no split 'dev': it has test, train"):
         load_sounds(tmp_path / "both", split="dev")
 
 
@@ -108,19 +109,19 @@ def test_class_labels_are_spelt_out(tmp_path):
 
 def test_a_dataset_without_audio_and_a_hub_out_of_reach(tmp_path):
     datasets.Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "text")
-    with pytest.raises(ValueError, match="no audio column: its columns are text"):
+    with pytest.raises(UserError, match="no audio column: its columns are text"):
         load_sounds(tmp_path / "text")
-    with pytest.raises(ValueError, match="The dataset 'nobody/nothing' .* could not be loaded"):
+    with pytest.raises(UserError, match="The dataset 'nobody/nothing' .* could not be loaded"):
         load_sounds(dataset="nobody/nothing")
-    with pytest.raises(ValueError, match="one of the two"):
+    with pytest.raises(UserError, match="one of the two"):
         load_sounds("a", "b")
 
 
 def test_a_folder_without_files_and_one_without_audio(tmp_path):
-    with pytest.raises(ValueError, match="holds no files"):
+    with pytest.raises(UserError, match="holds no files"):
         load_sounds(tmp_path)
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(ValueError, match="None of the 1 files could be read as audio; .*notes.txt: .*not audio"):
+    with pytest.raises(UserError, match="None of the 1 files could be read as audio; .*notes.txt: .*not audio"):
         load_corpus(LogMel(), tmp_path, num_proc=1)
 
 
@@ -166,7 +167,7 @@ def test_frames_equal_the_front_end_on_the_waveform(folder):
 
 def test_nothing_readable_is_one_sentence(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"RIFF")
-    with pytest.raises(ValueError, match="None of the 1 files could be read as audio; the first: .*a.wav"):
+    with pytest.raises(UserError, match="None of the 1 files could be read as audio; the first: .*a.wav"):
         load_corpus(LogMel(), tmp_path, num_proc=1)
 
 
@@ -211,7 +212,7 @@ def test_elsewhere_a_stable_share_of_the_sources_is():
 
 def test_too_little_to_hold_out_and_too_much():
     assert hold_out(toy(fold=[1, 1, 5]), [5]) == ([0, 1, 2], [])
-    with pytest.raises(ValueError, match="All 3 sounds are in the held-out folds"):
+    with pytest.raises(UserError, match="All 3 sounds are in the held-out folds"):
         hold_out(toy(fold=[5, 5, 5]), [5])
 
 
@@ -279,7 +280,7 @@ def test_memory_mapped_equals_in_memory(folder):
 
 
 def test_lengths_that_do_not_fit():
-    with pytest.raises(ValueError, match="expected at least one sound"):
+    with pytest.raises(UserError, match="expected at least one sound"):
         FrameBank(torch.zeros(3, 4).half(), torch.tensor([2]), 0.0)
 
 
@@ -340,7 +341,7 @@ def test_pairs_by_group_are_sounds_of_one_label():
     ],
 )
 def test_groups_that_make_no_sense(groups, sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         PairBatches(random_bank([500] * 3), 2, 1, groups=groups)
 
 
@@ -394,9 +395,9 @@ def test_a_batch_depends_on_seed_epoch_step_and_rank_alone():
 
 
 def test_impossible_batches_are_one_sentence():
-    with pytest.raises(ValueError, match="holds one sound"):
+    with pytest.raises(UserError, match="holds one sound"):
         PairBatches(random_bank([500]), 1, 1)
-    with pytest.raises(ValueError, match="batch_size is 3 and the corpus has 2 sounds .* --batch_size 2 or less"):
+    with pytest.raises(UserError, match="batch_size is 3 and the corpus has 2 sounds .* --batch_size 2 or less"):
         PairBatches(random_bank([500, 500]), 3, 1)
     with pytest.raises(IndexError):
         PairBatches(random_bank([500, 500]), 2, 1)[1]
@@ -443,9 +444,9 @@ def test_the_free_music_archive_is_read_with_its_table(tmp_path):
     frames, problems = load_corpus(LogMel(), folder, label_column="artist", source_column="album", num_proc=1)
     assert not problems and list(frames["label"]) == ["AWOL", "Nicky", None, "Fen"]
     assert frames["source"][0].startswith("An album, of")
-    with pytest.raises(ValueError, match="label_column is 'mood': expected a column of the corpus: audio, album"):
+    with pytest.raises(UserError, match="label_column is 'mood': expected a column of the corpus: audio, album"):
         load_corpus(LogMel(), folder, label_column="mood", num_proc=1)
     table = tmp_path / "fma_metadata" / "tracks.csv"
     table.write_text("a,b\n1,2\n3,4\n")
-    with pytest.raises(ValueError, match="no column genre_top under track"):
+    with pytest.raises(UserError, match="no column genre_top under track"):
         load_sounds(folder)

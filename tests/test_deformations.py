@@ -23,6 +23,7 @@ from cochlea_sb.augment.deformation import (
     resample_frames,
     resample_mels,
 )
+from cochlea_sb.errors import UserError
 from cochlea_sb.features import LogMel
 
 ALL = {
@@ -280,5 +281,5 @@ def test_partners_follow_their_example_through_a_joint_batch():
     ids=["snr", "rate", "ratio", "change"],
 )
 def test_impossible_strengths(build):
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(UserError, match="expected"):
         build()

@@ -11,6 +11,7 @@ from cochlea_sb.encoders.cnn import ConvEncoder
 from cochlea_sb.encoders.log_mel import FlattenedLogMel
 from cochlea_sb.encoders.seq2seq import Seq2SeqDecoder, Seq2SeqEncoder
 from cochlea_sb.encoders.windowed import cut_windows, embed_bank, window_weights
+from cochlea_sb.errors import UserError
 
 SILENCE = -18.42
 
@@ -139,7 +140,7 @@ def test_words_that_no_sound_says_are_finite():
 
 def test_too_few_frames_for_a_vocabulary_are_one_sentence():
     bank = FrameBank(tones(3).half(), torch.tensor([96]), SILENCE)
-    with pytest.raises(ValueError, match="The corpus has 96 audible frames: expected more than 1000"):
+    with pytest.raises(UserError, match="The corpus has 96 audible frames: expected more than 1000"):
         BagOfAudioWords(SILENCE).fit(bank, progress=False)
 
 

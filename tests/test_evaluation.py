@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from cochlea_sb.data.frame_bank import FrameBank
+from cochlea_sb.errors import UserError
 from cochlea_sb.evaluation import paper_table
 from cochlea_sb.evaluation.classification import classify, classify_with_few
 from cochlea_sb.evaluation.report import halves
@@ -53,7 +54,7 @@ def test_more_labels_help():
 
 def test_one_class_can_not_be_classified():
     train, _ = clusters(2)
-    with pytest.raises(ValueError, match="to train on have 1 labels"):
+    with pytest.raises(UserError, match="to train on have 1 labels"):
         classify(train, ["dog"] * len(train), train, ["dog"] * len(train))
 
 
@@ -218,5 +219,5 @@ def test_nothing_is_recovered_where_supervision_does_not_help():
 
 
 def test_no_runs_are_one_sentence(tmp_path):
-    with pytest.raises(ValueError, match="holds no fold that all recipes have finished"):
+    with pytest.raises(UserError, match="holds no fold that all recipes have finished"):
         paper_table.summarise(Path(tmp_path), ["joint"], [1], [1])

@@ -6,6 +6,7 @@ import pytest
 import scipy.fft
 import torch
 
+from cochlea_sb.errors import UserError
 from cochlea_sb.features import MFCC, Chroma, LogMel, hz_to_mel, mel_edges, mel_to_hz
 
 
@@ -89,7 +90,7 @@ def test_mel_scale_round_trip():
 
 @pytest.mark.parametrize("arguments", [{"high_hz": 9000}, {"low_hz": -1}, {"low_hz": 5000, "high_hz": 100}])
 def test_impossible_bands(arguments):
-    with pytest.raises(ValueError, match="expected 0 <= low_hz < high_hz <= 8000"):
+    with pytest.raises(UserError, match="expected 0 <= low_hz < high_hz <= 8000"):
         LogMel(**arguments)
 
 
@@ -121,5 +122,5 @@ def test_every_front_end_frames_alike_and_rebuilds_from_its_settings(kind):
 
 
 def test_wrong_shape():
-    with pytest.raises(ValueError, match=r"expected \[batch, samples\]"):
+    with pytest.raises(UserError, match=r"expected \[batch, samples\]"):
         LogMel()(torch.zeros(16000))

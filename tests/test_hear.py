@@ -5,6 +5,7 @@ import torch
 
 from cochlea_sb import AudioEncoder
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES
+from cochlea_sb.errors import UserError
 from cochlea_sb.integrations import hear
 
 
@@ -45,5 +46,5 @@ def test_audio_at_another_rate_is_resampled():
     embeddings, timestamps = hear.get_timestamp_embeddings(audio, high)
     assert embeddings.shape == (1, 20, 128) and timestamps[0, -1] == 950
     assert high.sample_rate == 48000 and not high.training
-    with pytest.raises(ValueError, match="sample_rate is 44101: expected one of 8000"):
+    with pytest.raises(UserError, match="sample_rate is 44101: expected one of 8000"):
         hear.load_model(sample_rate=44101)

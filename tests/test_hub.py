@@ -15,6 +15,7 @@ from hub_server import TOKEN, Hub
 
 from cochlea_sb import AudioEncoder, SoundLibrary
 from cochlea_sb.data.frame_bank import FrameBank
+from cochlea_sb.errors import UserError
 from cochlea_sb.hub import stamped
 from cochlea_sb.inference.model_folder import WEIGHTS, YAML, save_model
 from cochlea_sb.publishing.export import export
@@ -44,7 +45,7 @@ def push(*arguments, token=None):
 def refusal(call, *arguments, **options):
     try:
         call(*arguments, **options)
-    except ValueError as error:
+    except UserError as error:
         assert "\\n" not in str(error)
         return str(error)
 from cochlea_sb import AudioEncoder
@@ -311,7 +312,7 @@ def test_a_model_that_others_could_not_load_is_not_published(results, tmp_path):
     copy.mkdir()
     (copy / WEIGHTS).write_bytes((results / WEIGHTS).read_bytes())
     (copy / YAML).write_text((results / YAML).read_text().replace("cochlea_sb.encoders.cnn.ConvEncoder", "own.Encoder"))
-    with pytest.raises(ValueError, match="wants !new:own.Encoder"):
+    with pytest.raises(UserError, match="wants !new:own.Encoder"):
         export(copy, tmp_path / "published", "ada/name")
     assert not (tmp_path / "published").exists()
 
@@ -414,6 +415,6 @@ def test_what_is_not_whole_or_makes_no_sense_is_not_published(results, sounds, t
         (tmp_path, {}, "is nothing to publish"),
         (shards, {"model": "no name"}, "expected the encoder's user/name"),
     ]:
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(UserError, match=said):
             export(source, tmp_path / "published", "ada/name", **options)
         assert not (tmp_path / "published").exists()

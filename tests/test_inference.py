@@ -11,8 +11,9 @@ import soundfile
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
-from cochlea_sb.audio import AudioError, read_audio
+from cochlea_sb.audio import read_audio
 from cochlea_sb.encoders.windowed import cut_windows
+from cochlea_sb.errors import AudioError, UserError
 from cochlea_sb.inference.audio_encoder import AudioEncoder, batches_by_length
 
 
@@ -47,11 +48,11 @@ def test_encode_batch_shapes(encoder):
     torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(2, 1))
     assert encoder.encode_batch(torch.randn(30000)).shape == (1, 1, 128)
     for wrong in (torch.zeros(0), torch.zeros(2, 1, 100)):
-        with pytest.raises(ValueError, match=r"expected \[batch, samples\]"):
+        with pytest.raises(UserError, match=r"expected \[batch, samples\]"):
             encoder.encode_batch(wrong)
     assert encoder.encode_batch(np.zeros(400), [1.0]).shape == (1, 1, 128)
     for samples, lens in ((400, torch.ones(3)), (30000, torch.ones(1)), (400, torch.ones(2, 1))):
-        with pytest.raises(ValueError, match=r"^wav_lens has shape \(.*\): expected \[2\], one length for each.$"):
+        with pytest.raises(UserError, match=r"^wav_lens has shape \(.*\): expected \[2\], one length for each.$"):
             encoder.encode_batch(torch.zeros(2, samples), lens)
 
 
@@ -79,7 +80,7 @@ def test_windows_average_to_the_file(encoder, files):
     one, _ = encoder.encode_windows(files[0])
     torch.testing.assert_close(one[0], encoder.encode_file(files[0]))
     for hop_seconds in (0.001, 1e9, float("nan"), True, "0.48"):
-        with pytest.raises(ValueError, match="at least one frame, 0.01 s, and less than 1,000,000 s.$"):
+        with pytest.raises(UserError, match="at least one frame, 0.01 s, and less than 1,000,000 s.$"):
             encoder.encode_windows(files[3], hop_seconds)
     assert {encoder.hop_frames(hop) for hop in (0.48, np.float32(0.48), Fraction(12, 25))} == {48}
 
@@ -130,10 +131,10 @@ def test_batches_hold_similar_lengths_and_stay_bounded():
 
 @pytest.mark.parametrize("source", ["no/such/folder", "./nothing", "results", "tests/nothing"])
 def test_no_model_there(source):
-    with pytest.raises(ValueError, match="holds no model"):
+    with pytest.raises(UserError, match="holds no model"):
         AudioEncoder.from_hparams(source)
 
 
 def test_a_device_that_is_not_there(model_folder):
-    with pytest.raises(ValueError, match="device is 'cuda:63', which can't be used here"):
+    with pytest.raises(UserError, match="device is 'cuda:63', which can't be used here"):
         AudioEncoder.from_hparams(model_folder, run_opts={"device": "cuda:63"})

@@ -10,7 +10,8 @@ import soundfile
 import torch
 
 from cochlea_sb import AudioEncoder, SoundLibrary
-from cochlea_sb.audio import AudioError, read_audio
+from cochlea_sb.audio import read_audio
+from cochlea_sb.errors import UserError
 from cochlea_sb.library import writer
 
 
@@ -189,7 +190,7 @@ def test_removing_and_pruning(library, encoder, folder):
     os.remove(folder / "tone" / "tone5.wav")
     assert library.prune() == [str(folder / "tone" / "tone5.wav")]
     check(library, encoder, left[5:-1])
-    with pytest.raises(ValueError, match="neither a sound of"):
+    with pytest.raises(UserError, match="neither a sound of"):
         library.remove(folder / "noise")
     library.add(folder, progress=False)
     check(library, encoder, sorted(folder.glob("*/*.wav")))
@@ -260,9 +261,9 @@ def test_names_of_all_sorts(encoder, folder, tmp_path):
     assert str(sharp) in library.prune()
     for nothing in ("", 5):
         for given in (nothing, [nothing]):
-            with pytest.raises(ValueError, match=f"^There is no sound {nothing!r} to remove"):
+            with pytest.raises(UserError, match=f"^There is no sound {nothing!r} to remove"):
                 library.remove(given)
-        with pytest.raises(ValueError, match="no sounds in"):
+        with pytest.raises(UserError, match="no sounds in"):
             library.add([nothing])
 
 
@@ -296,7 +297,7 @@ def test_another_encoder_is_refused(library, model_folder, folder, tmp_path):
     SoundLibrary.open(library.store.folder, other)  # a copy is the same encoder
     with torch.no_grad():
         other.mods.embedding_model.project[0].weight += 0.01
-    with pytest.raises(ValueError, match="made with another encoder"):
+    with pytest.raises(UserError, match="made with another encoder"):
         SoundLibrary.open(library.store.folder, other)
 
 
@@ -308,7 +309,7 @@ def test_the_encoder_is_loaded_when_it_is_needed(library, encoder, folder, tmp_p
     shutil.copytree(library.store.folder, moved)
     manifest = (moved / "library.json").read_text().replace(encoder.source, "/no/such/model")
     (moved / "library.json").write_text(manifest)
-    with pytest.raises(ValueError, match="can't be loaded.*holds no model"):
+    with pytest.raises(UserError, match="can't be loaded.*holds no model"):
         SoundLibrary.open(moved).search(folder / "tone" / "tone0.wav")
 
 
@@ -340,7 +341,7 @@ def test_the_encoder_is_loaded_when_it_is_needed(library, encoder, folder, tmp_p
     ],
 )
 def test_a_mistake_is_one_sentence(library, ask, words):
-    with pytest.raises(ValueError, match=words) as caught:
+    with pytest.raises(UserError, match=words) as caught:
         ask(library)
-    assert "\n" not in str(caught.value) and isinstance(caught.value, (ValueError, AudioError))
+    assert "\n" not in str(caught.value) and isinstance(caught.value, UserError)
     assert len(SoundLibrary.open(library.store.folder)) == 12

@@ -17,6 +17,7 @@ import pytest
 import soundfile
 
 from cochlea_sb import AudioEncoder, SoundLibrary
+from cochlea_sb.errors import UserError
 from cochlea_sb.library.store import Store
 
 KILLS = 20
@@ -147,7 +148,7 @@ def test_a_reader_searches_while_a_writer_adds_and_a_second_writer_is_told(encod
                 window = round(match.start_seconds / 0.48)
                 assert match.score == pytest.approx(float(truth[match.path][window] @ queries[path]), abs=1e-4)
         if 1 < len(held) < SOUNDS / 2:  # the writer is at it
-            with pytest.raises(ValueError, match="is in use: another process is changing it"):
+            with pytest.raises(UserError, match="is in use: another process is changing it"):
                 SoundLibrary.open(name, encoder).remove(folder / "000.wav")
             refused += 1
         number += 1
@@ -159,7 +160,7 @@ def test_a_reader_searches_while_a_writer_adds_and_a_second_writer_is_told(encod
 def test_two_writers_in_one_process(encoder, folder, tmp_path):
     library = SoundLibrary.create(tmp_path / "a.library", encoder)
     other = SoundLibrary.open(tmp_path / "a.library", encoder)
-    with library.store.lock(), pytest.raises(ValueError, match="in use: another process is changing it"):
+    with library.store.lock(), pytest.raises(UserError, match="in use: another process is changing it"):
         other.add(folder / "000.wav", progress=False)
     assert other.add(folder / "000.wav", progress=False).added == 1
     threads = [threading.Thread(target=lambda: library.search(np.ones(128), 3)) for _ in range(4)]
@@ -218,7 +219,7 @@ def damage(path, how):
 )
 def test_damage_is_told_in_a_sentence(saved, which, how):
     damage(next(saved.glob(which)), how)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         SoundLibrary.open(saved)
     assert str(saved) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -247,14 +248,14 @@ def test_a_manifest_that_says_otherwise_is_refused_or_harmless(saved, change):
     (saved / "library.json").write_text(json.dumps(manifest | change))
     try:
         SoundLibrary.open(saved).search(np.ones(128), 3)
-    except ValueError as error:
+    except UserError as error:
         assert "\n" not in str(error)
 
 
 def test_catalogue_and_index_that_do_not_agree_are_refused(saved):
     file = next(saved.glob("sounds-*.parquet"))
     pq.write_table(pq.read_table(file).slice(1), file)
-    with pytest.raises(ValueError, match="do not agree"):
+    with pytest.raises(UserError, match="do not agree"):
         SoundLibrary.open(saved)
 
 
@@ -267,7 +268,7 @@ def test_the_encoder_that_a_library_names_builds_known_parts_only(saved, model_f
     for source in (str(model), "user/name"):
         manifest["encoder"]["source"] = source
         (saved / "library.json").write_text(json.dumps(manifest))
-        with pytest.raises(ValueError, match="the key 'more', which is no part|can't be fetched"):
+        with pytest.raises(UserError, match="the key 'more', which is no part|can't be fetched"):
             SoundLibrary.open(saved).search(np.zeros(9000, np.float32) + 0.1)
     assert not ran.exists()
 
@@ -283,7 +284,7 @@ def test_links_in_a_library_lead_nowhere(saved, encoder, folder, tmp_path):
     assert victim.read_text() == "mine" and (saved / "notes.txt").exists() and folder.exists()
     (saved / "lock").unlink()
     os.symlink(victim, saved / "lock")
-    with pytest.raises(ValueError, match="its lock is a link"):
+    with pytest.raises(UserError, match="its lock is a link"):
         SoundLibrary.open(saved, encoder).add(folder / "031.wav", progress=False)
     assert victim.read_text() == "mine"
 
@@ -299,7 +300,7 @@ def test_two_that_create_one_library(encoder, folder, tmp_path, monkeypatch):
         return real(store)
 
     monkeypatch.setattr(Store, "lock", slow)
-    with pytest.raises(ValueError, match="holds a library already"):
+    with pytest.raises(UserError, match="holds a library already"):
         SoundLibrary.create(name, encoder)
     assert len(SoundLibrary.open(name)) == 1
     (name / "library.json").unlink()  # killed between the lock and the manifest
@@ -323,14 +324,14 @@ def test_shards_that_would_break_a_library_are_refused(saved, encoder, tmp_path)
         bad = table.set_column(table.column_names.index("embedding"), "embedding", column)
         file = tmp_path / f"bad{number}.parquet"
         pq.write_table(bad.replace_schema_metadata(table.schema.metadata), file)
-        with pytest.raises(ValueError, match="bad") as caught:
+        with pytest.raises(UserError, match="bad") as caught:
             library.add(file, progress=False)
         assert "\n" not in str(caught.value)
     for name in ("path", "seconds", "start_seconds"):
         gap = pa.array([None] * len(table), table[name].type)
         bad = table.set_column(table.column_names.index(name), name, gap)
         pq.write_table(bad.replace_schema_metadata(table.schema.metadata), tmp_path / "bad.parquet")
-        with pytest.raises(ValueError, match="no readable shard"):
+        with pytest.raises(UserError, match="no readable shard"):
             library.add(tmp_path / "bad.parquet", progress=False)
     assert len(SoundLibrary.open(saved)) == 25
 
@@ -345,7 +346,7 @@ def test_a_catalogue_out_of_order_is_refused(saved, column, value):
     values[4] = value
     place = table.column_names.index(column)
     pq.write_table(table.set_column(place, column, pa.array(values, table[column].type)), file)
-    with pytest.raises(ValueError, match="gaps|out of order|do not agree"):
+    with pytest.raises(UserError, match="gaps|out of order|do not agree"):
         SoundLibrary.open(saved)
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from cochlea_sb.errors import UserError
 from cochlea_sb.evaluation.retrieval import neighbour_recall, query_by_example
 
 
@@ -36,7 +37,7 @@ def test_equals_loops_with_missing_labels_and_sources(seed):
 def test_perfect_and_hopeless():
     embeddings = torch.eye(2).repeat_interleave(3, 0)
     assert query_by_example(embeddings, list("aaabbb"), ks=(2,)) == {"mAP": 1.0, "P@2": 1.0, "queries": 6}
-    with pytest.raises(ValueError, match="can't be measured"):
+    with pytest.raises(UserError, match="can't be measured"):
         query_by_example(embeddings, list("abcdef"))
 
 

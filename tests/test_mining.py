@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from cochlea_sb.errors import UserError
 from cochlea_sb.training import mining
 from cochlea_sb.training.losses import InfoNCE, TripletLoss
 
@@ -105,5 +106,5 @@ def test_info_nce_is_a_softmax_over_the_positive_and_what_is_allowed():
     torch.testing.assert_close(loss, expected)
     loss.backward()
     assert not distances.grad.diagonal().any()  # an anchor is no candidate of its own
-    with pytest.raises(ValueError, match="temperature is 0"):
+    with pytest.raises(UserError, match="temperature is 0"):
         InfoNCE(0)

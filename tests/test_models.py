@@ -9,6 +9,7 @@ import torch
 from hostile_models import HOSTILE
 
 from cochlea_sb import AudioEncoder
+from cochlea_sb.errors import UserError
 from cochlea_sb.inference.model_folder import WEIGHTS, YAML, save_model
 from cochlea_sb.training.recipe import load_experiment
 
@@ -34,7 +35,7 @@ def folder(good, tmp_path):
 
 def refused(folder):
     """The sentence with which a folder is refused."""
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         AudioEncoder.from_hparams(str(folder), run_opts={"device": "cpu"})
     sentence = str(error.value)
     assert sentence.isprintable() and str(folder) in sentence and len(sentence) < 1000
@@ -69,7 +70,7 @@ def test_a_name_that_is_nowhere_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
-        ValueError, match="^'nobody/nothing' can't be fetched from the Hub, nor is it in the cache: .*offline"
+        UserError, match="^'nobody/nothing' can't be fetched from the Hub, nor is it in the cache: .*offline"
     ):
         AudioEncoder.from_hparams("nobody/nothing", savedir=str(tmp_path))
     assert not (tmp_path / "models--nobody--nothing" / "snapshots").exists()

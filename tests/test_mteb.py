@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from cochlea_sb import AudioEncoder
 from cochlea_sb.data.corpus import column
 from cochlea_sb.data.sounds import load_sounds
+from cochlea_sb.errors import UserError
 from cochlea_sb.evaluation.retrieval import query_by_example
 from cochlea_sb.integrations.mteb import MtebModel, QueryByExample, load_model
 from cochlea_sb.synthetic.library import write_library
@@ -87,9 +88,9 @@ def merged(rows):
 
 def test_text_and_collections_without_labels_are_refused_in_one_sentence(model, tmp_path, sound_folder):
     text = QueryByExample("any").metadata.model_copy(update={"modalities": ["text"], "category": "t2t", "name": "Text"})
-    with pytest.raises(ValueError, match="^Text asks for embeddings of text: expected audio.$"):
+    with pytest.raises(UserError, match="^Text asks for embeddings of text: expected audio.$"):
         model.encode(DataLoader(Dataset.from_list([{"text": "a"}])), task_metadata=text, hf_split="", hf_subset="")
-    with pytest.raises(ValueError, match="has no label with sounds of two sources"):
+    with pytest.raises(UserError, match="has no label with sounds of two sources"):
         QueryByExample(sound_folder).load_data()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from cochlea_sb.errors import UserError
 from cochlea_sb.synthetic import instruments
 from cochlea_sb.synthetic import library as synthetic
 from cochlea_sb.synthetic.instruments import Voice
@@ -249,7 +250,7 @@ def test_write_library_writes_the_same_sounds(library, tmp_path):
 def test_wrong_arguments_are_one_sentence(arguments, tmp_path):
     wrong = list(arguments)[-1]
     for call in (synthetic_library, lambda **given: write_library(tmp_path, **given)):
-        with pytest.raises(ValueError, match=rf"^{wrong} is .*; give a whole number from .*\.$"):
+        with pytest.raises(UserError, match=rf"^{wrong} is .*; give a whole number from .*\.$"):
             call(**arguments)
 
 

@@ -10,6 +10,7 @@ import ruamel.yaml
 import torch
 from torch.nn import functional as F
 
+from cochlea_sb.errors import UserError
 from cochlea_sb.inference.audio_encoder import AudioEncoder
 from cochlea_sb.inference.model_folder import model_yaml, save_model
 from cochlea_sb.training import mining
@@ -70,7 +71,7 @@ def test_arguments_keep_awkward_paths_whole(tmp_path):
     ],
 )
 def test_arguments_that_make_no_sense(argv, sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         parse_arguments(argv)
 
 
@@ -88,9 +89,9 @@ def test_a_yaml_says_only_what_differs_from_its_base(tmp_path):
     (tmp_path / "lost.yaml").write_text("base: nowhere.yaml\n")
     (tmp_path / "list.yaml").write_text("[1]\n")
     for name in ("loop", "lost"):
-        with pytest.raises(ValueError, match="is not there or is based on itself"):
+        with pytest.raises(UserError, match="is not there or is based on itself"):
             load_experiment(str(tmp_path / f"{name}.yaml"), {})
-    with pytest.raises(ValueError, match="list.yaml' holds no keys"):
+    with pytest.raises(UserError, match="list.yaml' holds no keys"):
         load_experiment(str(tmp_path / "list.yaml"), {})
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from cochlea_sb.errors import UserError
 from cochlea_sb.features import hz_to_mel, mel_edges
 
 
@@ -229,7 +230,7 @@ class TimeStretch(Deformation):
     def __init__(self, max_rate: float = 1.5) -> None:
         super().__init__()
         if max_rate < 1:
-            raise ValueError(f"max_rate is {max_rate}: expected at least 1, which changes nothing.")
+            raise UserError(f"max_rate is {max_rate}: expected at least 1, which changes nothing.")
         self.max_rate = max_rate
 
     def forward(
@@ -294,7 +295,7 @@ class FrequencyResize(Deformation):
     def __init__(self, max_change: float = 0.4) -> None:
         super().__init__()
         if not 0 <= max_change < 1:
-            raise ValueError(f"max_change is {max_change}: expected 0, which changes nothing, to less than 1.")
+            raise UserError(f"max_change is {max_change}: expected 0, which changes nothing, to less than 1.")
         self.max_change = max_change
 
     def forward(
@@ -378,7 +379,7 @@ class Mixture(Deformation):
     def __init__(self, max_ratio: float = 0.5) -> None:
         super().__init__()
         if max_ratio < 0:
-            raise ValueError(f"max_ratio is {max_ratio}: expected at least 0, which changes nothing.")
+            raise UserError(f"max_ratio is {max_ratio}: expected at least 0, which changes nothing.")
         self.max_ratio = max_ratio
 
     def forward(
@@ -477,6 +478,6 @@ class OneKindPerExample(Composition):
 
 
 def check_range(low_name: str, low: float, high_name: str, high: float) -> None:
-    """Raise ``ValueError`` unless ``low <= high``."""
+    """Raise `UserError` unless ``low <= high``."""
     if low > high:
-        raise ValueError(f"{low_name} is {low} and {high_name} is {high}: expected {low_name} <= {high_name}.")
+        raise UserError(f"{low_name} is {low} and {high_name} is {high}: expected {low_name} <= {high_name}.")

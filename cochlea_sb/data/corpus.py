@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from cochlea_sb.data.frames import compute_frames, split_readable
 from cochlea_sb.data.sounds import load_sounds
+from cochlea_sb.errors import UserError
 from cochlea_sb.features import FrontEnd
 from cochlea_sb.synthetic.library import synthetic_library
 
@@ -70,7 +71,7 @@ def load_corpus(
     for name, chosen in (("label", label_column), ("source", source_column)):
         if chosen != name:
             if chosen not in sounds.column_names:
-                raise ValueError(
+                raise UserError(
                     f"{name}_column is '{chosen}': expected a column of the corpus: {', '.join(sounds.column_names)}."
                 )
             values = [None if value is None else str(value) for value in sounds[chosen]]
@@ -104,7 +105,7 @@ def hold_out(
 
     Raises
     ------
-    ValueError
+    UserError
         If everything would be held out.
     """
     paths = frames["path"]
@@ -128,9 +129,7 @@ def hold_out(
         return list(range(len(frames))), []
     train = [row for row, name in enumerate(names) if name not in out]
     if not train:
-        raise ValueError(
-            f"All {len(frames)} sounds are in the held-out folds {list(folds)}: set valid_folds to others."
-        )
+        raise UserError(f"All {len(frames)} sounds are in the held-out folds {list(folds)}: set valid_folds to others.")
     return train, held_out
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas
 
+from cochlea_sb.errors import UserError
+
 TRACK = re.compile(r"[0-9]{3}/([0-9]{6})\.mp3$")
 # The column of tracks.csv, under its two headings, by what it means here.
 COLUMNS = {
@@ -56,16 +58,16 @@ def read_tracks(file: Path, paths: list[str]) -> dict[str, dict[str, Any]]:
 
     Raises
     ------
-    ValueError
+    UserError
         If the table lacks those headings.
     """
     numbers = {path: found[1] for path in paths if (found := TRACK.search(Path(path).as_posix()))}
     try:
         table = pandas.read_csv(file, header=[0, 1], index_col=0, dtype=str, keep_default_na=False, na_values=[""])
     except (ValueError, OSError) as error:
-        raise ValueError(f"'{file}' could not be read as a table: {' '.join(str(error).split())}") from error
+        raise UserError(f"'{file}' could not be read as a table: {' '.join(str(error).split())}") from error
     if COLUMNS["label"] not in table.columns:
-        raise ValueError(f"'{file}' has no column genre_top under track: expected the tracks.csv of FMA.")
+        raise UserError(f"'{file}' has no column genre_top under track: expected the tracks.csv of FMA.")
     table.index = table.index.astype(str).str.zfill(6)
     columns = {name: table[heading] for name, heading in COLUMNS.items() if heading in table.columns}
     known = {

@@ -3,7 +3,6 @@
 Axes: N sounds, F frames of the whole corpus, B batch, T frames of a crop, M mel bands.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +10,10 @@ import datasets
 import numpy as np
 import torch
 
+from cochlea_sb.errors import UserError
 from cochlea_sb.features import FrontEnd, level
 from cochlea_sb.files import whole_file
+from cochlea_sb.machine import memory_bytes
 
 
 class FrameBank:
@@ -44,7 +45,7 @@ class FrameBank:
         level: Callable[[torch.Tensor], torch.Tensor] = level,
     ) -> None:
         if int(lengths.sum()) != len(frames) or not len(lengths) or int(lengths.min()) < 1:
-            raise ValueError(
+            raise UserError(
                 f"lengths sum up to {int(lengths.sum())} and frames are {len(frames)}: expected at least one sound, "
                 "each of at least one frame, lying one after the other."
             )
@@ -170,7 +171,7 @@ def half_of_memory(device):
     """Half of a GPU's free memory, or of all the machine's, in bytes."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 2
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return memory_bytes() // 2
 
 
 def copy_rows(frames, out):

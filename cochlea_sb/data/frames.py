@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from datasets.fingerprint import Hasher
 
-from cochlea_sb.audio import AudioError, read_audio
+from cochlea_sb.audio import read_audio
+from cochlea_sb.errors import AudioError, UserError
 from cochlea_sb.features import FrontEnd
+from cochlea_sb.machine import n_cores
 
 FRAMES_VERSION = 1  # part of the cache key: raise it when the arithmetic of decoding or of the front end changes
 
@@ -62,7 +64,7 @@ def compute_frames(
         fn_kwargs={"kind": kind, "settings": settings},
         remove_columns=["audio"],
         features=features,
-        num_proc=min(num_proc or os.cpu_count() or 1, len(sounds)),
+        num_proc=min(num_proc or n_cores(), len(sounds)),
         cache_file_name=str(folder / f"frames-{fingerprint}.arrow"),
         new_fingerprint=fingerprint,
         desc="Computing frames",
@@ -107,11 +109,11 @@ def split_readable(frames: datasets.Dataset) -> tuple[datasets.Dataset, list[tup
 
     Raises
     ------
-    ValueError
+    UserError
         If nothing could be read.
     """
     counts = np.asarray(frames["n_frames"])
     problems = [(path, problem) for path, problem in zip(frames["path"], frames["problem"], strict=True) if problem]
     if not counts.any():
-        raise ValueError(f"None of the {len(counts)} files could be read as audio; the first: {problems[0][1]}")
+        raise UserError(f"None of the {len(counts)} files could be read as audio; the first: {problems[0][1]}")
     return (frames if counts.all() else frames.select(np.flatnonzero(counts))), problems

@@ -20,6 +20,7 @@ from datasets.fingerprint import Hasher
 from cochlea_sb.audio import AUDIO_EXTENSIONS
 from cochlea_sb.data import LIBRARY_MANIFEST
 from cochlea_sb.data.fma import find_tracks, read_tracks
+from cochlea_sb.errors import UserError
 
 METADATA_READERS = {
     # As text: a label "NA" or a fold "05" stays what it is; only an empty cell is empty.
@@ -63,22 +64,22 @@ def load_sounds(
 
     Raises
     ------
-    ValueError
+    UserError
         If nothing is there, or no audio is in it.
 
     Example
     -------
     >>> load_sounds("no/such/folder")
     Traceback (most recent call last):
-    ValueError: data_folder is 'no/such/folder', which is not a folder; give the folder that holds the sounds.
+    cochlea_sb.errors.UserError: data_folder is 'no/such/folder', which is not a folder; give the folder ...
     """
     if data_folder is None and dataset is not None:
         return as_sounds(load_from_hub(dataset, config, split), dataset, split)
     if data_folder is None or dataset is not None:
-        raise ValueError("Give either data_folder (a folder of sounds) or dataset (an id on the Hub), one of the two.")
+        raise UserError("Give either data_folder (a folder of sounds) or dataset (an id on the Hub), one of the two.")
     folder = Path(data_folder).expanduser().resolve()  # a sound has one name, however the folder is spelt
     if not folder.is_dir():
-        raise ValueError(
+        raise UserError(
             f"data_folder is '{data_folder}', which is not a folder; give the folder that holds the sounds."
         )
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
@@ -102,14 +103,14 @@ def load_from_hub(dataset: str, config: str | None, split: str) -> datasets.Data
         while cause.__cause__ is not None:
             cause = cause.__cause__
         detail = " ".join(str(cause).split())
-        raise ValueError(f"The dataset '{dataset}' (split '{split}') could not be loaded: {detail}") from error
+        raise UserError(f"The dataset '{dataset}' (split '{split}') could not be loaded: {detail}") from error
 
 
 def as_sounds(loaded: Any, name: str | os.PathLike[str], split: str) -> datasets.Dataset:
     """Pick the split, leave the audio undecoded, spell labels out."""
     if isinstance(loaded, dict):
         if split not in loaded:
-            raise ValueError(f"'{name}' has no split '{split}': it has {', '.join(sorted(loaded))}; set split to one.")
+            raise UserError(f"'{name}' has no split '{split}': it has {', '.join(sorted(loaded))}; set split to one.")
         loaded = loaded[split]
     audio = [column for column, feature in loaded.features.items() if isinstance(feature, datasets.Audio)]
     if "audio" not in loaded.features and audio:
@@ -119,7 +120,7 @@ def as_sounds(loaded: Any, name: str | os.PathLike[str], split: str) -> datasets
         isinstance(feature, dict) and set(feature) == {"bytes", "path"}
     ):
         columns = ", ".join(loaded.column_names)
-        raise ValueError(f"'{name}' has no audio column: its columns are {columns}; one must be of type Audio.")
+        raise UserError(f"'{name}' has no audio column: its columns are {columns}; one must be of type Audio.")
     loaded = loaded.cast_column("audio", UNDECODED)
     label_feature = loaded.features.get("label")
     if label_feature is not None and label_feature != datasets.Value("string"):
@@ -129,7 +130,7 @@ def as_sounds(loaded: Any, name: str | os.PathLike[str], split: str) -> datasets
         labels = [None if label is None else str(label) for label in labels]
         loaded = loaded.remove_columns("label").add_column("label", pa.array(labels, pa.string()))
     if len(loaded) == 0:
-        raise ValueError(f"'{name}' holds no sounds; choose a dataset or a split that has rows.")
+        raise UserError(f"'{name}' holds no sounds; choose a dataset or a split that has rows.")
     return loaded
 
 
@@ -165,7 +166,7 @@ def list_folder(
         for row in read_metadata(file):
             rows.setdefault(os.path.normpath(file.parent / str(row.pop("file_name"))), {}).update(row)
     if not rows:
-        raise ValueError(f"'{folder}' holds no files; give the folder that holds the sounds.")
+        raise UserError(f"'{folder}' holds no files; give the folder that holds the sounds.")
     if folder_labels:
         for path, row in rows.items():
             row.setdefault("label", os.path.basename(os.path.dirname(path)))
@@ -221,16 +222,16 @@ def read_metadata(file: Path) -> list[dict[str, Any]]:
         table = METADATA_READERS[file.suffix](file)
     except (ValueError, OSError, pa.ArrowInvalid) as error:
         detail = " ".join(str(error).split())
-        raise ValueError(f"'{file}' could not be read as a table: {detail}") from error
+        raise UserError(f"'{file}' could not be read as a table: {detail}") from error
     if "file_name" not in table.columns:
         columns = ", ".join(map(str, table.columns))
-        raise ValueError(f"'{file}' has the columns {columns}: expected one called file_name, relative to its folder.")
+        raise UserError(f"'{file}' has the columns {columns}: expected one called file_name, relative to its folder.")
     rows = [
         {key: value for key, value in row.items() if not (pandas.api.types.is_scalar(value) and pandas.isna(value))}
         for row in table.to_dict("records")
     ]
     if not all("file_name" in row for row in rows):
-        raise ValueError(f"'{file}' has a row without file_name: expected the name of a file in each.")
+        raise UserError(f"'{file}' has a row without file_name: expected the name of a file in each.")
     return rows
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import datasets
 
 from cochlea_sb.data.sounds import METADATA_READERS, as_sounds, file_stamp, list_manifest, load_sounds
+from cochlea_sb.errors import UserError
 from cochlea_sb.files import names_on_hub
 
 ROW = "dataset:"  # begins the name of a sound that is a row of a dataset
@@ -44,7 +45,7 @@ def list_sources(
 
     Raises
     ------
-    ValueError
+    UserError
         For what is none of these, or a folder without files.
     """
     found = {}
@@ -61,7 +62,7 @@ def sources_of(given: Any, folder_labels: bool, config: str | None, split: str) 
         yield from rows_of(as_sounds(given, name, split), f"{name}-{given._fingerprint[:12]}")
         return
     if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
-        raise ValueError(f"There are no sounds in {given!r}: expected a file, a folder, a table, or a dataset.")
+        raise UserError(f"There are no sounds in {given!r}: expected a file, a folder, a table, or a dataset.")
     path = os.path.realpath(os.path.expanduser(given))
     if os.path.isdir(path):
         yield from rows_of(load_sounds(path, split=split, folder_labels=folder_labels), f"{path}/{split}")
@@ -75,7 +76,7 @@ def sources_of(given: Any, folder_labels: bool, config: str | None, split: str) 
         name = f"{given}/{config or 'default'}/{split}"
         yield from rows_of(load_sounds(dataset=str(given), config=config, split=split), name)
     else:
-        raise ValueError(f"'{given}' is not there: give a file or folder of sounds, a table of them, or a dataset.")
+        raise UserError(f"'{given}' is not there: give a file or folder of sounds, a table of them, or a dataset.")
 
 
 def rows_of(sounds: datasets.Dataset, name: str) -> Iterator[Source]:

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, WindowEncoder
+from cochlea_sb.errors import MissingExtra, UserError
 from cochlea_sb.features import audibility, level
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class BagOfAudioWords(WindowEncoder):
     ) -> None:
         super().__init__(silence, hop_frames, range_db, level)
         if not 1 <= n_components <= frame_size:
-            raise ValueError(f"n_components is {n_components}: expected 1 to {frame_size}, the size of a frame.")
+            raise UserError(f"n_components is {n_components}: expected 1 to {frame_size}, the size of a frame.")
         self.embedding_size = n_words
         self.register_buffer("mean", torch.zeros(frame_size))
         self.register_buffer("axes", torch.eye(frame_size, n_components))  # [M, P]
@@ -112,14 +113,14 @@ class BagOfAudioWords(WindowEncoder):
 
         Raises
         ------
-        ValueError
+        UserError
             If scikit-learn is missing, or there are fewer audible frames than words.
         """
         try:
             from sklearn.cluster import MiniBatchKMeans
             from sklearn.decomposition import IncrementalPCA
         except ImportError as error:
-            raise ValueError("A bag of audio words needs scikit-learn: pip install 'cochlea_sb[evaluate]'.") from error
+            raise MissingExtra("A bag of audio words", "scikit-learn", "evaluate") from error
         sounds, starts = bank.windows(WINDOW_FRAMES, WINDOW_FRAMES)
         generator = torch.Generator().manual_seed(seed)
         n_words, n_components = self.words.shape
@@ -147,7 +148,7 @@ class BagOfAudioWords(WindowEncoder):
         with bar:
             for number, frames in enumerate(audible_frames(self.levelled)):
                 if number == 0 and len(frames) < max(n_words, n_components):
-                    raise ValueError(
+                    raise UserError(
                         f"The corpus has {len(frames)} audible frames: expected more than {n_words}, the number of "
                         "words; lower n_words, or add sounds."
                     )

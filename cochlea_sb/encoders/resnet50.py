@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from cochlea_sb.encoders.windowed import WindowEncoder
+from cochlea_sb.errors import MissingExtra
 
 
 class ResNet50(WindowEncoder):
@@ -23,7 +24,7 @@ class ResNet50(WindowEncoder):
 
     Raises
     ------
-    ValueError
+    UserError
         If torchvision is missing.
 
     Example
@@ -45,7 +46,7 @@ class ResNet50(WindowEncoder):
         try:
             from torchvision.models import resnet50
         except ImportError as error:
-            raise ValueError("ResNet-50 is torchvision's: pip install 'cochlea_sb[resnet]'.") from error
+            raise MissingExtra("ResNet-50", "torchvision", "resnet") from error
         super().__init__(silence, hop_frames, range_db)
         self.embedding_size = embedding_size
         self.normalise = nn.BatchNorm1d(n_mels, affine=False)

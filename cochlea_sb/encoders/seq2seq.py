@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, WindowEncoder
+from cochlea_sb.errors import UserError
 from cochlea_sb.features import level
 
 
@@ -52,7 +53,7 @@ class Seq2SeqEncoder(WindowEncoder):
     ) -> None:
         super().__init__(silence, hop_frames, range_db, level)
         if WINDOW_FRAMES % step_frames:
-            raise ValueError(f"step_frames is {step_frames}: expected a divisor of {WINDOW_FRAMES}.")
+            raise UserError(f"step_frames is {step_frames}: expected a divisor of {WINDOW_FRAMES}.")
         self.step_frames, self.embedding_size = step_frames, embedding_size
         self.normalise = nn.BatchNorm1d(frame_size, affine=False)
         # One for each direction: torch's own pair wants packed sequences, which took a CPU ten times as long.

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from cochlea_sb.errors import UserError
 from cochlea_sb.features import audibility, level
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class WindowEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if not 1 <= hop_frames <= WINDOW_FRAMES:
-            raise ValueError(f"hop_frames is {hop_frames}: expected 1 to {WINDOW_FRAMES}.")
+            raise UserError(f"hop_frames is {hop_frames}: expected 1 to {WINDOW_FRAMES}.")
         self.silence, self.hop_frames, self.range_db, self.level = silence, hop_frames, range_db, level
 
     def forward(self, frames: torch.Tensor, lens: torch.Tensor | None = None) -> torch.Tensor:

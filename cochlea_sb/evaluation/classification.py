@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 
 from cochlea_sb.data.corpus import few_of_each
+from cochlea_sb.errors import MissingExtra, NothingToMeasure
 
 
 def classify(train, train_labels, test, test_labels, *, hidden_size=None, seed=0):
@@ -30,7 +31,7 @@ def classify(train, train_labels, test, test_labels, *, hidden_size=None, seed=0
 
     Raises
     ------
-    ValueError
+    UserError
         If scikit-learn is missing, or there is only one class to train on, or none of them to test.
     """
     try:
@@ -39,9 +40,9 @@ def classify(train, train_labels, test, test_labels, *, hidden_size=None, seed=0
         from sklearn.neural_network import MLPClassifier
         from threadpoolctl import threadpool_limits
     except ImportError as error:
-        raise ValueError("Classification needs scikit-learn: pip install 'cochlea_sb[evaluate]'.") from error
+        raise MissingExtra("Classification", "scikit-learn", "evaluate") from error
     if len(set(train_labels)) < 2 or not set(train_labels) & set(test_labels):
-        raise ValueError(
+        raise NothingToMeasure(
             f"The sounds to train on have {len(set(train_labels))} labels, of which the sounds to test have "
             f"{len(set(train_labels) & set(test_labels))}: expected at least two, and one in common."
         )

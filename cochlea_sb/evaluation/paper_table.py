@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from cochlea_sb.errors import NothingToMeasure
 from cochlea_sb.evaluation.plots import few_labels_curve, pictures_where_possible, recipe_bars, robustness_curves
 from cochlea_sb.evaluation.report import table
 from cochlea_sb.files import write_text
@@ -155,13 +156,13 @@ def summarise(folder, recipes, folds, seeds, supervised=("supervised", "supervis
 
     Raises
     ------
-    ValueError
+    UserError
         If no fold has been finished.
     """
     runs = {recipe: found for recipe in recipes if (found := read_runs(folder, recipe, folds, seeds))}
     common = [fold for fold in folds if all(any(key[0] == fold for key in found) for found in runs.values())]
     if not runs or not common:
-        raise ValueError(f"'{folder}' holds no fold that all recipes have finished: run the same command again.")
+        raise NothingToMeasure(f"'{folder}' holds no fold that all recipes have finished: run the same command again.")
     runs = {name: {key: run for key, run in found.items() if key[0] in common} for name, found in runs.items()}
     # Every run of log-mel frames measures the baseline, too.
     baselines = {

@@ -1,10 +1,11 @@
-"""Pictures of a training run. Matplotlib is optional: without it, `ValueError` names the extra."""
+"""Pictures of a training run. Matplotlib is optional: without it, `MissingExtra` names the extra."""
 
 import logging
 from contextlib import contextmanager
 
 import torch
 
+from cochlea_sb.errors import MissingExtra
 from cochlea_sb.files import whole_file
 
 
@@ -14,7 +15,7 @@ def new_figure(width=7.0, height=4.5, columns=None):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ValueError("Pictures need matplotlib: pip install 'cochlea_sb[plots]'.") from error
+        raise MissingExtra("A picture", "matplotlib", "plots") from error
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # SpeechBrain's log.txt would take its every step
     figure = Figure((width, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -26,7 +27,7 @@ def pictures_where_possible():
     """Without matplotlib, the block ends where it would draw, with a warning that names the extra."""
     try:
         yield
-    except ValueError as no_matplotlib:
+    except MissingExtra as no_matplotlib:
         logging.getLogger(__name__).warning(str(no_matplotlib))
 
 

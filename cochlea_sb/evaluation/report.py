@@ -15,6 +15,7 @@ from cochlea_sb.data.corpus import column
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.encoders.log_mel import FlattenedLogMel
 from cochlea_sb.encoders.windowed import embed_bank
+from cochlea_sb.errors import NothingToMeasure, UserError
 from cochlea_sb.evaluation.classification import classify, classify_with_few
 from cochlea_sb.evaluation.plots import few_labels_curve, pictures_where_possible, robustness_curves
 from cochlea_sb.evaluation.retrieval import query_by_example
@@ -71,12 +72,12 @@ def evaluate(
 
     Raises
     ------
-    ValueError
+    UserError
         If a kind is unknown.
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
-        raise ValueError(f"robustness names '{unknown[0]}': expected some of {', '.join(KINDS)}.")
+        raise UserError(f"robustness names '{unknown[0]}': expected some of {', '.join(KINDS)}.")
     model = encoder.mods.embedding_model
     bank = FrameBank.from_dataset(frames, encoder.mods.compute_features, encoder.device)
     baseline = FlattenedLogMel(model.silence, bank.frames.shape[1], model.hop_frames, level=model.level).fit(bank)
@@ -88,7 +89,7 @@ def evaluate(
     labels, sources = column(frames, "label") or [None] * len(frames), column(frames, "source")
     label, source = ([values[row] for row in rows] if values else None for values in (labels, sources))
     report = {}
-    with suppress(ValueError):  # no sound has another of its label
+    with suppress(NothingToMeasure):  # no sound has another of its label
         retrieval = {name: query_by_example(vectors[rows], label, source) for name, vectors in embeddings.items()}
         report["retrieval"] = retrieval
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
+from cochlea_sb.errors import NothingToMeasure
+
 
 @torch.no_grad()
 def query_by_example(
@@ -37,7 +39,7 @@ def query_by_example(
 
     Raises
     ------
-    ValueError
+    UserError
         If no query has anything to find.
 
     Example
@@ -66,7 +68,7 @@ def query_by_example(
             at_k[k].append(hits[:, min(k, len(unit)) - 1] / k)
     precisions = torch.cat(blocks)
     if not len(precisions):
-        raise ValueError("No sound has another of its label from another source: retrieval can't be measured.")
+        raise NothingToMeasure("No sound has another of its label from another source: retrieval can't be measured.")
     result = {"mAP": float(precisions.mean())}
     result |= {f"P@{k}": float(torch.cat(values).mean()) for k, values in at_k.items()}
     return result | {"queries": len(precisions)}

@@ -16,12 +16,13 @@ import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 from tqdm import tqdm
 
-from cochlea_sb.audio import AudioError, read_audio
+from cochlea_sb.audio import read_audio
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, windows_at_once
+from cochlea_sb.errors import AudioError, UserError
 from cochlea_sb.files import names_on_hub
 from cochlea_sb.inference.model_folder import fetch_model, load_model
 from cochlea_sb.inference.read_ahead import read_ahead
-from cochlea_sb.training.recipe import check_device
+from cochlea_sb.machine import check_device
 
 SHIPPED = "cochlea_sb:pretrained"  # names the model that comes with the package
 FILES_AT_ONCE = 256  # sorted by length together, so that batches hold little padding ...
@@ -81,7 +82,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
         Raises
         ------
-        ValueError
+        UserError
             If the folder holds no model, or one that is damaged or would run code, or can't be fetched; or the device
             can't be used here.
         TypeError
@@ -168,7 +169,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         ------
         AudioError
             If the file can't be read.
-        ValueError
+        UserError
             If ``path`` is none of these.
         """
         return torch.from_numpy(read_audio(path, self.sample_rate)).to(self.device)
@@ -194,16 +195,16 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
         Raises
         ------
-        ValueError
+        UserError
             For waveforms of another shape, or without a sample; or another number of lengths than of waveforms.
         """
         wavs = torch.as_tensor(wavs)
         if wavs.ndim not in (1, 2) or not wavs.shape[-1]:
-            raise ValueError(f"wavs has shape {tuple(wavs.shape)}: expected [batch, samples] with at least one sample.")
+            raise UserError(f"wavs has shape {tuple(wavs.shape)}: expected [batch, samples] with at least one sample.")
         n_wavs = 1 if wavs.ndim == 1 else len(wavs)
         wav_lens = None if wav_lens is None else torch.as_tensor(wav_lens)
         if wav_lens is not None and wav_lens.shape != (n_wavs,):
-            raise ValueError(f"wav_lens has shape {tuple(wav_lens.shape)}: expected [{n_wavs}], one length for each.")
+            raise UserError(f"wav_lens has shape {tuple(wav_lens.shape)}: expected [{n_wavs}], one length for each.")
         with self.inference_ctx:
             embeddings: torch.Tensor = super().encode_batch(wavs, wav_lens, normalize=False)
             return embeddings
@@ -231,7 +232,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         ------
         AudioError
             If the file can't be read, or the stretch is not inside it.
-        ValueError
+        UserError
             If the stretch ends before it starts, or starts before 0; or if ``path`` is none of these.
         """
         wav = read_audio(path, self.sample_rate, start_seconds=start_seconds, stop_seconds=stop_seconds)
@@ -260,7 +261,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         ------
         AudioError
             If the file can't be read.
-        ValueError
+        UserError
             If the hop is out of range: see `hop_frames`; or if ``path`` is none of these.
         """
         embeddings = self.embed_windows([read_audio(path, self.sample_rate)], hop_seconds)[0]
@@ -282,14 +283,14 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
         Raises
         ------
-        ValueError
+        UserError
             For another distance.
         """
         is_number = isinstance(hop_seconds, Real) and not isinstance(hop_seconds, bool)
         hop = round(float(hop_seconds) / self.frame_seconds) if is_number and 0 < hop_seconds < LONGEST_HOP else 0
         if hop < 1:
             bounds = f"at least one frame, {self.frame_seconds} s, and less than {LONGEST_HOP:,} s"
-            raise ValueError(f"hop_seconds is {hop_seconds!r}: expected {bounds}.")
+            raise UserError(f"hop_seconds is {hop_seconds!r}: expected {bounds}.")
         return hop
 
     @torch.inference_mode()
@@ -310,7 +311,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
         Raises
         ------
-        ValueError
+        UserError
             If the hop is out of range: see `hop_frames`.
         """
         features, encoder, hop = self.mods.compute_features, self.mods.embedding_model, self.hop_frames(hop_seconds)
@@ -356,7 +357,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
         Raises
         ------
-        ValueError
+        UserError
             If one of the paths is no path at all.
         """
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
@@ -397,7 +398,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
         Raises
         ------
-        ValueError
+        UserError
             For a waveform of another shape, or without a sample.
 
         Example
@@ -409,7 +410,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         tensors = [torch.as_tensor(wav) for wav in wavs]
         for wav in tensors:
             if wav.ndim != 1 or not len(wav):
-                raise ValueError(f"A waveform has shape {tuple(wav.shape)}: expected [samples], at least one.")
+                raise UserError(f"A waveform has shape {tuple(wav.shape)}: expected [samples], at least one.")
         vectors = torch.empty(len(tensors), self.embedding_size)
         for rows in batches_by_length([len(wav) for wav in tensors], BATCH_SECONDS * self.sample_rate):
             hop = self.mods.compute_features.hop

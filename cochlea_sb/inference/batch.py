@@ -8,16 +8,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 
-from cochlea_sb.audio import AudioError, read_audio
+from cochlea_sb.audio import read_audio
 from cochlea_sb.data.sources import Row, Source
+from cochlea_sb.errors import AudioError
 from cochlea_sb.inference.read_ahead import read_ahead
+from cochlea_sb.machine import n_cores, torch_threads
 
 if TYPE_CHECKING:
     from cochlea_sb.inference.audio_encoder import AudioEncoder
@@ -80,7 +80,7 @@ def embed_sounds(
     Embedded
         One for each source, in their order. About an hour of sound is held at a time, and one sound for each thread.
     """
-    cores = os.cpu_count() or 1
+    cores = n_cores()
     threads = max(1, cores // 2) if threads is None else threads
     read = partial(decode, sample_rate=encoder.sample_rate, known=() if known is None else known)
     with torch_threads(max(1, cores - threads)):
@@ -93,17 +93,6 @@ def embed_sounds(
                 yield from embed_batch(encoder, batch, hop_seconds, known)
                 batch, held = [], 0
         yield from embed_batch(encoder, batch, hop_seconds, known)
-
-
-@contextmanager
-def torch_threads(most: int) -> Iterator[None]:
-    """Let torch use no more threads than that: its threads wait busily, which slows those that decode."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(before, most))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def embed_batch(

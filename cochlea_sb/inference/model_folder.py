@@ -19,6 +19,7 @@ import ruamel.yaml
 import torch
 
 from cochlea_sb.encoders.windowed import WindowEncoder
+from cochlea_sb.errors import UserError
 from cochlea_sb.features import MFCC, FrontEnd, Unnormalised
 from cochlea_sb.files import whole_file, write_text
 from cochlea_sb.hub import download
@@ -75,7 +76,7 @@ def model_yaml(text: str) -> str:
     tree = editor.load("\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#")))
     missing = [key for key in MODEL_KEYS if key not in tree]
     if missing:
-        raise ValueError(f"The training yaml has no key '{missing[0]}', which inference needs.")
+        raise UserError(f"The training yaml has no key '{missing[0]}', which inference needs.")
     model = ruamel.yaml.comments.CommentedMap((key, tree[key]) for key in MODEL_KEYS)
     out = io.StringIO()
     editor.dump(model, out)
@@ -116,7 +117,7 @@ def load_model(folder: str | os.PathLike[str], root: str | os.PathLike[str] | No
 
     Raises
     ------
-    ValueError
+    UserError
         If a file is missing, leads elsewhere, is too large or damaged; if the yaml wants what is no part of a model; or
         if the weights are no tensors, or not this model's, or not finite.
     """
@@ -134,7 +135,7 @@ def load_model(folder: str | os.PathLike[str], root: str | os.PathLike[str] | No
         with torch.inference_mode():
             heard = encoder.eval()(features(torch.zeros(1, features.sample_rate)))
     if not torch.isfinite(heard).all():
-        raise ValueError(f"The model in '{folder}' makes embeddings that are not finite of silence: it is damaged.")
+        raise UserError(f"The model in '{folder}' makes embeddings that are not finite of silence: it is damaged.")
     modules = {"compute_features": features, "mean_var_norm": normalise, "embedding_model": encoder}
     return {"sample_rate": plan["sample_rate"], "modules": modules, **modules}
 
@@ -154,21 +155,21 @@ def fetch_model(name: str, revision: str | None = None, cache: str | Path | None
 
 
 def file_in(folder: str | os.PathLike[str], name: str, root: Path, largest: int) -> Path:
-    """A regular file of a model folder; ``ValueError`` where there is none, or it lies elsewhere, or is too large."""
+    """A regular file of a model folder; `UserError` where there is none, or it lies elsewhere, or is too large."""
     path = Path(folder, name)
     try:
         status, real = path.stat(), path.resolve()
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"'{folder}' holds no model ({name} is missing): give the folder that recipes/train.py left, or user/name "
             "of a model on the Hub."
         ) from error
     if not real.is_relative_to(root):
-        raise ValueError(f"'{path}' leads to '{real}': expected a file in the model's own folder.")
+        raise UserError(f"'{path}' leads to '{real}': expected a file in the model's own folder.")
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"'{path}' is no file: expected the one that training left.")
+        raise UserError(f"'{path}' is no file: expected the one that training left.")
     if status.st_size > largest:
-        raise ValueError(f"'{path}' is of {status.st_size:,} bytes: expected at most {largest:,}.")
+        raise UserError(f"'{path}' is of {status.st_size:,} bytes: expected at most {largest:,}.")
     return path
 
 
@@ -182,17 +183,17 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
     Raises
     ------
-    ValueError
+    UserError
         Unless it is a model's yaml, with nothing in it that `model_yaml` does not write.
     """
     try:
         text = file.read_text(encoding="utf-8")
         root, footer = (ruamel.yaml.YAML().compose(part) for part in (text, FOOTER))
     except (ruamel.yaml.error.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"'{file}' can't be read as a yaml: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"'{file}' can't be read as a yaml: {' '.join(str(error).split())[:300]}") from error
 
     def refuse(node: Any, what: str) -> NoReturn:
-        raise ValueError(f"'{file}', line {node.start_mark.line + 1}, {what}.")
+        raise UserError(f"'{file}', line {node.start_mark.line + 1}, {what}.")
 
     def value(node: Any) -> Any:
         """A number, a truth value, null, a list of them, or one of `NAMED`."""
@@ -230,7 +231,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         return {name: part for name, (_, part) in zip(keys, node.value, strict=True)}
 
     if root is None:
-        raise ValueError(f"'{file}' holds no keys: expected a model's.")
+        raise UserError(f"'{file}' holds no keys: expected a model's.")
     if root.tag != footer.tag:
         refuse(root, wants(str(root.tag)))
     parts, ends = pairs(root), pairs(footer)
@@ -238,7 +239,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         if name not in (*MODEL_KEYS, *ends):
             refuse(parts[name], f"has the key {name!r}, which is no part of a model")
         if name not in parts:
-            raise ValueError(f"'{file}' has no key '{name}', which a model needs.")
+            raise UserError(f"'{file}' has no key '{name}', which a model needs.")
     for name in ends:  # for SpeechBrain's own loading: always the same
         if not alike(parts[name], ends[name]):
             refuse(parts[name], f"has another '{name}' than a model's")
@@ -267,17 +268,17 @@ def alike(one: Any, other: Any) -> bool:
 
 @contextmanager
 def building(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn whatever the constructors make of a stranger's arguments into a ``ValueError`` of one sentence."""
+    """Turn whatever the constructors make of a stranger's arguments into a `UserError` of one sentence."""
     try:
         yield
     except Exception as error:
-        raise ValueError(f"The model in '{folder}' can't be built: {' '.join(str(error).split())[:500]}") from error
+        raise UserError(f"The model in '{folder}' can't be built: {' '.join(str(error).split())[:500]}") from error
 
 
 def build(name: str, path: str, arguments: dict[str, Any]) -> Any:
-    """A part of a model; ``ValueError`` where its arguments are none."""
+    """A part of a model; `UserError` where its arguments are none."""
     module, _, kind = path.rpartition(".")
     part = getattr(importlib.import_module(module), kind)(**arguments)
     if not isinstance(part, KINDS[name]):
-        raise ValueError(f"{name} is no {KINDS[name].__name__}")
+        raise UserError(f"{name} is no {KINDS[name].__name__}")
     return part

@@ -1,9 +1,11 @@
 """Read a long list in threads while the caller works on what came before, within bounds of memory."""
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+from cochlea_sb.errors import UserError
+from cochlea_sb.machine import n_cores
 
 FEW = 256  # results held at most, whatever they weigh
 
@@ -33,7 +35,7 @@ def read_ahead(
     ['A', 'B']
     """
     if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads}: expected at least 1.")
+        raise UserError(f"threads is {threads}: expected at least 1.")
     numbered, results, changed = enumerate(sources), {}, threading.Condition()
     state = {"held": 0, "working": 0, "stop": False}
 
@@ -64,9 +66,7 @@ def read_ahead(
                 state["working"] -= 1
                 changed.notify_all()
 
-    workers = [
-        threading.Thread(target=work, daemon=True) for _ in range(os.cpu_count() or 1 if threads is None else threads)
-    ]
+    workers = [threading.Thread(target=work, daemon=True) for _ in range(n_cores() if threads is None else threads)]
     state["working"] = len(workers)
     for worker in workers:
         worker.start()

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from cochlea_sb.errors import UserError
+
 LARGEST_PICKLE = 1 << 20  # bytes: some thousand tensors
 KINDS = {
     "torch FloatStorage": torch.float32,
@@ -58,7 +60,7 @@ def read_weights(file: Path, shapes: dict[str, torch.Tensor]) -> dict[str, torch
 
     Raises
     ------
-    ValueError
+    UserError
         Unless they are of these names, shapes and kinds, and finite.
     """
     try:
@@ -66,44 +68,44 @@ def read_weights(file: Path, shapes: dict[str, torch.Tensor]) -> dict[str, torch
             return read_archive(archive, shapes, file.stat().st_size)
     except (ValueError, OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, IndexError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise ValueError(f"'{file}' can't be read as weights: {reason.rstrip('.')}.") from error
+        raise UserError(f"'{file}' can't be read as weights: {reason.rstrip('.')}.") from error
 
 
 def read_archive(archive: zipfile.ZipFile, shapes: dict[str, torch.Tensor], size: int) -> dict[str, torch.Tensor]:
     """As `read_weights`, of an open zip of so many bytes."""
     parts = {part.filename.partition("/")[2]: part for part in archive.infolist()}
     if any(part.compress_type != zipfile.ZIP_STORED for part in parts.values()):
-        raise ValueError("it is compressed, which torch.save does not do")
+        raise UserError("it is compressed, which torch.save does not do")
     if "byteorder" in parts and archive.read(parts["byteorder"])[:6] != b"little":
-        raise ValueError("its bytes are in another order than this machine's")
+        raise UserError("its bytes are in another order than this machine's")
     if parts["data.pkl"].file_size > LARGEST_PICKLE:
-        raise ValueError(f"its table of contents is of {parts['data.pkl'].file_size:,} bytes")
+        raise UserError(f"its table of contents is of {parts['data.pkl'].file_size:,} bytes")
     stored = read_pickle(archive.read(parts["data.pkl"]))
     wrong = sorted(stored.keys() ^ shapes.keys())
     if wrong:
-        raise ValueError(f"it {'lacks' if wrong[0] in shapes else 'has'} {wrong[0][:80]!r}: {ANOTHER}")
+        raise UserError(f"it {'lacks' if wrong[0] in shapes else 'has'} {wrong[0][:80]!r}: {ANOTHER}")
     for name, wanted in shapes.items():
         one, count = stored[name], wanted.numel()
         if (one.dtype, one.shape) != (wanted.dtype, tuple(wanted.shape)):
             given, expected = f"{one.dtype} {list(one.shape)[:8]}", f"{wanted.dtype} {list(wanted.shape)}"
-            raise ValueError(f"'{name}' is {given}, expected {expected}: {ANOTHER}")
+            raise UserError(f"'{name}' is {given}, expected {expected}: {ANOTHER}")
         held = one.size * wanted.element_size() == parts[f"data/{one.key}"].file_size
         if not held or one.offset + count > one.size or one.stride != wanted.contiguous().stride():
-            raise ValueError(f"'{name}' is not stored as it should be")
+            raise UserError(f"'{name}' is not stored as it should be")
     if sum(wanted.numel() * wanted.element_size() for wanted in shapes.values()) > size:
-        raise ValueError("it declares more than it holds")
+        raise UserError("it declares more than it holds")
     weights = {}
     for name, wanted in shapes.items():
         one, content = stored[name], bytearray(archive.read(parts[f"data/{stored[name].key}"]))
         values = torch.frombuffer(content, dtype=wanted.dtype) if content else torch.empty(0, dtype=wanted.dtype)
         weights[name] = values[one.offset : one.offset + wanted.numel()].view(wanted.shape)
         if wanted.is_floating_point() and not torch.isfinite(weights[name]).all():
-            raise ValueError(f"'{name}' holds values that are not finite: the model is damaged")
+            raise UserError(f"'{name}' holds values that are not finite: the model is damaged")
     return weights
 
 
 def read_pickle(content: bytes) -> dict[str, Stored]:
-    """What the pickle of a dict of tensors says; ``ValueError`` where it says anything else.
+    """What the pickle of a dict of tensors says; `UserError` where it says anything else.
 
     Only the instructions that ``torch.save`` writes are known. None of them calls anything here: a name is a string,
     and what would be called by it is looked at.
@@ -126,7 +128,7 @@ def read_pickle(content: bytes) -> dict[str, Stored]:
             stack.append(name == "NEWTRUE")
         elif name == "GLOBAL":
             if argument not in (TENSOR, NO_HOOKS, *KINDS):
-                raise ValueError(f"it names {argument[:80]!r}, which is no part of a tensor")
+                raise UserError(f"it names {argument[:80]!r}, which is no part of a tensor")
             stack.append(argument)
         elif name == "MARK":
             marks.append(len(stack))
@@ -138,7 +140,7 @@ def read_pickle(content: bytes) -> dict[str, Stored]:
         elif name == "BINPERSID":
             _, kind, key, _, size = entries(stack.pop(), 5)
             if not isinstance(kind, str) or kind not in KINDS or not isinstance(key, str) or not whole_numbers((size,)):
-                raise ValueError(NO_TENSORS)
+                raise UserError(NO_TENSORS)
             stack.append(Stored(KINDS[kind], key, size))
         elif name == "REDUCE":
             given, called = stack.pop(), stack.pop()
@@ -148,7 +150,7 @@ def read_pickle(content: bytes) -> dict[str, Stored]:
             storage, offset, shape, stride, *_ = entries(given, 6)
             numbers = all(isinstance(part, tuple) and whole_numbers(part) for part in (shape, stride, (offset,)))
             if not isinstance(called, str) or called != TENSOR or not isinstance(storage, Stored) or not numbers:
-                raise ValueError(NO_TENSORS)
+                raise UserError(NO_TENSORS)
             stack.append(storage._replace(offset=offset, shape=shape, stride=stride))
         elif name in ("SETITEM", "SETITEMS"):
             first = marks.pop() if name == "SETITEMS" else len(stack) - 2
@@ -156,21 +158,21 @@ def read_pickle(content: bytes) -> dict[str, Stored]:
             del stack[first:]
             names, tensors = items[::2], items[1::2]
             if not isinstance(into, dict) or not all(isinstance(one, str) for one in names) or len(items) % 2:
-                raise ValueError("it holds something else than a dictionary of tensors")
+                raise UserError("it holds something else than a dictionary of tensors")
             if not all(isinstance(one, Stored) for one in tensors):
-                raise ValueError(NO_TENSORS)
+                raise UserError(NO_TENSORS)
             into.update(zip(names, tensors, strict=True))
         else:
-            raise ValueError(f"it wants {name}, which no dictionary of tensors does")
+            raise UserError(f"it wants {name}, which no dictionary of tensors does")
     if len(stack) != 1 or not isinstance(stack[0], dict):
-        raise ValueError("it holds something else than a dictionary of tensors")
+        raise UserError("it holds something else than a dictionary of tensors")
     return stack[0]
 
 
 def entries(value: Any, count: int) -> tuple[Any, ...]:
-    """A tuple of so many; ``ValueError`` for anything else."""
+    """A tuple of so many; `UserError` for anything else."""
     if not isinstance(value, tuple) or len(value) != count:
-        raise ValueError(NO_TENSORS)
+        raise UserError(NO_TENSORS)
     return value
 
 

@@ -11,6 +11,7 @@ import torch
 import torchaudio
 
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, windows_at_once
+from cochlea_sb.errors import UserError
 from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
 
 RATES = (8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000, 96000)  # odd ones cost torchaudio gigabytes
@@ -69,7 +70,7 @@ def load_model(model_file_path: str = "", sample_rate: int | None = None) -> Hea
 
     Raises
     ------
-    ValueError
+    UserError
         As `AudioEncoder.from_hparams`, or for another rate.
 
     Example
@@ -82,7 +83,7 @@ def load_model(model_file_path: str = "", sample_rate: int | None = None) -> Hea
     (torch.Size([2, 20, 128]), tensor([ 0., 50., 100.]))
     """
     if sample_rate is not None and sample_rate not in RATES:
-        raise ValueError(f"sample_rate is {sample_rate!r}: expected one of {', '.join(map(str, RATES))} Hz.")
+        raise UserError(f"sample_rate is {sample_rate!r}: expected one of {', '.join(map(str, RATES))} Hz.")
     encoder = AudioEncoder.from_hparams(model_file_path or SHIPPED, run_opts={"device": "cpu"})
     return HearModel(encoder, sample_rate).eval()
 

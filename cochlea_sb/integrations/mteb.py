@@ -29,6 +29,7 @@ from tqdm import tqdm
 from cochlea_sb.audio import read_audio
 from cochlea_sb.data.corpus import column
 from cochlea_sb.data.sounds import load_sounds
+from cochlea_sb.errors import UserError
 from cochlea_sb.inference.audio_encoder import FILES_AT_ONCE, SHIPPED, AudioEncoder
 from cochlea_sb.inference.read_ahead import read_ahead
 
@@ -91,12 +92,12 @@ class MtebModel(AbsEncoder):
 
         Raises
         ------
-        ValueError
+        UserError
             If something else than audio is to be embedded, or a sound can't be read.
         """
         asked = task_metadata.get_modalities(prompt_type)
         if asked != ["audio"]:
-            raise ValueError(f"{task_metadata.name} asks for embeddings of {' and '.join(asked)}: expected audio.")
+            raise UserError(f"{task_metadata.name} asks for embeddings of {' and '.join(asked)}: expected audio.")
         sounds = tqdm(stored_sounds(inputs), disable=not kwargs.get("show_progress_bar", True), unit="sound")
         wavs = read_ahead(partial(waveform, sample_rate=self.encoder.sample_rate), sounds)
         vectors = [np.empty((0, self.encoder.embedding_size), np.float32)]
@@ -137,7 +138,7 @@ class QueryByExample(AbsTaskRetrieval):
 
     Raises
     ------
-    ValueError
+    UserError
         If nothing is there, or no label has two sounds.
     """
 
@@ -170,7 +171,7 @@ class QueryByExample(AbsTaskRetrieval):
         alike = {row: [other for other in others[row] if labels[other] == labels[row]] for row in known}
         asking = [row for row in known if alike[row]]
         if not asking:
-            raise ValueError(
+            raise UserError(
                 f"'{self.data_folder}' has no label with sounds of two sources; folder_labels=True takes the names of "
                 "folders."
             )

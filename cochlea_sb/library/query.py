@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cochlea_sb.errors import UserError
+
 if TYPE_CHECKING:
     from cochlea_sb.inference.audio_encoder import AudioEncoder
 
@@ -48,7 +50,7 @@ def embed_example(query: Any, dimensions: int, get_encoder: Callable[[], AudioEn
     ------
     AudioError
         If a file can't be read.
-    ValueError
+    UserError
         If the query is of no form that is known, or a mixture cancels out.
     """
     if isinstance(query, list) and query and all(isinstance(part, (str, os.PathLike)) for part in query):
@@ -61,7 +63,7 @@ def embed_example(query: Any, dimensions: int, get_encoder: Callable[[], AudioEn
     if isinstance(query, tuple) and len(query) in (2, 3) and isinstance(query[0], (str, os.PathLike)):
         path = os.path.expanduser(query[0])
         if not all(isinstance(second, (int, float, type(None))) for second in query[1:]) or query[1] is None:
-            raise ValueError(f"The stretch of '{path}' is {query[1:]}: expected its start and end in seconds.")
+            raise UserError(f"The stretch of '{path}' is {query[1:]}: expected its start and end in seconds.")
         return Example(get_encoder().encode_file(path, *query[1:]).cpu().numpy(), names_of(path))
     try:
         array = query.detach().cpu().numpy() if hasattr(query, "detach") else np.asarray(query)
@@ -70,9 +72,9 @@ def embed_example(query: Any, dimensions: int, get_encoder: Callable[[], AudioEn
         array = np.asarray(None)
     if array.dtype != np.float32 or array.ndim != 1 or not len(array):
         kind = f"an array of shape {list(array.shape)}" if array.ndim else f"a {type(query).__name__}"
-        raise ValueError(f"The query is {kind}: expected {FORMS.format(dimensions)}.")
+        raise UserError(f"The query is {kind}: expected {FORMS.format(dimensions)}.")
     if not np.isfinite(array).all():
-        raise ValueError("The query holds NaN or infinite values: expected finite ones.")
+        raise UserError("The query holds NaN or infinite values: expected finite ones.")
     if len(array) == dimensions:
         return Example(unit(array, "The embedding is zero: expected a direction."), set())
     return Example(get_encoder().encode_batch(array)[0, 0].cpu().numpy(), set())
@@ -81,11 +83,11 @@ def embed_example(query: Any, dimensions: int, get_encoder: Callable[[], AudioEn
 def mixture(parts: list[Any], dimensions: int, get_encoder: Callable[[], AudioEncoder]) -> Example:
     """The weighted sum of examples, of norm 1."""
     if not parts:
-        raise ValueError("The mixture is empty: expected at least one example and its weight.")
+        raise UserError("The mixture is empty: expected at least one example and its weight.")
     total, paths = np.zeros(dimensions, np.float32), set()
     for query, weight in parts:
         if isinstance(weight, bool) or not isinstance(weight, (int, float, np.number)) or not np.isfinite(weight):
-            raise ValueError(f"The weight of '{query}' is {weight!r}: expected a finite number.")
+            raise UserError(f"The weight of '{query}' is {weight!r}: expected a finite number.")
         example = embed_example(query, dimensions, get_encoder)
         total += np.float32(weight) * example.vector
         paths |= example.paths
@@ -93,10 +95,10 @@ def mixture(parts: list[Any], dimensions: int, get_encoder: Callable[[], AudioEn
 
 
 def unit(vector: np.ndarray, sentence: str) -> np.ndarray:
-    """A vector over its norm; ValueError with a sentence where it has none."""
+    """A vector over its norm; UserError with a sentence where it has none."""
     norm = np.linalg.norm(vector.astype(np.float64))
     if not norm > 1e-6:
-        raise ValueError(sentence)
+        raise UserError(sentence)
     scaled: np.ndarray = vector / norm
     return scaled.astype(np.float32)
 

@@ -17,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cochlea_sb.errors import UserError
+
 METADATA = b"cochlea_sb"
 # What is known of a sound; `size` and `changed_ns` are its file's, `problem` says why it could not be read.
 SOUND = pa.schema(
@@ -125,13 +127,13 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
 
     Raises
     ------
-    ValueError
+    UserError
         Where it is damaged, or no shard.
     """
     facts = read_facts(path)
     try:
         if facts is None or not 0 < float(facts["hop_seconds"]) < 1e6:
-            raise ValueError("it has no facts of an encoder")
+            raise UserError("it has no facts of an encoder")
         table = pq.read_table(path)
         lists = table["embedding"].combine_chunks()
         vectors = (
@@ -141,13 +143,13 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
             .reshape(-1, lists.type.list_size)
         )
         if lists.null_count or lists.flatten().null_count or not np.isfinite(vectors).all():
-            raise ValueError("some of its embeddings are missing or not finite")
+            raise UserError("some of its embeddings are missing or not finite")
         if any(table[name].null_count for name in ("path", "start_seconds", "seconds", "size", "changed_ns")):
-            raise ValueError("some of its rows have gaps")
+            raise UserError("some of its rows have gaps")
         starts = table["start_seconds"].to_numpy()
         firsts = np.flatnonzero(starts == 0)
         if len(starts) and (len(firsts) == 0 or firsts[0] != 0):
-            raise ValueError("its first sound does not begin at 0 s")
+            raise UserError("its first sound does not begin at 0 s")
         counts = np.diff(np.append(firsts, len(starts)))
         columns = {name: table[name].combine_chunks().take(pa.array(firsts)) for name in OF_EACH_WINDOW}
         columns |= {"n_windows": pa.array(counts, pa.int64()), "problem": pa.nulls(len(firsts), pa.string())}
@@ -155,7 +157,7 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
         unread = pa.Table.from_pylist(facts["unread"], SOUND)
         counts = unread["n_windows"].to_pylist()
         if any(unread[name].null_count for name in SOUND.names if name != "label") or any(counts):
-            raise ValueError("what it says of unread sounds is no such thing")
+            raise UserError("what it says of unread sounds is no such thing")
         removed = [str(name) for name in facts["removed"]]
         return Shard(
             pa.concat_tables([sounds, unread]), vectors, facts["identity"], float(facts["hop_seconds"]), removed
@@ -164,9 +166,7 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(
-            f"'{path}' is no readable shard of embeddings ({reason}): embed these sounds again."
-        ) from error
+        raise UserError(f"'{path}' is no readable shard of embeddings ({reason}): embed these sounds again.") from error
 
 
 def embedding_shards(folder: str | os.PathLike[str]) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cochlea_sb.errors import UserError
 from cochlea_sb.library.query import Example, embed_example
 from cochlea_sb.library.state import State
 from cochlea_sb.library.store import Store
@@ -105,7 +106,7 @@ class SoundLibrary:
 
         Raises
         ------
-        ValueError
+        UserError
             If something is there already, or the hop is out of range: see `AudioEncoder.hop_frames`.
         OSError
             If it can't be written.
@@ -140,7 +141,7 @@ class SoundLibrary:
 
         Raises
         ------
-        ValueError
+        UserError
             If there is no library, it is damaged, or it was made with another encoder. One that must be loaded is
             compared, and may fail, at its first use.
         """
@@ -151,7 +152,7 @@ class SoundLibrary:
 
         Raises
         ------
-        ValueError
+        UserError
             If it is there no longer, or damaged.
         """
         self._state = State(*self.store.read())
@@ -200,21 +201,21 @@ class SoundLibrary:
 
         Raises
         ------
-        ValueError
+        UserError
             If the library does not say where it is, it can't be loaded, or another is there now.
         """
         if self._encoder is None:
             from cochlea_sb.inference.audio_encoder import AudioEncoder
 
             if self.identity["source"] is None:
-                raise ValueError(f"'{self.store.folder}' does not say where its encoder is: open it with the encoder.")
+                raise UserError(f"'{self.store.folder}' does not say where its encoder is: open it with the encoder.")
             try:
                 # Whoever made the library chose this model, not whoever opens it: from_hparams trusts neither.
                 found = AudioEncoder.from_hparams(
                     self.identity["source"], run_opts=self._run_opts, revision=self.identity["revision"]
                 )
-            except ValueError as error:
-                raise ValueError(
+            except UserError as error:
+                raise UserError(
                     f"The encoder of '{self.store.folder}' can't be loaded: {error} Give the encoder (--model)."
                 ) from error
             self._encoder = self._checked(found)
@@ -224,7 +225,7 @@ class SoundLibrary:
         """An encoder, if it is the library's."""
         identity = encoder.identity()
         if identity["fingerprint"] != self.identity["fingerprint"]:
-            raise ValueError(
+            raise UserError(
                 f"'{self.store.folder}' was made with another encoder ({self.identity['source']}, fingerprint "
                 f"{self.identity['fingerprint'][:12]}) than '{identity['source']}' ({identity['fingerprint'][:12]}): "
                 "their embeddings can't be compared; take that one, or index the sounds again into a new library."
@@ -277,13 +278,15 @@ class SoundLibrary:
         ------
         AudioError
             If an example can't be read, or a stretch is not inside it.
-        ValueError
+        UserError
             If the query is none of these, is zero or not finite, or a mixture cancels out; if ``path`` or ``label`` is
             no text, or a number is out of range; or as `encoder` does, where there is something to encode.
         """
         for name, number, least in (("k", k, 1), ("skip", skip, 0)):
             if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
-                raise ValueError(f"{name} is {number!r}: expected a whole number, at least {least}.")
+                raise UserError(f"{name} is {number!r}: expected a whole number, at least {least}.")
+        if effort is not None and not (isinstance(effort, (int, float, np.number)) and 0 < effort <= 1):
+            raise UserError(f"effort is {effort!r}: expected a number above 0 and at most 1 (exact).")
         example = self.embed(query)
         left_out, wanted = set() if with_query else example.paths, skip + k
         state = self._state  # one and the same, whatever other threads do meanwhile
@@ -320,7 +323,7 @@ class SoundLibrary:
 
         Raises
         ------
-        AudioError, ValueError
+        AudioError, UserError
             As in `search`.
         """
         return embed_example(query, self._state.manifest["dimensions"], lambda: self.encoder)
@@ -366,7 +369,7 @@ class SoundLibrary:
 
         Raises
         ------
-        ValueError
+        UserError
             If a source is not there, holds no sounds, or is a shard that is damaged, or of another encoder or hop;
             if ``threads`` is out of range; if another process is changing the library; or as `encoder` does.
         OSError
@@ -392,7 +395,7 @@ class SoundLibrary:
 
         Raises
         ------
-        ValueError
+        UserError
             If a path is of no sound of the library, or another process is changing it.
         OSError
             If it can't be written.
@@ -411,7 +414,7 @@ class SoundLibrary:
 
         Raises
         ------
-        ValueError
+        UserError
             If another process is changing the library.
         OSError
             If it can't be written.
@@ -424,7 +427,7 @@ class SoundLibrary:
 
         Raises
         ------
-        ValueError
+        UserError
             If another process is changing the library.
         OSError
             If it can't be written.
@@ -457,7 +460,7 @@ def match_of(state: State, row: int, window: int, score: float) -> Match:
 def rows_where(state: State, path: str | os.PathLike[str] | None, label: str | None) -> np.ndarray:
     """Rows of known sounds whose path and label are as wanted; None takes all."""
     if not isinstance(label, (str, type(None))) or not isinstance(path, (str, os.PathLike, type(None))):
-        raise ValueError(f"path is {path!r} and label is {label!r}: expected text, or None for all sounds.")
+        raise UserError(f"path is {path!r} and label is {label!r}: expected text, or None for all sounds.")
     passed = state.readable.copy()
     if label is not None:
         passed &= pc.fill_null(pc.equal(state.sounds["label"], label), False).to_numpy()

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cochlea_sb.data import LIBRARY_MANIFEST
+from cochlea_sb.errors import UserError
 from cochlea_sb.files import link, names_on_hub
 from cochlea_sb.index.interface import Index, load_index
 from cochlea_sb.library.shards import SOUND, Shard, read_shard, write_parquet
@@ -46,7 +47,7 @@ class Store:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder):
-            raise ValueError(f"The library is {folder!r}: expected the name of a folder.")
+            raise UserError(f"The library is {folder!r}: expected the name of a folder.")
         self.folder = Path(os.path.expanduser(folder))
 
     def exists(self) -> bool:
@@ -54,23 +55,23 @@ class Store:
         return (self.folder / LIBRARY_MANIFEST).is_file()
 
     def create(self, facts: dict[str, Any]) -> None:
-        """Begin an empty library with some facts in its manifest; ValueError where something is there already."""
+        """Begin an empty library with some facts in its manifest; UserError where something is there already."""
         manifest = {"version": VERSION, **facts, "next_window": 0, "catalogue": None, "index": None, "recent": []}
         try:
             strangers = [path for path in self.folder.iterdir() if path.name != "lock" and not OWN.fullmatch(path.name)]
             if strangers and not self.exists():
-                raise ValueError(f"'{self.folder}' is there and is no library: give the name of a new folder.")
+                raise UserError(f"'{self.folder}' is there and is no library: give the name of a new folder.")
         except FileNotFoundError:
             self.folder.mkdir(parents=True, exist_ok=True)
         except NotADirectoryError as error:
-            raise ValueError(f"'{self.folder}' is, or is below, a file, and no library: name a new folder.") from error
+            raise UserError(f"'{self.folder}' is, or is below, a file, and no library: name a new folder.") from error
         with self.lock():
             if self.exists():
-                raise ValueError(f"'{self.folder}' holds a library already: open it, or choose another folder.")
+                raise UserError(f"'{self.folder}' holds a library already: open it, or choose another folder.")
             self.commit(manifest)
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest, a dict; ValueError where there is none, or another version's."""
+        """The manifest, a dict; UserError where there is none, or another version's."""
         try:
             manifest = json.loads((self.folder / LIBRARY_MANIFEST).read_text(encoding="utf-8"))
             version = manifest["version"]
@@ -86,18 +87,18 @@ class Store:
             hint = "make one with `cochlea index FOLDER --library NAME`"
             if names_on_hub(self.folder):
                 hint += f", or fetch it: hf download {self.folder} --repo-type dataset --local-dir NAME"
-            raise ValueError(f"'{self.folder}' holds no library (no {LIBRARY_MANIFEST}): {hint}.") from error
+            raise UserError(f"'{self.folder}' holds no library (no {LIBRARY_MANIFEST}): {hint}.") from error
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise self.damaged(f"its {LIBRARY_MANIFEST} is not one that was written here") from error
         if version != VERSION:
-            raise ValueError(f"'{self.folder}' is a library of version {version}: expected version {VERSION}.")
+            raise UserError(f"'{self.folder}' is a library of version {version}: expected version {VERSION}.")
         if not whole or not all(name is None or OWN.fullmatch(str(name)) for name in files):
             raise self.damaged(f"its {LIBRARY_MANIFEST} names what no library holds")
         return manifest
 
-    def damaged(self, reason: str) -> ValueError:
-        """A ValueError that says so."""
-        return ValueError(f"'{self.folder}' is damaged ({reason}): index its sounds again, into a new library.")
+    def damaged(self, reason: str) -> UserError:
+        """A UserError that says so."""
+        return UserError(f"'{self.folder}' is damaged ({reason}): index its sounds again, into a new library.")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -108,12 +109,12 @@ class Store:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout as error:
-            raise ValueError(
+            raise UserError(
                 f"'{self.folder}' is in use: another process is changing it. Searching goes on meanwhile; run this "
                 "again when that has ended."
             ) from error
         except OSError as error:
-            raise ValueError(f"'{self.folder}' cannot be changed ({error.strerror}): may you write there?") from error
+            raise UserError(f"'{self.folder}' cannot be changed ({error.strerror}): may you write there?") from error
         try:
             yield
         finally:
@@ -170,7 +171,7 @@ class Store:
             except (OSError, ValueError, pa.ArrowException) as error:
                 if self.manifest() != manifest:  # replaced by a writer since it was read
                     continue
-                if isinstance(error, ValueError) and not isinstance(error, pa.ArrowException):
+                if isinstance(error, UserError):
                     raise
                 raise self.damaged(" ".join(str(error).split())) from error
             self.check(manifest, catalogue, index, recent)
@@ -201,7 +202,7 @@ class Store:
                 shutil.rmtree(folder)  # replaced by a writer since the manifest was read
 
     def check(self, manifest: dict[str, Any], catalogue: pa.Table, index: Index | None, recent: list[Shard]) -> None:
-        """Raise a ValueError unless the parts of a library fit together."""
+        """Raise a UserError unless the parts of a library fit together."""
         needed = ("path", "seconds", "size", "changed_ns", "n_windows", "first_window")
         if any(catalogue[name].null_count for name in needed):
             raise self.damaged("its catalogue has gaps")

@@ -16,6 +16,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from cochlea_sb.data.sources import ROW, Source, list_sources
+from cochlea_sb.errors import UserError
 from cochlea_sb.index.exact import ExactIndex
 from cochlea_sb.index.interface import FEW, build_index, load_index
 from cochlea_sb.inference.batch import Embedded, embed_sounds
@@ -126,14 +127,14 @@ class Writer:
         for file in tqdm(shards, disable=not (progress and shards), unit="shard", desc="Importing"):
             shard = read_shard(file)
             if len(shard.vectors) and shard.vectors.shape[1] != manifest["dimensions"]:
-                raise ValueError(f"'{file}' holds embeddings of {shard.vectors.shape[1]} dimensions: expected others.")
+                raise UserError(f"'{file}' holds embeddings of {shard.vectors.shape[1]} dimensions: expected others.")
             if shard.identity.get("fingerprint") != manifest["encoder"]["fingerprint"]:
-                raise ValueError(
+                raise UserError(
                     f"'{file}' was embedded with another encoder ({shard.identity.get('source')}) than "
                     f"'{self.store.folder}' ({manifest['encoder']['source']}): their embeddings can't be compared."
                 )
             if abs(shard.hop_seconds - manifest["hop_seconds"]) > 1e-9:
-                raise ValueError(
+                raise UserError(
                     f"'{file}' has a window every {shard.hop_seconds} s, '{self.store.folder}' one every "
                     f"{manifest['hop_seconds']} s: embed the sounds again with that --hop_seconds."
                 )
@@ -183,7 +184,7 @@ class Writer:
         paths, gone = self.seen.keys(), set()
         for one in given:
             if not isinstance(one, (str, os.PathLike)) or not os.fspath(one):
-                raise ValueError(f"There is no sound {one!r} to remove: expected a file, a folder, or a pattern.")
+                raise UserError(f"There is no sound {one!r} to remove: expected a file, a folder, or a pattern.")
             one = os.fspath(one)
             name = os.path.realpath(os.path.expanduser(one))
             hit = {one, name} & paths
@@ -193,7 +194,7 @@ class Writer:
             if not hit and any(sign in one for sign in "*?["):
                 hit = set(fnmatch.filter(paths, one)) | set(fnmatch.filter(paths, name))
             if not hit:
-                raise ValueError(f"'{one}' is neither a sound of '{self.store.folder}' nor a folder of some.")
+                raise UserError(f"'{one}' is neither a sound of '{self.store.folder}' nor a folder of some.")
             gone |= hit
         self.commit([], sorted(gone))
         self.tidy()

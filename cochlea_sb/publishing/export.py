@@ -20,6 +20,7 @@ import ruamel.yaml
 from cochlea_sb import __version__
 from cochlea_sb.data import LIBRARY_MANIFEST
 from cochlea_sb.data.sources import ROW
+from cochlea_sb.errors import UserError
 from cochlea_sb.files import names_on_hub, write_text
 from cochlea_sb.hub import CARD, stamped
 from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
@@ -79,26 +80,26 @@ def export(
 
     Raises
     ------
-    ValueError
+    UserError
         If ``source`` is none of these, or damaged or incomplete, or the folder is there; if an option does not go with
         it; or if ``model`` is another encoder, or can't be loaded.
     """
     source, folder = Path(source).expanduser(), Path(folder)
     if model is not None and model != SHIPPED and not names_on_hub(model):
-        raise ValueError(f"The model is '{model}': expected the encoder's user/name on the Hub.")
+        raise UserError(f"The model is '{model}': expected the encoder's user/name on the Hub.")
     if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
-        raise ValueError(
+        raise UserError(
             f"The licence is '{license}': expected its identifier on the Hub, such as apache-2.0, cc-by-4.0."
         )
     own_card = (source / CARD).is_file()
     if own_card and (license or data):
-        raise ValueError(
+        raise UserError(
             f"'{source / CARD}' is the card, as it is: write licence and data there, and leave them out here."
         )
     is_model = (source / YAML).exists()
     if (data if not is_model else model) is not None:
         what = "model: a model has no other" if is_model else "data: it says what a model was trained on"
-        raise ValueError(f"'{source}' wants no --{what}.")
+        raise UserError(f"'{source}' wants no --{what}.")
     if Store(source).exists():
         make = partial(export_library, model=model)
     elif embedding_shards(source):
@@ -106,14 +107,14 @@ def export(
     elif is_model:
         make = partial(export_model, data=data)
     else:
-        raise ValueError(
+        raise UserError(
             f"'{source}' is nothing to publish: give a results folder of recipes/train.py, a library of `cochlea "
             "index`, or the shards of recipes/embed.py."
         )
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:
-        raise ValueError(f"'{folder}' is there already: push that folder, or delete it first.") from error
+        raise UserError(f"'{folder}' is there already: push that folder, or delete it first.") from error
     try:
         repo_type, replaces, notes, on_card = make(source, folder, name, license=license)
         if own_card:
@@ -243,7 +244,7 @@ def export_embeddings(
     files = [Path(file) for file in embedding_shards(source)]
     expected = re.fullmatch(r"embeddings-\d+-of-(\d+).parquet", files[0].name)
     if expected and len(files) != int(expected[1]):
-        raise ValueError(
+        raise UserError(
             f"'{source}' holds {len(files)} of {int(expected[1])} shards: finish recipes/embed.py first, each --worker."
         )
     facts = [read_facts(file) or {} for file in files]
@@ -265,14 +266,14 @@ def export_embeddings(
 
 
 def public_encoder(identity: dict[str, Any], model: str | None) -> dict[str, Any]:
-    """An encoder's identity as others can make use of it; ``ValueError`` where ``model`` is another."""
+    """An encoder's identity as others can make use of it; `UserError` where ``model`` is another."""
     source, fingerprint = identity["source"], identity["fingerprint"]
     if model is None:
         known = source == SHIPPED or names_on_hub(source or "")
         return identity | {"source": source if known else None, "revision": identity["revision"] if known else None}
     found = AudioEncoder.from_hparams(model, run_opts={"device": "cpu"}).identity()
     if found["fingerprint"] != fingerprint:
-        raise ValueError(
+        raise UserError(
             f"The model '{model}' has the fingerprint {found['fingerprint'][:12]}, and the encoder that was used "
             f"{fingerprint[:12]}: publish that one, or name its commit ({model}@COMMIT)."
         )

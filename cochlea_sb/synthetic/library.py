@@ -19,6 +19,7 @@ import soundfile
 from datasets.fingerprint import Hasher
 from scipy import fft, signal
 
+from cochlea_sb.errors import UserError
 from cochlea_sb.synthetic import instruments
 from cochlea_sb.synthetic.instruments import Voice, clock, decay
 
@@ -66,7 +67,7 @@ def synthetic_library(
 
     Raises
     ------
-    ValueError
+    UserError
         If an argument is out of its range.
     """
     check_arguments(sounds_per_class, seed, sample_rate)
@@ -106,7 +107,7 @@ def write_library(folder, sounds_per_class=40, *, seed=0, sample_rate=16000):
 
 
 def check_arguments(sounds_per_class, seed, sample_rate):
-    """Raise ValueError, in one sentence, for an argument that cannot be used."""
+    """Raise UserError, in one sentence, for an argument that cannot be used."""
     limits = {
         "sounds_per_class": (sounds_per_class, 2, 100_000),  # 2, or a sound would have no relative
         "seed": (seed, 0, 2**63 - 1),
@@ -114,7 +115,7 @@ def check_arguments(sounds_per_class, seed, sample_rate):
     }
     for name, (value, low, high) in limits.items():
         if not isinstance(value, numbers.Integral) or not low <= value <= high:
-            raise ValueError(f"{name} is {value!r}; give a whole number from {low} to {high}.")
+            raise UserError(f"{name} is {value!r}; give a whole number from {low} to {high}.")
 
 
 def library_rows(takes, seed, sample_rate):

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from cochlea_sb.augment.deformation import energies_from_log_mel, log_mel_from_energies
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, embed_bank
+from cochlea_sb.errors import NothingToMeasure, UserError
 from cochlea_sb.evaluation import plots
 from cochlea_sb.evaluation.retrieval import neighbour_recall, query_by_example
 from cochlea_sb.files import write_text
@@ -178,7 +179,7 @@ class EmbeddingBrain(sb.Brain):
             self.unread_losses = []
             avg_loss += (float(losses.sum()) - n_new * avg_loss) / max(self.step, n_new)
             if not math.isfinite(avg_loss):
-                raise ValueError(
+                raise UserError(
                     f"The loss stopped being a number around step {self.step}: lower the learning rate (lr), or, in "
                     "mixed precision, try --precision fp32."
                 )
@@ -235,7 +236,7 @@ class EmbeddingBrain(sb.Brain):
         with self.evaluation_ctx:
             self.embeddings = embed_bank(raw_encoder(self.modules.embedding_model), self.valid_bank).cpu()
         if self.labels is not None:
-            with suppress(ValueError):  # so few are held out that none has a relative among them
+            with suppress(NothingToMeasure):  # so few are held out that none has a relative among them
                 result["mAP"] = query_by_example(self.embeddings, self.labels, self.sources)["mAP"]
         return result
 
@@ -260,10 +261,10 @@ class ClassifierBrain(EmbeddingBrain):
     """
 
     def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
-        """As `EmbeddingBrain.fit`; ValueError where the head has too few outputs."""
+        """As `EmbeddingBrain.fit`; UserError where the head has too few outputs."""
         n_labels = 1 + int(max(loader.dataset.groups.max() for loader in (train_set, valid_set) if loader is not None))
         if n_labels > self.hparams.number_of_classes:
-            raise ValueError(
+            raise UserError(
                 f"number_of_classes is {self.hparams.number_of_classes} and the corpus has {n_labels} labels: add "
                 f"--number_of_classes {n_labels}."
             )
@@ -368,7 +369,7 @@ def fit_encoder(encoder, bank, valid_bank, output_folder, *, labels=None, source
     if valid_bank is not None:
         embeddings = embed_bank(encoder, valid_bank).cpu()
         if labels is not None:
-            with suppress(ValueError):  # as in EmbeddingBrain.measure
+            with suppress(NothingToMeasure):  # as in EmbeddingBrain.measure
                 history["mAP"] = query_by_example(embeddings, labels, sources)["mAP"]
         with plots.pictures_where_possible():
             plots.embedding_map(embeddings, labels, Path(output_folder) / "embedding_map.png")

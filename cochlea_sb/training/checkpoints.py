@@ -7,6 +7,7 @@ import yaml
 from speechbrain.utils.checkpoints import Checkpointer, mark_as_loader, mark_as_saver, register_checkpoint_hooks
 from speechbrain.utils.distributed import ddp_barrier, main_process_only
 
+from cochlea_sb.errors import UserError
 from cochlea_sb.files import whole_file
 
 
@@ -52,7 +53,7 @@ class AtomicCheckpointer(Checkpointer):
         try:
             return super().recover_if_possible(*args, **kwargs)
         except (RuntimeError, KeyError, ValueError) as error:
-            raise ValueError(
+            raise UserError(
                 f"The checkpoint in '{self.checkpoints_dir}' does not fit this experiment "
                 f"({str(error).splitlines()[0]}): choose another --output_folder, or delete that folder to start over."
             ) from error

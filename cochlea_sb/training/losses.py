@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from cochlea_sb.errors import UserError
 from cochlea_sb.training.mining import semi_hard
 
 
@@ -69,7 +70,7 @@ class InfoNCE(nn.Module):
     def __init__(self, temperature: float = 0.2) -> None:
         super().__init__()
         if temperature <= 0:
-            raise ValueError(f"temperature is {temperature}: expected more than 0, such as 0.2.")
+            raise UserError(f"temperature is {temperature}: expected more than 0, such as 0.2.")
         self.temperature = temperature
 
     def forward(self, distances: torch.Tensor, positives: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from cochlea_sb.data.frame_bank import FrameBank
+from cochlea_sb.errors import UserError
 from cochlea_sb.features import audibility
 
 
@@ -93,13 +94,13 @@ class PairBatches(torch.utils.data.Dataset):
     ):
         ids = torch.arange(len(bank)) if groups is None else torch.tensor(groups)
         if len(ids) != len(bank) or (ids.diff() < 0).any():
-            raise ValueError(f"groups has {len(ids)} numbers for {len(bank)} sounds: expected one for each, ascending.")
+            raise UserError(f"groups has {len(ids)} numbers for {len(bank)} sounds: expected one for each, ascending.")
         if len(bank) < 2:
-            raise ValueError("The corpus holds one sound: it can't be told from others; add at least one more file.")
+            raise UserError("The corpus holds one sound: it can't be told from others; add at least one more file.")
         if ids[0] == ids[-1]:
-            raise ValueError(f"All {len(bank)} sounds share one label or source: a batch needs others.")
+            raise UserError(f"All {len(bank)} sounds share one label or source: a batch needs others.")
         if batch_size < 2 or (groups is None and batch_size > len(bank)):
-            raise ValueError(
+            raise UserError(
                 f"batch_size is {batch_size} and the corpus has {len(bank)} sounds to train on: expected 2 to "
                 f"{len(bank)}, so that a batch has negatives; use --batch_size {len(bank)} or less, or more sounds."
             )

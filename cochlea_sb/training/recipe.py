@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import ruamel.yaml
-import torch
 import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.utils.run_opts import RunOptions
+
+from cochlea_sb.errors import UserError
 
 # The keys of a yaml that say which corpus: arguments of `cochlea_sb.data.corpus.load_corpus`.
 CORPUS_KEYS: tuple[str, ...] = (
@@ -68,18 +69,18 @@ def parse_arguments(argv: Sequence[str]) -> tuple[str, RunOptions, dict[str, Any
         elif key is not None and overrides[key] is unset:
             overrides[key] = parse_value(token)
         elif key is not None:
-            raise ValueError(f"'{token}' follows the value of --{key}: expected one value; quote it if it has spaces.")
+            raise UserError(f"'{token}' follows the value of --{key}: expected one value; quote it if it has spaces.")
         else:
             theirs.append(token)
     for name, given in overrides.items():
         if given is unset:
-            raise ValueError(f"--{name} has no value: give one after it.")
+            raise UserError(f"--{name} has no value: give one after it.")
     local_rank = os.environ.get("LOCAL_RANK")
     if "cuda" in theirs and local_rank is not None:  # torchrun: each process has a GPU of its own
         theirs[theirs.index("cuda")] = f"cuda:{local_rank}"
     hparams_file, run_opts, _ = RunOptions.from_command_line_args(theirs)
     if not os.path.isfile(hparams_file):
-        raise ValueError(f"'{hparams_file}' is not a file: the first argument names a yaml such as hparams/cnn.yaml.")
+        raise UserError(f"'{hparams_file}' is not a file: the first argument names a yaml such as hparams/cnn.yaml.")
     return hparams_file, run_opts, overrides
 
 
@@ -119,7 +120,7 @@ def load_experiment(hparams_file: str | os.PathLike[str], overrides: dict[str, A
 
     Raises
     ------
-    ValueError
+    UserError
         For a key that the yaml does not have, or a yaml that does not build.
     """
     try:
@@ -129,12 +130,14 @@ def load_experiment(hparams_file: str | os.PathLike[str], overrides: dict[str, A
         if unknown:
             near = get_close_matches(unknown[0], known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"its keys are {', '.join(known)}."
-            raise ValueError(f"'{hparams_file}' has no key '{unknown[0]}': {hint}")
+            raise UserError(f"'{hparams_file}' has no key '{unknown[0]}': {hint}")
         for key, value in overrides.items():
             check_kind(key, known[key], value)
         return load_hyperpyyaml(text, overrides), resolve_references(text, overrides).getvalue()
-    except (ruamel.yaml.error.YAMLError, ImportError, TypeError, AttributeError) as error:
-        raise ValueError(f"'{hparams_file}' could not be built: {' '.join(str(error).split())}") from error
+    except UserError:
+        raise
+    except (ruamel.yaml.error.YAMLError, ImportError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"'{hparams_file}' could not be built: {' '.join(str(error).split())}") from error
 
 
 def read_recipe(hparams_file: str | os.PathLike[str]) -> str:
@@ -153,7 +156,7 @@ def read_recipe(hparams_file: str | os.PathLike[str]) -> str:
 
     Raises
     ------
-    ValueError
+    UserError
         If a base is missing, or is its own base.
     """
     editor, differences, file = ruamel.yaml.YAML(), [], Path(hparams_file)
@@ -162,13 +165,13 @@ def read_recipe(hparams_file: str | os.PathLike[str]) -> str:
         text = file.read_text(encoding="utf-8")
         tree = editor.load(text)
         if not isinstance(tree, dict):
-            raise ValueError(f"'{file}' holds no keys: expected a yaml such as hparams/cnn.yaml.")
+            raise UserError(f"'{file}' holds no keys: expected a yaml such as hparams/cnn.yaml.")
         if "base" not in tree:
             break
         differences.append(tree)
         file = file.parent / str(tree["base"])
         if not file.is_file() or len(differences) > 10:
-            raise ValueError(f"'{hparams_file}' is based on '{file}', which is not there or is based on itself.")
+            raise UserError(f"'{hparams_file}' is based on '{file}', which is not there or is based on itself.")
     if not differences:
         return text
     for difference in reversed(differences):
@@ -179,18 +182,18 @@ def read_recipe(hparams_file: str | os.PathLike[str]) -> str:
 
 
 def check_kind(key: str, default: Any, value: Any) -> None:
-    """Raise ``ValueError`` where an override is not of the kind of the yaml's own value."""
+    """Raise `UserError` where an override is not of the kind of the yaml's own value."""
     kinds: dict[str, Any] = {"True or False": bool, "a whole number": int, "a number": (int, float)}
     kinds["a list such as [noise]" if key == "robustness" else "a list such as [5]"] = list
     for name, kind in kinds.items():
         if isinstance(default, kind):
             if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-                raise ValueError(f"--{key} is {value!r}: expected {name} (the yaml says {default}).")
+                raise UserError(f"--{key} is {value!r}: expected {name} (the yaml says {default}).")
             return
 
 
 def check_same_run(folder: str | os.PathLike[str], text: str) -> None:
-    """Raise ``ValueError`` where a folder holds the checkpoints, or the model, of a run with other settings.
+    """Raise `UserError` where a folder holds the checkpoints, or the model, of a run with other settings.
 
     Going on with them would leave a model of neither. More epochs, or what does not change the result, may differ.
 
@@ -206,7 +209,7 @@ def check_same_run(folder: str | os.PathLike[str], text: str) -> None:
     old, new = (dict(plain(yaml.compose(part, yaml.SafeLoader))[1]) for part in (before.read_text("utf-8"), text))
     for key in {**old, **new}:
         if key not in MAY_CHANGE and old.get(key) != new.get(key):
-            raise ValueError(
+            raise UserError(
                 f"'{folder}' holds a run with other settings ('{key}' differs): choose another --output_folder, or "
                 "delete that folder to start over."
             )
@@ -219,22 +222,3 @@ def plain(node: yaml.Node) -> tuple[str, Any]:
     if isinstance(node, yaml.SequenceNode):
         return node.tag, [plain(value) for value in node.value]
     return node.tag, node.value
-
-
-def check_device(device: str | None) -> None:
-    """Raise ``ValueError`` where a device is asked for that this machine lacks.
-
-    Arguments
-    ---------
-    device : str or None
-        As in ``--device``; None lets SpeechBrain choose.
-    """
-    if device is None:
-        return
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"device is '{device}', which can't be used here ({reason}); try --device cpu, or leave it out."
-        ) from error
