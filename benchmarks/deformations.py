@@ -13,8 +13,15 @@ import time
 import torch
 import torchaudio
 
-from cochlea_sb.augment import deformation as deformations
-from cochlea_sb.augment.deformation import energies_from_log_mel, log_mel_from_energies
+from cochlea_sb.augment.combined import Composition
+from cochlea_sb.augment.energies import energies_from_log_mel, log_mel_from_energies
+from cochlea_sb.augment.equalization import Equalization
+from cochlea_sb.augment.frequency_resize import FrequencyResize
+from cochlea_sb.augment.gaussian_noise import GaussianNoise
+from cochlea_sb.augment.mixture import Mixture
+from cochlea_sb.augment.pitch_shift import PitchShift
+from cochlea_sb.augment.time_stretch import TimeStretch
+from cochlea_sb.augment.translation import Translation
 from cochlea_sb.features import LogMel
 
 
@@ -29,17 +36,9 @@ def main():
     wavs = 0.1 * torch.randn(batch_size, 15360, device=device)
     log_mel = LogMel().to(device)(wavs)
     energies = energies_from_log_mel(log_mel)
-    names = [
-        "GaussianNoise",
-        "Translation",
-        "TimeStretch",
-        "PitchShift",
-        "FrequencyResize",
-        "Equalization",
-        "Mixture",
-    ]
-    modules = {name: getattr(deformations, name)().to(device) for name in names}
-    everything = deformations.Composition(list(modules.values()))
+    kinds = [GaussianNoise, Translation, TimeStretch, PitchShift, FrequencyResize, Equalization, Mixture]
+    modules = {kind.__name__: kind().to(device) for kind in kinds}
+    everything = Composition(list(modules.values()))
     few = max(1, batch_size // 8)  # a pitch shift of all the waveforms would take minutes
     jobs = {
         "torchaudio pitch_shift (waveform)": (few, lambda: torchaudio.functional.pitch_shift(wavs[:few], 16000, 3)),

@@ -28,22 +28,18 @@ from waveforms import (
 )
 
 from cochlea_sb.audio import read_audio
-from cochlea_sb.augment.deformation import (
-    Composition,
-    Equalization,
-    FrequencyResize,
-    Gain,
-    GaussianNoise,
-    Mixture,
-    OneKindPerBatch,
-    OneKindPerExample,
-    PitchShift,
-    SpectralNoise,
-    TemporalProximity,
-    TimeStretch,
-    Translation,
-    uniform,
-)
+from cochlea_sb.augment.combined import Composition, OneKindPerBatch, OneKindPerExample
+from cochlea_sb.augment.energies import uniform
+from cochlea_sb.augment.equalization import Equalization
+from cochlea_sb.augment.frequency_resize import FrequencyResize
+from cochlea_sb.augment.gain import Gain
+from cochlea_sb.augment.gaussian_noise import GaussianNoise
+from cochlea_sb.augment.mixture import Mixture
+from cochlea_sb.augment.pitch_shift import PitchShift
+from cochlea_sb.augment.spectral_noise import SpectralNoise
+from cochlea_sb.augment.temporal_proximity import TemporalProximity
+from cochlea_sb.augment.time_stretch import TimeStretch
+from cochlea_sb.augment.translation import Translation
 from cochlea_sb.cli import run
 from cochlea_sb.errors import AudioError, UserError
 from cochlea_sb.evaluation.plots import new_figure, save_figure

@@ -24,19 +24,15 @@ from waveforms import (
 )
 
 from cochlea_sb.augment import deformation as deformations
-from cochlea_sb.augment.deformation import (
-    Composition,
-    Equalization,
-    FrequencyResize,
-    GaussianNoise,
-    Mixture,
-    OneKindPerBatch,
-    PitchShift,
-    TimeStretch,
-    Translation,
-    energies_from_log_mel,
-    log_mel_from_energies,
-)
+from cochlea_sb.augment.combined import Composition, OneKindPerBatch
+from cochlea_sb.augment.energies import energies_from_log_mel, log_mel_from_energies
+from cochlea_sb.augment.equalization import Equalization
+from cochlea_sb.augment.frequency_resize import FrequencyResize
+from cochlea_sb.augment.gaussian_noise import GaussianNoise
+from cochlea_sb.augment.mixture import Mixture
+from cochlea_sb.augment.pitch_shift import PitchShift
+from cochlea_sb.augment.time_stretch import TimeStretch
+from cochlea_sb.augment.translation import Translation
 from cochlea_sb.features import LogMel, hz_to_mel, mel_edges, mel_to_hz
 from cochlea_sb.synthetic.library import synthesise
 

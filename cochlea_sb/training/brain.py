@@ -18,7 +18,7 @@ import torch
 from speechbrain.utils.distributed import is_distributed_initialized, run_on_main
 from torch.nn import functional as F
 
-from cochlea_sb.augment.deformation import energies_from_log_mel, log_mel_from_energies
+from cochlea_sb.augment.energies import energies_from_log_mel, log_mel_from_energies
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, embed_bank
 from cochlea_sb.errors import NothingToMeasure, UserError
 from cochlea_sb.evaluation import plots

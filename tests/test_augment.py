@@ -4,25 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from cochlea_sb.augment.deformation import (
-    Composition,
-    Equalization,
-    FrequencyResize,
-    Gain,
-    GaussianNoise,
-    Mixture,
-    OneKindPerBatch,
-    OneKindPerExample,
-    PitchShift,
-    SpectralNoise,
-    TemporalProximity,
-    TimeStretch,
-    Translation,
-    energies_from_log_mel,
-    log_mel_from_energies,
-    resample_frames,
-    resample_mels,
-)
+from cochlea_sb.augment.combined import Composition, OneKindPerBatch, OneKindPerExample
+from cochlea_sb.augment.energies import energies_from_log_mel, log_mel_from_energies, resample_frames, resample_mels
+from cochlea_sb.augment.equalization import Equalization
+from cochlea_sb.augment.frequency_resize import FrequencyResize, ResizeDraw
+from cochlea_sb.augment.gain import Gain, GainDraw
+from cochlea_sb.augment.gaussian_noise import GaussianNoise
+from cochlea_sb.augment.mixture import Mixture, MixtureDraw
+from cochlea_sb.augment.pitch_shift import PitchDraw, PitchShift
+from cochlea_sb.augment.spectral_noise import SpectralNoise
+from cochlea_sb.augment.temporal_proximity import TemporalProximity
+from cochlea_sb.augment.time_stretch import StretchDraw, TimeStretch
+from cochlea_sb.augment.translation import Translation, TranslationDraw
 from cochlea_sb.errors import UserError
 from cochlea_sb.features import LogMel
 
@@ -57,22 +50,16 @@ def energies(batch=8, frames=96, seed=0):
     return torch.rand(batch, frames, 64, generator=torch.Generator().manual_seed(seed)) ** 4
 
 
+def shift(before, semitones):
+    return PitchShift().deform(before, PitchDraw(torch.full((len(before),), float(semitones))))
+
+
 def log_mel_of(wav):
     return LogMel()(torch.as_tensor(np.asarray(wav), dtype=torch.float32)[None])
 
 
 def tone(hz, seconds=1.0):
     return np.sin(2 * np.pi * hz * np.arange(int(16000 * seconds)) / 16000)
-
-
-class Fixed:
-    """Makes `uniform` draw one value, so that a claim can be checked at a known strength."""
-
-    def __init__(self, monkeypatch, value):
-        def draw(low, high, like, generator=None):
-            return torch.full((len(like), 1), float(value))
-
-        monkeypatch.setattr("cochlea_sb.augment.deformation.uniform", draw)
 
 
 @pytest.mark.parametrize("name", [*ALL, *COMBINED])
@@ -93,6 +80,20 @@ def test_fresh_draw_for_each_example_and_repeatable(name):
     again = ALL[name](same, others, torch.Generator().manual_seed(3))
     assert torch.equal(first, again)
     assert len(torch.unique(first.flatten(1), dim=0)) == 6
+
+
+@pytest.mark.parametrize("name", [*ALL, *COMBINED])
+def test_a_draw_can_be_applied_again_and_is_all_that_a_call_adds(name):
+    deformation, before, others = (ALL | COMBINED)[name], energies(), energies(seed=1)
+    draw = deformation.draw(before, torch.Generator().manual_seed(3))
+    once, again = (deformation.deform(before, draw, others) for _ in range(2))
+    assert torch.equal(once, again)
+    assert torch.equal(once, deformation(before, others, torch.Generator().manual_seed(3)))
+
+
+def test_repr_shows_the_strengths():
+    assert repr(GaussianNoise(0, 30)) == "GaussianNoise(snr_low_db=0, snr_high_db=30)"
+    assert all("=" in repr(deformation) for deformation in ALL.values())
 
 
 @pytest.mark.parametrize("name", IDENTITIES)
@@ -116,9 +117,8 @@ def test_energies_and_logarithm_are_inverse_without_touching_the_input():
 
 @pytest.mark.parametrize("hz", [220, 440, 700, 1000, 1500, 2200, 3300])
 @pytest.mark.parametrize("semitones", [-3, 3, 12])
-def test_a_shifted_sine_lands_where_the_shifted_sine_is(hz, semitones, monkeypatch):
-    Fixed(monkeypatch, semitones)
-    shifted = PitchShift(12)(energies_from_log_mel(log_mel_of(tone(hz))))[0, 20:80].mean(0)
+def test_a_shifted_sine_lands_where_the_shifted_sine_is(hz, semitones):
+    shifted = shift(energies_from_log_mel(log_mel_of(tone(hz))), semitones)[0, 20:80].mean(0)
     real = energies_from_log_mel(log_mel_of(tone(hz * 2 ** (semitones / 12))))[0, 20:80].mean(0)
 
     def centre(bands):
@@ -130,22 +130,21 @@ def test_a_shifted_sine_lands_where_the_shifted_sine_is(hz, semitones, monkeypat
     assert abs(int(shifted.argmax()) - int(real.argmax())) <= (0 if real.max() > 2 * real.sort()[0][-2] else 1)
 
 
-def test_an_octave_up_moves_a_harmonic_sound_as_a_whole(monkeypatch):
-    Fixed(monkeypatch, 12)
+def test_an_octave_up_moves_a_harmonic_sound_as_a_whole():
     chord = sum(tone(300 * k) / k for k in (1, 2, 3))
     octave = sum(tone(600 * k) / k for k in (1, 2, 3))
-    shifted = log_mel_from_energies(PitchShift(12)(energies_from_log_mel(log_mel_of(chord))))[0, 30]
+    shifted = log_mel_from_energies(shift(energies_from_log_mel(log_mel_of(chord)), 12))[0, 30]
     real = log_mel_of(octave)[0, 30]
     loud = real > real.max() - 3
     assert float((shifted - real)[loud].abs().mean()) < 1.0
 
 
 @pytest.mark.parametrize("rate", [0.5, 0.8, 1.25, 2.0])
-def test_a_stretched_click_train_has_the_stretched_spacing(rate, monkeypatch):
+def test_a_stretched_click_train_has_the_stretched_spacing(rate):
     clicks = np.zeros(32000)
     clicks[1600::3200] = 1.0  # every 20 frames
-    Fixed(monkeypatch, np.log(rate) / np.log(2))
-    stretched = TimeStretch(2)(energies_from_log_mel(log_mel_of(clicks)))[0].sum(1)
+    clean = energies_from_log_mel(log_mel_of(clicks))
+    stretched = TimeStretch().deform(clean, StretchDraw(torch.tensor([rate])))[0].sum(1)
     real = np.zeros(32000)
     real[round(1600 / rate) :: round(3200 / rate)] = 1.0
     real = energies_from_log_mel(log_mel_of(real))[0].sum(1)
@@ -159,20 +158,18 @@ def test_a_stretched_click_train_has_the_stretched_spacing(rate, monkeypatch):
     assert abs(spacing(stretched) - spacing(real)) <= 1
 
 
-def test_stretch_keeps_the_first_frame_and_ends_in_silence(monkeypatch):
-    Fixed(monkeypatch, 1)
+def test_stretch_keeps_the_first_frame_and_ends_in_silence():
     before = energies()
-    after = TimeStretch(2)(before)
+    after = TimeStretch().deform(before, StretchDraw(torch.full((8,), 2.0)))
     torch.testing.assert_close(after[:, 0], before[:, 0])
     torch.testing.assert_close(after[:, 10], before[:, 20])
     assert float(after[:, 49:].sum()) == 0
 
 
-def test_mixture_is_the_sum_of_waveforms_energies(monkeypatch):
-    Fixed(monkeypatch, 0.25)
+def test_mixture_is_the_sum_of_waveforms_energies():
     own, other = np.random.default_rng(0).normal(size=(2, 16000)) * [[0.1], [0.02]]
     own_energies, other_energies = (energies_from_log_mel(log_mel_of(wav)) for wav in (own, other))
-    mixed = Mixture(0.5)(own_energies, other_energies)
+    mixed = Mixture().deform(own_energies, MixtureDraw(torch.tensor([0.25])), other_energies)
     assert float(mixed.sum() / own_energies.sum()) == pytest.approx(1.25, rel=1e-4)
     gain = 0.5 * np.sqrt(np.square(own).sum() / np.square(other).sum())
     real = energies_from_log_mel(log_mel_of(own + gain * other))
@@ -193,10 +190,10 @@ def test_noise_has_its_level_and_the_spectrum_of_white_noise(snr_db):
     assert float((spread / real_spread).log().abs().mean()) < 0.35
 
 
-def test_translation_moves_frames_around_and_bands_out(monkeypatch):
+def test_translation_moves_frames_around_and_bands_out():
     before = energies(frames=10)
-    Fixed(monkeypatch, 3)
-    after = Translation(5, 5)(before)
+    three = torch.full((8,), 3)
+    after = Translation().deform(before, TranslationDraw(three, three.float()))
     torch.testing.assert_close(after[:, 3:, 3:], before[:, :-3, :-3])
     torch.testing.assert_close(after[:, :3, 3:], before[:, -3:, :-3])
     assert float(after[:, :, :3].sum()) == 0
@@ -210,11 +207,11 @@ def test_equalization_is_one_smooth_gain_for_all_frames():
     assert float(gains.diff(dim=2).abs().max()) < 6 * 8 / 15.75  # no jump steeper than a knot of 4 deviations each
 
 
-def test_frequency_resize_scales_about_the_middle(monkeypatch):
-    Fixed(monkeypatch, 0.25)
+def test_frequency_resize_scales_about_the_middle():
     before = torch.zeros(1, 1, 64)
     before[0, 0, 50] = 1
-    after = FrequencyResize(0.4)(before)[0, 0]  # band m reads from (m - 31.5) * 1.25 + 31.5 + 0.25 * 16
+    draw = ResizeDraw(torch.tensor([1.25]), torch.tensor([0.25 / 4]))
+    after = FrequencyResize().deform(before, draw)[0, 0]  # band m reads from (m - 31.5) * 1.25 + 31.5 + 0.25 * 16
     assert int(after.argmax()) == round((50 - 31.5 - 4) / 1.25 + 31.5)
 
 
@@ -260,9 +257,8 @@ def test_spectral_noise_only_adds_and_by_the_mean_of_its_half_normal():
     assert factor.min() >= 1 and float(factor.mean()) == pytest.approx(1 + 0.5 * (2 / np.pi) ** 0.5, abs=0.01)
 
 
-def test_gain_moves_the_level_alone(monkeypatch):
-    Fixed(monkeypatch, -6)
-    quiet = Gain(20)(energies_from_log_mel(log_mel_of(tone(440))))
+def test_gain_moves_the_level_alone():
+    quiet = Gain().deform(energies_from_log_mel(log_mel_of(tone(440))), GainDraw(torch.tensor([-6.0])))
     real = energies_from_log_mel(log_mel_of(10 ** (-6 / 20) * tone(440)))
     torch.testing.assert_close(quiet, real, atol=1e-6, rtol=1e-2)
 
