@@ -16,9 +16,9 @@ from hub_server import TOKEN, Hub
 from cochlea_sb import AudioEncoder, SoundLibrary
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.errors import UserError
-from cochlea_sb.hub import stamped
-from cochlea_sb.inference.model_folder import WEIGHTS, YAML, save_model
+from cochlea_sb.inference.model_folder import CONFIG, WEIGHTS, YAML, save_model
 from cochlea_sb.publishing.export import export
+from cochlea_sb.publishing.upload import stamped
 from cochlea_sb.training.recipe import load_experiment
 
 ROOT = Path(__file__).parent.parent
@@ -139,7 +139,7 @@ assert torch.equal(plain.encode_batch(x), local)
 
 
 def test_a_local_folder_never_touches_the_network_and_links_are_not_needed(hub, session, results, tmp_path):
-    hub.put("ada/plain", {name: (results / name).read_bytes() for name in (YAML, WEIGHTS)})
+    hub.put("ada/plain", {name: (results / name).read_bytes() for name in (CONFIG, WEIGHTS)})
     del hub.requests[:]
     session(f"AudioEncoder.from_hparams({str(results)!r}); AudioEncoder.from_hparams()")
     assert not hub.requests
@@ -150,7 +150,7 @@ def test_a_local_folder_never_touches_the_network_and_links_are_not_needed(hub, 
 
 def test_a_cache_that_keeps_files_of_all_models_together_is_read(hub, session, results, tmp_path):
     """As huggingface_hub does with what came by Xet."""
-    hub.put("ada/shared", {name: (results / name).read_bytes() for name in (YAML, WEIGHTS)})
+    hub.put("ada/shared", {name: (results / name).read_bytes() for name in (CONFIG, WEIGHTS)})
     session("AudioEncoder.from_hparams('ada/shared')")
     link = next((tmp_path / "cache" / "hub").rglob(f"snapshots/*/{WEIGHTS}"))
     shared = tmp_path / "cache" / "hub" / "blobs" / "ab" / "hash"
@@ -230,7 +230,7 @@ def test_what_somebody_else_changed_meanwhile_is_not_written_over(hub, session, 
 
 
 def test_a_gated_model_says_so(hub, session, results):
-    hub.put("ada/gated", {name: (results / name).read_bytes() for name in (YAML, WEIGHTS)})
+    hub.put("ada/gated", {name: (results / name).read_bytes() for name in (CONFIG, WEIGHTS)})
     hub.repos["models", "ada/gated"]["gated"] = True
     session("assert 'only to whom its owner has admitted' in refusal(AudioEncoder.from_hparams, 'ada/gated')")
 
@@ -297,7 +297,7 @@ assert AudioEncoder.from_hparams("ada/dry@v2").revision == {commit!r}
 def test_figures_of_another_model_are_left_out(results, tmp_path):
     copy = tmp_path / "results"
     copy.mkdir()
-    for name in (YAML, WEIGHTS):
+    for name in (CONFIG, WEIGHTS):
         (copy / name).write_bytes((results / name).read_bytes())
     report = json.loads((results / "evaluation.json").read_text()) | {"fingerprint": "of another"}
     (copy / "evaluation.json").write_text(json.dumps(report))
@@ -365,7 +365,7 @@ assert abs(matches[1].score - {found[0]}) < 1e-6
 
 
 def test_a_library_finds_its_encoder_again_when_the_hub_has_a_newer_one(hub, session, results, sounds, tmp_path):
-    hub.put("ada/moves", {name: (results / name).read_bytes() for name in (YAML, WEIGHTS)})
+    hub.put("ada/moves", {name: (results / name).read_bytes() for name in (CONFIG, WEIGHTS)})
     library = f"""
 from cochlea_sb import SoundLibrary
 folder = {str(tmp_path / "a.library")!r}
@@ -403,7 +403,7 @@ def test_what_is_not_whole_or_makes_no_sense_is_not_published(results, sounds, t
     next(shards.iterdir()).unlink()
     card = tmp_path / "card"
     card.mkdir()
-    for name in (YAML, WEIGHTS):
+    for name in (CONFIG, WEIGHTS):
         (card / name).write_bytes((results / name).read_bytes())
     (card / "README.md").write_text("mine")
     for source, options, said in [
