@@ -183,6 +183,6 @@ def template(name: str) -> str:
     return resources.files("cochlea_sb.publishing").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def filled(name: str, **facts: Any) -> str:
+def filled(file: str, /, **facts: Any) -> str:
     """A template with its blanks filled in."""
-    return template(name).format(**facts)
+    return template(file).format(**facts)
