@@ -26,7 +26,7 @@ def names_on_hub(name: str | os.PathLike[str]) -> bool:
 
 @contextmanager
 def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> Iterator[None]:
-    """Turn what huggingface_hub raises in the block into a `UserError` of one sentence."""
+    """Turn errors of huggingface_hub in the block into a `UserError` of one sentence."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's, whichever it uses
         GatedRepoError,
@@ -51,7 +51,7 @@ def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> I
         if isinstance(error, HFValidationError):
             said = f"'{name}' is no name on the Hub: {reason}"
         elif isinstance(error, GatedRepoError):
-            said = f"The Hub gives '{name}' only to whom its owner has admitted: ask for access on its page."
+            said = f"'{name}' is open only to users whom its owner has admitted: ask for access on its page."
         elif isinstance(error, RevisionNotFoundError):
             said = f"'{name}' has no revision '{revision}' on the Hub: give a branch, a tag or a commit of it."
         elif status == 401 and get_token() is not None and not isinstance(error, RepositoryNotFoundError):
@@ -70,7 +70,7 @@ def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> I
         elif isinstance(error, OSError) and not isinstance(error, (HfHubHTTPError, ConnectionError, TimeoutError)):
             said = f"'{name}' can't go to or come from the Hub: {reason}"
         elif status is not None:
-            said = f"The Hub refused what was asked of '{name}': {reason}"
+            said = f"The Hub refused a request for '{name}': {reason}"
         else:
             said = f"The Hub can't be reached, or broke off, for '{name}': {reason}"
         raise UserError(said) from problem
@@ -79,7 +79,7 @@ def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> I
 def download(
     name: str, files: list[str], largest: int, *, revision: str | None = None, cache: str | Path | None = None
 ) -> Path:
-    """Fetch files of a model, or find them in the cache; without a network, what was fetched before.
+    """Download files of a model, or find them in the cache. Without a network, the cache is used alone.
 
     Arguments
     ---------
@@ -88,7 +88,7 @@ def download(
     files : list of str
         Their names.
     largest : int
-        Bytes that a file may have.
+        Most bytes that a file may have.
     revision : str, optional
         A branch, a tag or a commit.
     cache : str or Path, optional
@@ -102,7 +102,7 @@ def download(
     Raises
     ------
     UserError
-        If there is no such model, one of its files is larger, or it can't be reached and was never fetched.
+        If there is no such model; if a file is larger; if the Hub can't be reached and the cache lacks a file.
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
@@ -123,7 +123,7 @@ def download(
             for file in files:
                 if sizes[file] > largest:
                     size = f"{sizes[file]:,} bytes: expected at most {largest:,}"
-                    raise UserError(f"'{name}' holds '{file}' of {size}, so it was not fetched.")
+                    raise UserError(f"'{name}' holds '{file}' of {size}, so it was not downloaded.")
         with suppress(LocalEntryNotFoundError):
             cached = Path(fetch(local_files_only=True))
             if present in (None, cached.name):

@@ -280,7 +280,7 @@ def test_what_somebody_else_changed_meanwhile_is_not_written_over(hub, push, res
 def test_a_gated_model_says_so(hub, results):
     hub.put("ada/gated", model_files(results))
     hub.repos["models", "ada/gated"]["gated"] = True
-    assert "only to whom its owner has admitted" in refusal(AudioEncoder.from_hparams, "ada/gated")
+    assert "only to users whom its owner has admitted" in refusal(AudioEncoder.from_hparams, "ada/gated")
 
 
 def test_a_model_that_declares_too_much_is_not_fetched(hub, results):

@@ -323,5 +323,5 @@ def build(settings: dict[str, Any]) -> Any:
 
 
 def full_name(value: Any) -> str:
-    """Where a class or a function can be imported from."""
+    """Dotted path of a class or a function, from which it can be imported."""
     return f"{value.__module__}.{value.__qualname__}"

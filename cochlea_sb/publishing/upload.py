@@ -17,7 +17,7 @@ STAMP = "\n<!-- Written by cochlea_sb, and by nobody since: {} -->\n"
 
 
 def stamped(card: str) -> str:
-    """A card with a last line by which it is known, unless somebody edits it, as written by a program.
+    """A card with a last line that tells whether somebody has edited the card since.
 
     Example
     -------
@@ -28,7 +28,7 @@ def stamped(card: str) -> str:
 
 
 def is_stamped(card: str) -> bool:
-    """Whether a card is as `stamped` made it."""
+    """Whether a card is unedited since `stamped`."""
     return card == stamped(card[: -len(stamped(""))])
 
 
@@ -42,26 +42,26 @@ def upload(
     card: str | None = None,
     replaces: tuple[str, ...] = (),
 ) -> str:
-    """Put a folder's files into a repository on the Hub, in one commit: whoever looks sees the old state or the new.
+    """Upload a folder's files to a repository on the Hub in one commit, so that nobody sees half of it.
 
-    Files that are there already are not sent again, so that an upload that broke off goes on where it was.
+    Files that the Hub has already are not sent again, so an interrupted upload can be continued.
 
     Arguments
     ---------
     folder : str or Path
     name : str
-        ``user/name``; made if it is not there.
+        ``user/name``; made if it is missing.
     repo_type : str
         ``model`` or ``dataset``.
     private : bool
         Make it a private one.
     revision : str, optional
-        Branch to commit to; made if it is not there. By default ``main``.
+        Branch to commit to, made if it is missing; by default ``main``.
     card : str, optional
-        What becomes of another card (``README.md``) that is there: ``replace`` or ``keep``; by default all is refused,
-        unless it is `stamped`.
+        For another card (``README.md``) on the Hub: ``replace`` or ``keep``. By default the upload is refused, unless
+        that card is `stamped` and unedited.
     replaces : tuple of str
-        Patterns of files that are deleted there, where the folder does not hold them.
+        Patterns of files on the Hub to delete if the folder does not hold them.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def upload(
     Raises
     ------
     UserError
-        If there is another card, the name is not ``user/name``, the repository is public and was to be private; or the
+        If there is another card; if the name is not ``user/name``; if a public repository was to be private; or if the
         Hub can't be reached, does not know your token, or refuses.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -97,8 +97,8 @@ def upload(
             other, own = (Path(one).read_text("utf-8", "replace") for one in (theirs, files[CARD]))
             if card is None and other != own and not is_stamped(other):
                 raise UserError(
-                    f"'{name}' has another card on the Hub, which was left as it is, and nothing was uploaded: add "
-                    "--card replace to replace it, or --card keep to upload all else."
+                    f"'{name}' has another card on the Hub, so nothing was uploaded: add --card replace to "
+                    "replace that card, or --card keep to upload all but the card."
                 )
             licence = re.search("^license: (.*)$", other, re.MULTILINE)
             if card is None and licence and not re.search("^license: ", own, re.MULTILINE):
@@ -108,7 +108,7 @@ def upload(
                 )
             if card == "keep":
                 del files[CARD]
-        patterns = () if card == "keep" else replaces  # a card that stays may speak of them
+        patterns = () if card == "keep" else replaces  # a card that stays may refer to them
         old = [path for path in there if path not in files and any(fnmatch(path, pattern) for pattern in patterns)]
         added = [CommitOperationAdd(path, str(file)) for path, file in files.items()]
         commit = api.create_commit(
