@@ -30,13 +30,13 @@ for module in list(sys.modules.values()):
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
     """A folder with an untrained model, as training leaves it."""
-    hparams, text = load_experiment("hparams/cnn.yaml", {"output_folder": str(tmp_path_factory.mktemp("results"))})
+    hparams, _ = load_experiment("hparams/cnn.yaml", {"output_folder": str(tmp_path_factory.mktemp("results"))})
     encoder = hparams["embedding_model"]
     with torch.no_grad():  # statistics as after some training, so that nothing is trivially normalised
         for _ in range(3):
             encoder.train()(torch.randn(64, 96, 64) * 4 - 10)
     folder = tmp_path_factory.mktemp("model")
-    save_model(folder, text, encoder)
+    save_model(folder, hparams["compute_features"], encoder)
     return str(folder)
 
 

@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, and what is no file's name."""
+"""Files that are there as a whole or not at all."""
 
 import os
 import shutil
@@ -41,15 +41,3 @@ def link(file: Path, target: Path) -> None:
         os.link(file, target)
     except OSError:
         shutil.copyfile(file, target)
-
-
-def names_on_hub(name: str | os.PathLike[str]) -> bool:
-    """Whether a string looks like ``user/name``, and not like a path of something missing.
-
-    Example
-    -------
-    >>> names_on_hub("user/name"), names_on_hub("./name"), names_on_hub("~/sounds")
-    (True, False, False)
-    """
-    owner, slash, rest = str(name).partition("/")
-    return bool(slash and rest) and "/" not in rest and owner not in ("", ".", "..", "~") and not os.path.exists(owner)

@@ -1,43 +1,32 @@
-"""Folders to and from the Hugging Face Hub, by huggingface_hub; whatever goes wrong on the way is one sentence.
+"""The Hugging Face Hub: names, downloads, and its errors as one sentence each.
 
-What is in a folder is the business of others: `models` reads one, `publishing` makes one. Tokens are huggingface_hub's
-alone: from ``hf auth login`` or the environment variable ``HF_TOKEN``.
+Tokens are the business of huggingface_hub alone: from ``hf auth login`` or the environment variable ``HF_TOKEN``.
 """
 
-import hashlib
-import re
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
-from cochlea_sb import __version__
 from cochlea_sb.errors import UserError
 
-CARD = "README.md"
-STAMP = "\n<!-- Written by cochlea_sb, and by nobody since: {} -->\n"
 
-
-def stamped(card: str) -> str:
-    """A card with a last line by which it is known, unless somebody edits it, as written by a program.
+def names_on_hub(name: str | os.PathLike[str]) -> bool:
+    """Whether a string looks like ``user/name``, rather than like the path of a missing file.
 
     Example
     -------
-    >>> is_stamped(stamped("# Rain")), is_stamped(stamped("# Rain").replace("Rain", "Hail"))
-    (True, False)
+    >>> names_on_hub("user/name"), names_on_hub("./name"), names_on_hub("~/sounds")
+    (True, False, False)
     """
-    return card + STAMP.format(hashlib.sha256(card.encode()).hexdigest()[:16])
-
-
-def is_stamped(card: str) -> bool:
-    """Whether a card is as `stamped` made it."""
-    return card == stamped(card[: -len(stamped(""))])
+    owner, slash, rest = str(name).partition("/")
+    return bool(slash and rest) and "/" not in rest and owner not in ("", ".", "..", "~") and not os.path.exists(owner)
 
 
 @contextmanager
 def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> Iterator[None]:
-    """Turn what huggingface_hub raises in the block into a `UserError` of one sentence."""
+    """Turn errors of huggingface_hub in the block into a `UserError` of one sentence."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's, whichever it uses
         GatedRepoError,
@@ -62,7 +51,7 @@ def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> I
         if isinstance(error, HFValidationError):
             said = f"'{name}' is no name on the Hub: {reason}"
         elif isinstance(error, GatedRepoError):
-            said = f"The Hub gives '{name}' only to whom its owner has admitted: ask for access on its page."
+            said = f"'{name}' is open only to users whom its owner has admitted: ask for access on its page."
         elif isinstance(error, RevisionNotFoundError):
             said = f"'{name}' has no revision '{revision}' on the Hub: give a branch, a tag or a commit of it."
         elif status == 401 and get_token() is not None and not isinstance(error, RepositoryNotFoundError):
@@ -81,7 +70,7 @@ def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> I
         elif isinstance(error, OSError) and not isinstance(error, (HfHubHTTPError, ConnectionError, TimeoutError)):
             said = f"'{name}' can't go to or come from the Hub: {reason}"
         elif status is not None:
-            said = f"The Hub refused what was asked of '{name}': {reason}"
+            said = f"The Hub refused a request for '{name}': {reason}"
         else:
             said = f"The Hub can't be reached, or broke off, for '{name}': {reason}"
         raise UserError(said) from problem
@@ -90,7 +79,7 @@ def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> I
 def download(
     name: str, files: list[str], largest: int, *, revision: str | None = None, cache: str | Path | None = None
 ) -> Path:
-    """Fetch files of a model, or find them in the cache; without a network, what was fetched before.
+    """Download files of a model, or find them in the cache. Without a network, the cache is used alone.
 
     Arguments
     ---------
@@ -99,7 +88,7 @@ def download(
     files : list of str
         Their names.
     largest : int
-        Bytes that a file may have.
+        Most bytes that a file may have.
     revision : str, optional
         A branch, a tag or a commit.
     cache : str or Path, optional
@@ -113,7 +102,7 @@ def download(
     Raises
     ------
     UserError
-        If there is no such model, one of its files is larger, or it can't be reached and was never fetched.
+        If there is no such model; if a file is larger; if the Hub can't be reached and the cache lacks a file.
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
@@ -134,99 +123,9 @@ def download(
             for file in files:
                 if sizes[file] > largest:
                     size = f"{sizes[file]:,} bytes: expected at most {largest:,}"
-                    raise UserError(f"'{name}' holds '{file}' of {size}, so it was not fetched.")
+                    raise UserError(f"'{name}' holds '{file}' of {size}, so it was not downloaded.")
         with suppress(LocalEntryNotFoundError):
             cached = Path(fetch(local_files_only=True))
             if present in (None, cached.name):
                 return cached
         return Path(fetch())
-
-
-def upload(
-    folder: str | Path,
-    name: str,
-    *,
-    repo_type: str = "model",
-    private: bool = False,
-    revision: str | None = None,
-    card: str | None = None,
-    replaces: tuple[str, ...] = (),
-) -> str:
-    """Put a folder's files into a repository on the Hub, in one commit: whoever looks sees the old state or the new.
-
-    Files that are there already are not sent again, so that an upload that broke off goes on where it was.
-
-    Arguments
-    ---------
-    folder : str or Path
-    name : str
-        ``user/name``; made if it is not there.
-    repo_type : str
-        ``model`` or ``dataset``.
-    private : bool
-        Make it a private one.
-    revision : str, optional
-        Branch to commit to; made if it is not there. By default ``main``.
-    card : str, optional
-        What becomes of another card (``README.md``) that is there: ``replace`` or ``keep``; by default all is refused,
-        unless it is `stamped`.
-    replaces : tuple of str
-        Patterns of files that are deleted there, where the folder does not hold them.
-
-    Returns
-    -------
-    str
-        Address of the commit.
-
-    Raises
-    ------
-    UserError
-        If there is another card, the name is not ``user/name``, the repository is public and was to be private; or the
-        Hub can't be reached, does not know your token, or refuses.
-    """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    if name.count("/") != 1:
-        raise UserError(f"The name is '{name}': expected user/name, such as ada/everyday-sounds.")
-    api = HfApi(library_name="cochlea_sb", library_version=__version__)
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(Path(folder).rglob("*")) if path.is_file()}
-    with hub_errors(name, repo_type, revision):
-        try:
-            if private and not api.repo_info(name, repo_type=repo_type).private:
-                raise UserError(f"'{name}' is there already and is public: make it private on its page first.")
-        except RepositoryNotFoundError:
-            pass
-        api.create_repo(name, repo_type=repo_type, private=private or None, exist_ok=True)
-        if revision is not None:
-            api.create_branch(name, repo_type=repo_type, branch=revision, exist_ok=True)
-        head = api.repo_info(name, repo_type=repo_type, revision=revision).sha
-        there = api.list_repo_files(name, repo_type=repo_type, revision=head)
-        if CARD in files and CARD in there and card != "replace":
-            theirs = api.hf_hub_download(name, CARD, repo_type=repo_type, revision=head)
-            other, own = (Path(one).read_text("utf-8", "replace") for one in (theirs, files[CARD]))
-            if card is None and other != own and not is_stamped(other):
-                raise UserError(
-                    f"'{name}' has another card on the Hub, which was left as it is, and nothing was uploaded: add "
-                    "--card replace to replace it, or --card keep to upload all else."
-                )
-            licence = re.search("^license: (.*)$", other, re.MULTILINE)
-            if card is None and licence and not re.search("^license: ", own, re.MULTILINE):
-                raise UserError(
-                    f"The card of '{name}' on the Hub says {licence[0]}, and the new one names no licence; nothing was "
-                    f"uploaded: add --license {licence[1]}, or --card replace."
-                )
-            if card == "keep":
-                del files[CARD]
-        patterns = () if card == "keep" else replaces  # a card that stays may speak of them
-        old = [path for path in there if path not in files and any(fnmatch(path, pattern) for pattern in patterns)]
-        added = [CommitOperationAdd(path, str(file)) for path, file in files.items()]
-        commit = api.create_commit(
-            name,
-            [*added, *(CommitOperationDelete(path) for path in old)],
-            commit_message=f"Upload by cochlea_sb {__version__}",
-            repo_type=repo_type,
-            revision=revision,
-            parent_commit=head,
-        )
-    return str(commit.commit_url)

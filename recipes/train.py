@@ -21,7 +21,8 @@ from cochlea_sb.data.corpus import column, few_of_each, hold_out, load_corpus, w
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.errors import UserError
 from cochlea_sb.features import LogMel
-from cochlea_sb.files import names_on_hub, write_text
+from cochlea_sb.files import write_text
+from cochlea_sb.hub import names_on_hub
 from cochlea_sb.inference.model_folder import save_model
 from cochlea_sb.machine import check_device
 from cochlea_sb.training.brain import fit_encoder
@@ -76,7 +77,7 @@ def make_loader(frames, groups, batch_size, steps, hparams, device, band=1.0):
     return sb.dataio.dataloader.SaveableDataLoader(batches, batch_size=None)
 
 
-def train_with_brain(hparams, text, run_opts, device, frames, train_rows, held_out_rows):
+def train_with_brain(hparams, run_opts, device, frames, train_rows, held_out_rows):
     """Epochs of batches of pairs, by the yaml's Brain."""
     (train_rows, groups), (held_out_rows, held_out_groups) = (
         grouped(frames, rows, hparams["pair_by"]) for rows in (train_rows, held_out_rows)
@@ -103,12 +104,12 @@ def train_with_brain(hparams, text, run_opts, device, frames, train_rows, held_o
         checkpointer=hparams["checkpointer"],
         labels=column(held_out, "label"),
         sources=column(held_out, "source"),
-        export=partial(save_model, hparams["output_folder"], text),
+        export=partial(save_model, hparams["output_folder"], hparams["compute_features"]),
     )
     brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
 
 
-def train_without_gradients(hparams, text, run_opts, device, frames, train_rows, held_out_rows):
+def train_without_gradients(hparams, run_opts, device, frames, train_rows, held_out_rows):
     """The encoder's own fit to all frames."""
     held_out = frames.select(held_out_rows)
     bank, valid_bank = (
@@ -123,7 +124,7 @@ def train_without_gradients(hparams, text, run_opts, device, frames, train_rows,
         labels=column(held_out, "label"),
         sources=column(held_out, "source"),
         seed=hparams["seed"],
-        export=partial(save_model, hparams["output_folder"], text),
+        export=partial(save_model, hparams["output_folder"], hparams["compute_features"]),
     )
 
 
@@ -173,7 +174,7 @@ def main(argv):
 
     device = run_opts.device or sb.utils.distributed.infer_device()
     train = train_with_brain if "brain" in hparams else train_without_gradients
-    train(hparams, text, run_opts, device, frames, train_rows, held_out_rows)
+    train(hparams, run_opts, device, frames, train_rows, held_out_rows)
 
     if not main_process:
         return

@@ -1,135 +1,20 @@
-"""Model folders that somebody made to do harm, or that came to harm: what is done to a good one, and what is then said.
+"""Model folders that do harm or came to harm: how a good one is spoilt, and a part of the message that refuses it."""
 
-Used by the tests, and by benchmarks/safety.py, which gives the same folders to plain SpeechBrain.
-"""
-
+import json
 import os
 import pickle
 import struct
-import zipfile
-from collections import OrderedDict
 from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save, save_file
 
-from cochlea_sb.inference.model_folder import WEIGHTS, YAML
-
-NEW_LOG_MEL = "!new:cochlea_sb.features.LogMel"
-
-# By name: what replaces a piece of the yaml ({ran} is the file that code would leave), and what is said of it.
-OLD, LOG_MEL = "sample_rate: 16000\ncompute", "compute_features: " + NEW_LOG_MEL
-HOSTILE_YAML = {
-    "apply": (OLD, "sample_rate: !apply:os.mkdir ['{ran}']\ncompute", "wants !apply:os.mkdir"),
-    "apply in a list": (OLD, "sample_rate: [!apply:os.mkdir ['{ran}']]\ncompute", "wants !apply"),
-    "apply in a key": (OLD, "? !apply:os.mkdir ['{ran}']\n: 1\nsample_rate: 16000\ncompute", "is no part of a model"),
-    "new of another module": (
-        OLD,
-        "sample_rate: !new:subprocess.Popen [[touch, '{ran}']]\ncompute",
-        "wants !new:subproc",
-    ),
-    "new inside of a part": (
-        "n_mels: 64\n  low",
-        "n_mels: !new:subprocess.Popen [[touch, '{ran}']]\n  low",
-        "wants !new:sub",
-    ),
-    "name": (OLD, "sample_rate: !name:os.mkdir ['{ran}']\ncompute", "wants !name:os.mkdir"),
-    "module": (OLD, "sample_rate: !module:antigravity\ncompute", "wants !module:antigravity"),
-    "include": (OLD, "sample_rate: !include:/etc/passwd\ncompute", "wants !include"),
-    "copy": (OLD, "sample_rate: !copy <compute_features>\ncompute", "wants !copy"),
-    "tuple": (OLD, "sample_rate: !tuple (1, 2)\ncompute", "wants !tuple"),
-    "placeholder": (OLD, "sample_rate: !PLACEHOLDER\ncompute", "wants !PLACEHOLDER"),
-    "python tag": (OLD, "sample_rate: !!python/object/apply:os.mkdir ['{ran}']\ncompute", "wants tag:yaml"),
-    "attribute chain": (NEW_LOG_MEL, "!new:cochlea_sb.audio.os.mkdir", "wants !new:cochlea_sb.audio.os.mkdir"),
-    "module of ours": (
-        NEW_LOG_MEL,
-        "!new:cochlea_sb.training.brain.EmbeddingBrain",
-        "wants !new:cochlea_sb.training.brain",
-    ),
-    "longer name": (
-        NEW_LOG_MEL,
-        "!new:cochlea_sb.features.LogMel.__class__",
-        "wants !new:cochlea_sb.features.LogMel.__",
-    ),
-    "tag handle": ("# A coch", "%TAG !e! !apply:os.\n--- !e!mkdir\n# A coch", "wants !apply:os.mkdir"),
-    "anchor": (OLD, "sample_rate: &a 16000\ncompute", "has an anchor"),
-    "merge": ("n_mels: 64\n  low", "<<: &m {{a: 1}}\n  n_mels: 64\n  low", "has the key '<<'"),
-    "reference to an attribute": ("!ref <mean_var_norm>", "!ref <mean_var_norm.__class__>", "has another 'modules'"),
-    "arithmetic reference": ("!ref <mean_var_norm>", "!ref <sample_rate> ** <sample_rate>", "has another 'modules'"),
-    "doubling references": ("!ref <mean_var_norm>", "!ref <sample_rate><sample_rate>", "has another 'modules'"),
-    "reference to nothing": ("!ref <mean_var_norm>", "!ref <nothing>", "has another 'modules'"),
-    "reference to itself": ("sample_rate: 16000\ncomp", "sample_rate: !ref <sample_rate>\ncomp", "wants !ref"),
-    "pretrainer with paths": ("pretrainer:", "paths: {{a: /etc/passwd}}\npretrainer:", "has the key 'paths'"),
-    "run options": ("pretrainer:", "compile_module_keys: [a]\npretrainer:", "has the key 'compile_module_keys'"),
-    "unknown argument": ("n_mels: 64\n  low", "command: rm\n  low", "holds 'rm'"),
-    "other module": (
-        "mean_var_norm: !ref <mean_var_norm>",
-        "mean_var_norm: !ref <compute_features>",
-        "has another 'mo",
-    ),
-    "tuple that HyperPyYAML evaluates": (
-        OLD,
-        "sample_rate: \"(!!python/object/apply:os.mkdir ['{ran}'])\"\ncompute",
-        "is no part of a model",
-    ),
-    "the same unquoted": (
-        "n_mels: 64\n  low",
-        "n_mels: (!!python/object/apply:os.mkdir ['{ran}'])\n  low",
-        "is no part of a model",
-    ),
-    "arithmetic in a string": (OLD, "sample_rate: \"'<modules[a]>'*4000000000\"\ncompute", "is no part of a model"),
-    "a module more": (
-        "modules:\n",
-        "modules:\n  a: !new:cochlea_sb.encoders.resnet50.ResNet50\n",
-        "has another 'modules'",
-    ),
-    "many channels": ("range_db: 50.0", "channels: [" + "1," * 1500 + "1]", "is no part of a model"),
-    "infinite": ("range_db: 50.0", "range_db: .inf", "holds '.inf'"),
-    "other number of bands": ("n_mels: 64\n  low", "n_mels: 32\n  low", "can't be built"),
-    "a list for a rate": (OLD, "sample_rate: [16000]\ncompute", "no whole number"),
-    "the same key twice": (OLD, "sample_rate: 16000\nsample_rate: 16000\ncompute", "'sample_rate'"),
-    "control characters": (OLD, '"\\e[2J\\nError: x": 1\nsample_rate: 16000\ncompute', "is no part of a model"),
-    "huge rate": ("sample_rate: 16000\n  n", "sample_rate: 1000000000000\n  n", "holds '1000000000000'"),
-    "huge window": ("n_mels: 64\n  low", "window_seconds: 1.0e+9\n  low", "at most 65,536 samples"),
-    "huge filterbank": ("n_mels: 64\n  low", "n_mels: 100000000\n  low", "n_mels is 100000000"),
-    "no hop": ("range_db: 50.0", "hop_frames: 0", "hop_frames is 0"),
-    "huge layer": ("embedding_size: 128", "embedding_size: 100000000000", "weights of another model"),
-    "huge network": ("range_db: 50.0", "channels: [1000000, 1000000]", "weights of another model"),
-    "other size": ("embedding_size: 128", "embedding_size: 64", "weights of another model"),
-    "bomb of anchors": (
-        OLD,
-        "sample_rate: [&a [1,1,1,1,1,1,1,1,1], "
-        + ", ".join(f"&{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True))
-        + "]\ncompute",
-        "is no part of a model",
-    ),
-    "bomb of references": (
-        OLD,
-        "b0: aaaaaaaaaa\n"
-        + "".join(f"b{i + 1}: !ref {f'<b{i}>' * 10}\n" for i in range(9))
-        + "sample_rate: 16000\ncompute",
-        "has the key 'b0'",
-    ),
-    "weights of another place": (
-        "  loadables:",
-        "  paths:\n    embedding_model: {good}\n  loadables:",
-        "has another 'pretrainer'",
-    ),
-    "no yaml": ("sample_rate: 16000\n", "sample_rate: [1\n", "can't be read as a yaml"),
-    "two documents": ("\npretrainer:", "\n---\na: 1\n---\npretrainer:", "can't be read as a yaml"),
-    "deep": (OLD, "sample_rate: " + "[" * 1500 + "]" * 1500 + "\ncompute", "can't be read as a yaml"),
-    "long": (OLD, "sample_rate: " + "1" * 70_000 + "\ncompute", "expected at most 4,096"),
-}
-
-
-def spoil_yaml(folder, ran, good, *, old, new):
-    text = (folder / YAML).read_text()
-    assert text.count(old) >= 1
-    (folder / YAML).write_text(text.replace(old, new.format(ran=ran, good=good / WEIGHTS), 1))
+from cochlea_sb.inference.model_folder import CONFIG, WEIGHTS
 
 
 class Runs:
-    """Pickled, it leaves a file where it is unpickled."""
+    """Pickled, it makes a folder where it is unpickled."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -138,129 +23,224 @@ class Runs:
         return os.mkdir, (self.path,)
 
 
-def weights_of(folder):
-    return torch.load(folder / WEIGHTS, weights_only=True)
+# Config: what replaces settings of the front end or of the encoder; None as a new value takes the setting away.
+HOSTILE_SETTINGS = {
+    "function": ("features", {"class": "os.mkdir"}, "names 'os.mkdir' as the class"),
+    "process": ("encoder", {"class": "subprocess.Popen"}, "names 'subprocess.Popen'"),
+    "attribute chain": ("features", {"class": "cochlea_sb.audio.os.mkdir"}, "names 'cochlea_sb.audio.os.mkdir'"),
+    "class of ours": ("encoder", {"class": "cochlea_sb.training.head.ProjectionHead"}, "expected one of cochlea_sb's"),
+    "longer name": ("features", {"class": "cochlea_sb.features.LogMel.__class__"}, "expected one of cochlea_sb's"),
+    "encoder for a front end": ("features", {"class": "cochlea_sb.encoders.cnn.ConvEncoder"}, "expected one of"),
+    "no class": ("features", {"class": None}, "names NoneType as the class"),
+    "list for a class": ("encoder", {"class": ["cochlea_sb.encoders.cnn.ConvEncoder"]}, "names list as the class"),
+    "object for a class": ("encoder", {"class": {}}, "names dict as the class"),
+    "number for a class": ("encoder", {"class": 5}, "names 5 as the class"),
+    "control characters": ("encoder", {"class": "\x1b[2J\nError: x"}, r"names '\x1b[2J\nError: x'"),
+    "function for a level": ("encoder", {"level": "os.mkdir"}, "the 'level' 'os.mkdir'"),
+    "number for a level": ("encoder", {"level": 1}, "the 'level' 1"),
+    "list for a level": ("encoder", {"level": ["cochlea_sb.features.level"]}, "can't be built"),
+    "level where there is none": ("encoder", {"level": "cochlea_sb.features.level"}, "unexpected keyword"),
+    "unknown argument": ("features", {"command": 1}, "unexpected keyword argument 'command'"),
+    "missing argument": ("encoder", {"silence": None}, "required positional argument: 'silence'"),
+    "dunder argument": ("encoder", {"__class__": 1}, "unexpected keyword argument '__class__'"),
+    "self": ("encoder", {"self": 1}, "multiple values for argument 'self'"),
+    "argument of control characters": ("encoder", {"\x1b[2J": 1}, r"the '\x1b[2J' 1"),
+    "argument that is no name": ("encoder", {"a b": 1}, "the 'a b' 1"),
+    "string": ("encoder", {"embedding_size": "128"}, "the 'embedding_size' '128'"),
+    "object": ("encoder", {"channels": {"a": 1}}, "the 'channels' dict"),
+    "nested list": ("encoder", {"channels": [[32]]}, "the 'channels' list"),
+    "list of strings": ("encoder", {"channels": ["os.mkdir"]}, "the 'channels' list"),
+    "list of numbers out of range": ("encoder", {"channels": [10**12]}, "the 'channels' list"),
+    "many channels": ("encoder", {"channels": [1] * 500}, "the 'channels' list"),
+    "not a number": ("encoder", {"range_db": float("nan")}, "the 'range_db' nan"),
+    "infinite": ("encoder", {"range_db": float("inf")}, "the 'range_db' inf"),
+    "huge number": ("features", {"sample_rate": 10**1000}, "the 'sample_rate' 1000"),
+    "huge rate": ("features", {"sample_rate": 10**11}, "sample_rate is 100000000000"),
+    "huge window": ("features", {"window_seconds": 1e9}, "at most 65,536 samples"),
+    "huge filterbank": ("features", {"n_mels": 100_000_000}, "n_mels is 100000000"),
+    "list for a rate": ("features", {"sample_rate": [16000]}, "can't be built"),
+    "no hop": ("encoder", {"hop_frames": 0}, "hop_frames is 0"),
+    "half a hop": ("encoder", {"hop_frames": 48.5}, "can't be built"),
+    "tiny hop at a huge rate": (
+        "features",
+        {"sample_rate": 384_000, "hop_seconds": 3e-6, "window_seconds": 0.17},
+        "of two models",
+    ),
+    "no size": ("encoder", {"embedding_size": 0}, "weights of another model"),
+    "negative size": ("encoder", {"embedding_size": -128}, "can't be built"),
+    "huge layer": ("encoder", {"embedding_size": 10**11}, "weights of another model"),
+    "huge network": ("encoder", {"channels": [1_000_000, 1_000_000]}, "weights of another model"),
+    "overflowing network": ("encoder", {"channels": [10**11, 10**11]}, "can't be built"),
+    "other size": ("encoder", {"embedding_size": 64}, "weights of another model"),
+    "other number of bands": ("features", {"n_mels": 32}, "can't be built"),
+    "other range": ("encoder", {"range_db": 60.0}, "of two models"),
+    "other band edges": ("features", {"low_hz": 100.0}, "of two models"),
+}
+# Config: its whole content.
+HOSTILE_JSON = {
+    "empty": (b"", "can't be read as JSON"),
+    "no JSON": (b"sample_rate: 16000\n", "can't be read as JSON"),
+    "two documents": (b"{}\n{}", "can't be read as JSON"),
+    "deep": (b"[" * 2000 + b"]" * 2000, "config.json'"),
+    "deep objects": (b'{"features":' * 300 + b"1" + b"}" * 300, "names NoneType as the class"),
+    "long": (b'{"a": "' + b"a" * 70_000 + b'"}', "expected at most 4,096"),
+    "more digits than Python reads": (b'{"a": 1' + b"0" * 4080 + b"}", "has no settings under 'features'"),
+    "list": (b"[]", "has no settings under 'features'"),
+    "null": (b"null", "has no settings under 'features'"),
+    "number": (b"5", "has no settings under 'features'"),
+    "no encoder": (b'{"features": {"class": "cochlea_sb.features.LogMel"}}', "has no settings under 'encoder'"),
+    "not UTF-8": (b'{"\xff": 1}', "can't be read as JSON"),
+    "pickle": (pickle.dumps(Runs("ran")), "can't be read as JSON"),
+}
+
+
+def spoil_settings(folder, ran, good, *, part, new):
+    config = json.loads((folder / CONFIG).read_text())
+    config[part] = {name: value for name, value in (config[part] | new).items() if value is not None}
+    (folder / CONFIG).write_text(json.dumps(config))
+
+
+def spoil_json(folder, ran, good, *, content):
+    (folder / CONFIG).write_bytes(content)
 
 
 def rewrite(folder, change):
     """Change the weights by a function of their dictionary."""
-    weights = weights_of(folder)
-    torch.save(change(weights) or weights, folder / WEIGHTS)
+    weights = load_file(folder / WEIGHTS)
+    save_file(change(weights) or weights, folder / WEIGHTS)
 
 
-def compressed(folder, ran):
-    with zipfile.ZipFile(folder / WEIGHTS) as archive:
-        parts = {part.filename: archive.read(part) for part in archive.infolist()}
-    with zipfile.ZipFile(folder / WEIGHTS, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in parts.items():
-            archive.writestr(name, content + bytes(50_000_000 if name.endswith("/0") else 0))
+def with_header(folder, change):
+    """Change the header of the weights by a function of its JSON or of its bytes."""
+    content = (folder / WEIGHTS).read_bytes()
+    (size,) = struct.unpack("<Q", content[:8])
+    header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
+    header = change(header)
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(header)) + header + data)
 
 
-def declares_10_gb(folder, ran):
-    content = bytearray((folder / WEIGHTS).read_bytes())
-    at = content.index(b"PK\x01\x02")  # the first entry of the directory: its size
-    content[at + 24 : at + 28] = struct.pack("<I", 0xFFFFFFF0)
-    (folder / WEIGHTS).write_bytes(content)
+def edit(folder, change):
+    """Change the bytes of the weights."""
+    (folder / WEIGHTS).write_bytes(change((folder / WEIGHTS).read_bytes()))
 
 
-def stretched(weights):
-    name = next(iter(weights))
-    weights[name] = torch.zeros(1).expand(10**12)  # four bytes that look like 4 TB
+def one_tensor(header, **new):
+    name = next(name for name in header if name != "__metadata__")
+    return header | {name: header[name] | new}
 
 
-def pickled(folder, content):
-    """Put a pickle of one's own in the place of what torch.save wrote."""
-    with zipfile.ZipFile(folder / WEIGHTS) as archive:
-        parts = {part.filename: archive.read(part) for part in archive.infolist()}
-    with zipfile.ZipFile(folder / WEIGHTS, "w") as archive:
-        for name, part in parts.items():
-            archive.writestr(name, content if name.endswith("/data.pkl") else part)
+def fill(name, value):
+    return lambda all: all[name].fill_(value) is None
 
 
-def with_metadata(weights):
-    weights = OrderedDict(weights)
-    weights._metadata = 5
-    return weights
+def too_large(folder):
+    with open(folder / WEIGHTS, "r+b") as file:
+        file.truncate(3 << 30)  # takes no room on the disk
 
 
-def stretched_in_shape(weights):
-    name = max(weights, key=lambda name: weights[name].numel())
-    weights[name] = torch.zeros(1).expand(weights[name].shape)
-
-
+MILLION = {f"t{number}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for number in range(1_000_000)}
+UNREADABLE = "can't be read as safetensors"
 HOSTILE_WEIGHTS = {
-    "deep tuple as a key": (
-        lambda folder, ran: pickled(folder, b"\x80\x02})" + b"\x85" * 900_000 + b"Ns."),
-        "can't be read as weights",
+    "empty": (lambda folder, ran: edit(folder, lambda content: b""), UNREADABLE),
+    "four bytes": (lambda folder, ran: edit(folder, lambda content: content[:4]), UNREADABLE),
+    "text": (lambda folder, ran: edit(folder, lambda content: b"hello, this is no model"), "has a header of"),
+    "pickle": (lambda folder, ran: edit(folder, lambda content: pickle.dumps(Runs(ran))), "has a header of"),
+    "pickle in a zip": (lambda folder, ran: torch.save(Runs(ran), folder / WEIGHTS), "has a header of"),
+    "cut off": (lambda folder, ran: edit(folder, lambda content: content[:-1000]), UNREADABLE),
+    "cut off in the header": (lambda folder, ran: edit(folder, lambda content: content[:100]), UNREADABLE),
+    "bytes at the end": (lambda folder, ran: edit(folder, lambda content: content + b"more"), UNREADABLE),
+    "huge header": (
+        lambda folder, ran: edit(folder, lambda content: struct.pack("<Q", 2**60) + content[8:]),
+        "has a header of 1,152,921,504,606,846,976 bytes",
     ),
-    "bytes without end": (
-        lambda folder, ran: pickled(folder, b"\x80\x02c__builtin__\nbytearray\n\x8a\x05\x00\x00\x00\x00\x02\x85R."),
-        "it names '__builtin__ bytearray'",
+    "short header": (lambda folder, ran: edit(folder, lambda content: struct.pack("<Q", 40) + content[8:]), UNREADABLE),
+    "header of nothing": (lambda folder, ran: with_header(folder, lambda header: b""), UNREADABLE),
+    "header of no JSON": (lambda folder, ran: with_header(folder, lambda header: b"{" * 64), UNREADABLE),
+    "deep header": (lambda folder, ran: with_header(folder, lambda header: b'{"a":' * 100_000), UNREADABLE),
+    "list for a header": (lambda folder, ran: with_header(folder, lambda header: b"[]" + b" " * 6), UNREADABLE),
+    "a million tensors": (lambda folder, ran: with_header(folder, lambda header: MILLION), "has a header of"),
+    "thousands of tensors": (
+        lambda folder, ran: with_header(folder, lambda header: header | dict(list(MILLION.items())[:15_000])),
+        "has 't0'",
     ),
-    "memory of the unpickler": (
-        lambda folder, ran: pickled(folder, b"\x80\x02}r\xff\xff\xff\x7f."),
-        "lacks",
+    "overlapping": (
+        lambda folder, ran: with_header(
+            folder, lambda header: header | {"project.0.weight": header["convolutions.3.weight"]}
+        ),
+        UNREADABLE,
     ),
-    "long pickle": (lambda folder, ran: pickled(folder, b"\x80\x02" + b"}" * 20_000_000 + b"."), "table of contents"),
-    "stretched, of the right shape": (
-        lambda folder, ran: rewrite(folder, stretched_in_shape),
-        "is not stored as it should be",
+    "offsets beyond the end": (
+        lambda folder, ran: with_header(folder, lambda header: one_tensor(header, data_offsets=[0, 2**50])),
+        UNREADABLE,
     ),
-    "with metadata": (
-        lambda folder, ran: rewrite(folder, with_metadata),
-        "can't be read as weights",
+    "offsets that go back": (
+        lambda folder, ran: with_header(folder, lambda header: one_tensor(header, data_offsets=[8, 0])),
+        UNREADABLE,
     ),
-    "infinite variance": (
-        lambda folder, ran: rewrite(folder, lambda all: all["normalise.running_var"].fill_(-1.0) is None),
-        "not finite",
+    "negative shape": (lambda folder, ran: with_header(folder, lambda h: one_tensor(h, shape=[-1])), UNREADABLE),
+    "overflowing shape": (
+        lambda folder, ran: with_header(folder, lambda header: one_tensor(header, shape=[2**40, 2**40])),
+        UNREADABLE,
     ),
-    "pickle": (lambda folder, ran: (folder / WEIGHTS).write_bytes(pickle.dumps(Runs(ran))), "can't be read as weights"),
-    "pickle in a zip": (lambda folder, ran: torch.save(Runs(ran), folder / WEIGHTS), "can't be read as weights"),
-    "pickle among weights": (
-        lambda folder, ran: torch.save(weights_of(folder) | {"extra": Runs(ran)}, folder / WEIGHTS),
-        "can't be read as weights",
+    "unknown dtype": (lambda folder, ran: with_header(folder, lambda h: one_tensor(h, dtype="OBJECT")), UNREADABLE),
+    "numbers for metadata": (
+        lambda folder, ran: with_header(folder, lambda header: header | {"__metadata__": {"fingerprint": 1}}),
+        UNREADABLE,
     ),
-    "old format": (
-        lambda folder, ran: torch.save({"a": Runs(ran)}, folder / WEIGHTS, _use_new_zipfile_serialization=False),
-        "can't be read as weights",
+    "no metadata": (lambda folder, ran: rewrite(folder, lambda all: all), "of two models"),
+    "fingerprint of another": (
+        lambda folder, ran: edit(folder, lambda content: save(load_file(folder / WEIGHTS), {"fingerprint": "0" * 64})),
+        "of two models",
     ),
-    "a whole module": (lambda folder, ran: torch.save(torch.nn.Linear(1, 1), folder / WEIGHTS), "can't be read"),
-    "no weights": (lambda folder, ran: (folder / WEIGHTS).write_bytes(b"hello"), "can't be read as weights"),
-    "empty": (lambda folder, ran: (folder / WEIGHTS).write_bytes(b""), "can't be read as weights"),
-    "cut off": (
-        lambda folder, ran: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-1000]),
-        "can't be read as weights",
+    "one bit": (
+        lambda folder, ran: edit(
+            folder, lambda content: content[:-1000] + bytes([content[-1000] ^ 1]) + content[-999:]
+        ),
+        "of two models",
     ),
-    "zip bomb": (compressed, "it is compressed"),
-    "10 GB declared": (declares_10_gb, "can't be read as weights"),
-    "a list": (lambda folder, ran: torch.save([torch.zeros(1)], folder / WEIGHTS), "it wants EMPTY_LIST"),
-    "numbers": (lambda folder, ran: torch.save({"a": 1}, folder / WEIGHTS), "something else than tensors"),
+    "no tensors": (lambda folder, ran: edit(folder, lambda content: save({})), "lacks"),
     "one too few": (lambda folder, ran: rewrite(folder, lambda all: all.popitem() and None), "lacks"),
     "one too many": (lambda folder, ran: rewrite(folder, lambda all: all | {"more": torch.zeros(1)}), "has 'more'"),
+    "control characters": (
+        lambda folder, ran: rewrite(folder, lambda all: all | {"\x1b[2J\n": torch.zeros(1)}),
+        r"has '\x1b[2J\n'",
+    ),
     "wrong shape": (
-        lambda folder, ran: rewrite(folder, lambda all: {n: torch.zeros(3) for n in all}),
-        "expected",
+        lambda folder, ran: rewrite(folder, lambda all: {name: torch.zeros(3) for name in all}),
+        "expected torch.",
     ),
-    "stretched": (lambda folder, ran: rewrite(folder, stretched), "expected"),
-    "not a number": (
-        lambda folder, ran: rewrite(folder, lambda all: all["project.0.weight"].fill_(float("nan")) is None),
-        "not finite",
-    ),
-    "sparse": (
+    "transposed": (
         lambda folder, ran: rewrite(
-            folder, lambda all: all | {"project.0.weight": all["project.0.weight"].to_sparse()}
+            folder, lambda all: all | {"project.0.weight": all["project.0.weight"].T.contiguous()}
         ),
-        "_rebuild_sparse_tensor",
+        "weights of another model",
     ),
     "of whole numbers": (
         lambda folder, ran: rewrite(folder, lambda all: all | {"project.0.weight": all["project.0.weight"].int()}),
-        "torch.int32",
+        "is I32",
     ),
+    "of eight bits": (
+        lambda folder, ran: rewrite(
+            folder, lambda all: all | {"project.0.weight": all["project.0.weight"].to(torch.float8_e4m3fn)}
+        ),
+        "is F8_E4M3",
+    ),
+    "not a number": (
+        lambda folder, ran: rewrite(folder, fill("project.0.weight", float("nan"))),
+        "not finite",
+    ),
+    "infinite": (lambda folder, ran: rewrite(folder, fill("project.0.weight", float("inf"))), "not finite"),
+    "infinite variance": (
+        lambda folder, ran: rewrite(folder, fill("normalise.running_var", -1.0)),
+        "embeddings of silence that are not finite",
+    ),
+    "3 GB": (lambda folder, ran: too_large(folder), "has 3,221,225,472 bytes"),
 }
 
 
 def elsewhere(folder, ran, good, *, name, kind):
-    """A file of the folder that is none, or leads out of it."""
+    """Make a file of the folder irregular, or a link out of the folder."""
     os.remove(folder / name)
     if kind == "folder":
         (folder / name).mkdir()
@@ -271,20 +251,22 @@ def elsewhere(folder, ran, good, *, name, kind):
         (folder / name).symlink_to({"link out": good / name, "link up": up, "dangling": Path("nowhere")}[kind])
 
 
-ELSEWHERE = {"link out": "leads to", "link up": "leads to", "folder": "is no file", "pipe": "is no file"}
-ELSEWHERE |= {"missing": "is missing", "dangling": "is missing"}
+ELSEWHERE = {"link out": "leads to", "link up": "leads to", "folder": "is no regular file"}
+ELSEWHERE |= {"pipe": "is no regular file", "missing": "is missing", "dangling": "is missing"}
 
-# By name: a function that spoils a good model's copy, and what is said when it is refused. It is given the copy, the
-# path that code in it would make if it ran, and the good model.
+# By name: a function that spoils the copy of a good model, and a part of the message. The function is given the copy,
+# the path that code in it would make if it ran, and the good model.
 HOSTILE = {
-    f"yaml: {name}": (partial(spoil_yaml, old=old, new=new), said) for name, (old, new, said) in HOSTILE_YAML.items()
+    f"config: {name}": (partial(spoil_settings, part=part, new=new), said)
+    for name, (part, new, said) in HOSTILE_SETTINGS.items()
 }
+HOSTILE |= {f"JSON: {name}": (partial(spoil_json, content=new), said) for name, (new, said) in HOSTILE_JSON.items()}
 HOSTILE |= {
     f"weights: {name}": (lambda folder, ran, good, spoil=spoil: spoil(folder, ran), said)
     for name, (spoil, said) in HOSTILE_WEIGHTS.items()
 }
 HOSTILE |= {
-    f"{kind} for the {what}": (partial(elsewhere, name=name, kind=kind), said)
+    f"{kind} for {name}": (partial(elsewhere, name=name, kind=kind), said)
     for kind, said in ELSEWHERE.items()
-    for what, name in (("yaml", YAML), ("weights", WEIGHTS))
+    for name in (CONFIG, WEIGHTS)
 }

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
 TOKEN, OWN = "hf_right", ("ada", "user")  # whoever has the token may write below these names
-LARGE = (".ckpt", ".parquet", ".npy", ".png")  # kept by LFS, as the Hub does
+LARGE = (".safetensors", ".parquet", ".npy", ".png")  # kept by LFS, as the Hub does
 
 
 class Hub(ThreadingHTTPServer):

@@ -1,13 +1,15 @@
 """Publishing and fetching, by the real huggingface_hub client against a Hub of our own on loopback."""
 
-import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import embed
+import huggingface_hub
 import numpy as np
+import push_to_hub
 import pytest
 import soundfile
 import torch
@@ -16,41 +18,12 @@ from hub_server import TOKEN, Hub
 from cochlea_sb import AudioEncoder, SoundLibrary
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.errors import UserError
-from cochlea_sb.hub import stamped
-from cochlea_sb.inference.model_folder import WEIGHTS, YAML, save_model
+from cochlea_sb.inference.model_folder import CONFIG, WEIGHTS, YAML, save_model
 from cochlea_sb.publishing.export import export
+from cochlea_sb.publishing.upload import stamped
 from cochlea_sb.training.recipe import load_experiment
 
 ROOT = Path(__file__).parent.parent
-# What each session below begins with: `push` is recipes/push_to_hub.py, and gives its status and what it said.
-PREAMBLE = """
-import contextlib, io, os, runpy, sys, time
-from pathlib import Path
-import torch
-time.sleep = lambda seconds: None  # the client waits longer and longer before it tries again
-def push(*arguments, token=None):
-    os.environ.pop("HF_TOKEN", None)
-    if token:
-        os.environ["HF_TOKEN"] = token
-    sys.argv, said = ["push_to_hub.py", *map(str, arguments)], io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        try:
-            runpy.run_path("recipes/push_to_hub.py", run_name="__main__")
-            status = 0
-        except SystemExit as end:
-            status = end.code
-    errors = [line for line in said.getvalue().splitlines() if line.startswith("Error")]
-    assert "Traceback" not in said.getvalue() and "hf_" not in said.getvalue() and len(errors) == (status != 0)
-    return (status, errors[0] if errors else said.getvalue())
-def refusal(call, *arguments, **options):
-    try:
-        call(*arguments, **options)
-    except UserError as error:
-        assert "\\n" not in str(error)
-        return str(error)
-from cochlea_sb import AudioEncoder
-x = torch.sin(torch.arange(32000).reshape(2, 16000) ** 1.5 / 100)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +32,76 @@ def hub():
         yield server
 
 
+@pytest.fixture(autouse=True)
+def client(hub, monkeypatch, tmp_path):
+    """Makes this process a user of that Hub, with an empty cache; gives a function that changes the user."""
+
+    def use(url=hub.url, cache=tmp_path / "cache", token=None, offline=False, links=True):
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        if token:
+            monkeypatch.setenv("HF_TOKEN", token)
+        constants = {"ENDPOINT": url, "HF_HUB_OFFLINE": offline, "HF_HUB_CACHE": str(cache / "hub")}
+        constants |= {"HUGGINGFACE_CO_URL_TEMPLATE": url + "/{repo_id}/resolve/{revision}/{filename}"}
+        constants |= {"HF_HUB_DISABLE_XET": True, "HF_HUB_DISABLE_SYMLINKS": not links}
+        constants |= {"HF_TOKEN_PATH": str(cache / "token")}
+        for name, value in constants.items():
+            monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+
+    # The client waits longer and longer before it tries again; nobody else's sleep is touched.
+    for module in ("_http", "_xet"):
+        monkeypatch.setattr(f"huggingface_hub.utils.{module}.time.sleep", lambda seconds: None, raising=False)
+    use()
+    return use
+
+
+@pytest.fixture
+def push(client, capsys):
+    """Runs recipes/push_to_hub.py; gives its status and its error, or all that it printed."""
+
+    def run(*arguments, token=None):
+        client(token=token)
+        capsys.readouterr()
+        status = 0
+        try:
+            push_to_hub.main([str(argument) for argument in arguments])
+        except UserError as error:
+            assert str(error).isprintable()
+            status = 2
+            print(f"Error: {error}")
+        finally:
+            client()
+        said = capsys.readouterr()
+        assert "hf_" not in said.out + said.err
+        return f"{status} {said.out}"
+
+    return run
+
+
+def refusal(call, *arguments, **options):
+    with pytest.raises(UserError) as error:
+        call(*arguments, **options)
+    assert str(error.value).isprintable()
+    return str(error.value)
+
+
+X = torch.sin(torch.arange(32000).reshape(2, 16000) ** 1.5 / 100)
+FRESH = """
+import torch
+from cochlea_sb import AudioEncoder
+from speechbrain.inference.classifiers import EncoderClassifier
+x = torch.sin(torch.arange(32000).reshape(2, 16000) ** 1.5 / 100)
+"""
+
+
 @pytest.fixture
 def session(hub, tmp_path):
-    """Runs a piece of Python as a user of that Hub would, with a cache of its own."""
+    """Runs a piece of Python in a process of its own as a user of that Hub, with a cache of its own."""
 
-    def run(code, url=hub.url, cache=tmp_path / "cache", **more):
-        environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    def run(code, url=hub.url, cache=tmp_path / "fresh", **more):
+        environment = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "HF_TOKEN")}
         environment |= {"HF_ENDPOINT": url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            [sys.executable, "-c", f"{PREAMBLE}\n{code}"],
+            [sys.executable, "-c", code],
             cwd=ROOT,
             env=environment | more,
             capture_output=True,
@@ -83,12 +117,11 @@ def session(hub, tmp_path):
 def trained(folder, recipe="cnn"):
     """A results folder as training and measuring leave it, without the training."""
     hparams, text = load_experiment(f"hparams/{recipe}.yaml", {"output_folder": str(folder / "run")})
-    encoder = hparams["embedding_model"]
+    front_end, encoder = hparams["compute_features"], hparams["embedding_model"]
     if hasattr(encoder, "fit"):
-        front_end = hparams["compute_features"]
         frames = front_end(torch.randn(1, 60 * 16000, generator=torch.Generator().manual_seed(0)))[0]
         encoder.fit(FrameBank(frames, torch.tensor([2000, 2000, len(frames) - 4000]), encoder.silence, encoder.level))
-    save_model(folder, text, encoder)
+    save_model(folder, front_end, encoder)
     (folder / "train.yaml").write_text(text)
     facts = {"recipe": f"{recipe}.yaml", "corpus": "folder", "dataset": None, "sounds": 12, "hours": 0.1}
     (folder / "training.json").write_text(json.dumps(facts | {"skipped": 1, "labels": False}))
@@ -100,18 +133,23 @@ def trained(folder, recipe="cnn"):
     return folder
 
 
+def model_files(folder):
+    """What a model needs to be loaded."""
+    return {name: (folder / name).read_bytes() for name in (CONFIG, WEIGHTS)}
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("results"))
 
 
 def test_a_model_is_pushed_and_loaded_by_name_also_by_plain_speechbrain_and_without_a_network(
-    hub, session, results, tmp_path
+    hub, client, push, session, results, tmp_path
 ):
-    session(f"status, said = push({str(results)!r}, 'ada/round', '--license', 'apache-2.0', token={TOKEN!r})\n"
-            "assert status == 0 and 'Published: ' in said, said")  # fmt: skip
+    said = push(results, "ada/round", "--license", "apache-2.0", token=TOKEN)
+    assert said.startswith("0 ") and "Published: " in said, said
     files = hub.files("ada/round")
-    assert set(files) == {YAML, WEIGHTS, "config.json", "evaluation.json", "README.md", "loss.png"}
+    assert set(files) == {CONFIG, YAML, WEIGHTS, "evaluation.json", "README.md", "loss.png"}
     card = files["README.md"].decode()
     for part in ("license: apache-2.0", "library_name: speechbrain", "type: mAP", "value: 0.75", "## Citation"):
         assert part in card
@@ -119,46 +157,61 @@ def test_a_model_is_pushed_and_loaded_by_name_also_by_plain_speechbrain_and_with
         assert part in card
     assert str(results) not in card and str(tmp_path) not in card  # no path of the machine
 
-    load = f"""
+    load = f"""{FRESH}
 local = AudioEncoder.from_hparams({str(results)!r}).encode_batch(x)
-{{before}}
 fetched = AudioEncoder.from_hparams("ada/round", savedir={str(tmp_path / "own")!r})
 assert torch.equal(fetched.encode_batch(x), local) and fetched.source == "ada/round"
 assert torch.equal(AudioEncoder.from_hparams("ada/round").encode_batch(x), local)
-from speechbrain.inference.classifiers import EncoderClassifier
 plain = EncoderClassifier.from_hparams("ada/round", savedir={str(tmp_path / "plain")!r})
 assert torch.equal(plain.encode_batch(x), local)
 """
     del hub.requests[:]
-    session(load.format(before="time.sleep(0)"), HF_TOKEN="")
-    assert sum(f"GET /lfs/{name}" in one for one in hub.requests for name in [hub.keep(files[WEIGHTS])]) <= 2
+    session(load)  # a new process with a fresh cache
+    assert sum(f"GET /lfs/{hub.keep(files[WEIGHTS])}" in one for one in hub.requests) <= 2
     with Hub() as gone:  # a port on which nobody answers any more
         nowhere = gone.url
-    session(load.format(before="pass"), url=nowhere)
-    session(load.format(before="pass"), url=hub.url, HF_HUB_OFFLINE="1")
+    session(load, url=nowhere)
+    session(load, HF_HUB_OFFLINE="1")
 
 
-def test_a_local_folder_never_touches_the_network_and_links_are_not_needed(hub, session, results, tmp_path):
-    hub.put("ada/plain", {name: (results / name).read_bytes() for name in (YAML, WEIGHTS)})
+def test_an_encoder_pushes_itself(hub, client, results):
+    encoder = AudioEncoder.from_hparams(str(results))
+    assert "not logged in" in refusal(encoder.push_to_hub, "ada/self")
+    client(token=TOKEN)
+    address = encoder.push_to_hub("ada/self", private=True, license="mit", data="Rain.")
+    files = hub.files("ada/self")
+    assert set(files) == {CONFIG, YAML, WEIGHTS, "README.md"} and hub.repos["models", "ada/self"]["private"]
+    assert "license: mit" in files["README.md"].decode() and "Rain." in files["README.md"].decode()
+    assert files[WEIGHTS] == (results / WEIGHTS).read_bytes() and address.startswith(hub.url)
+    encoder.push_to_hub("ada/self", revision="v2", license="mit", card="keep")
+    assert "v2" in hub.repos["models", "ada/self"]["branches"]
+    assert torch.equal(AudioEncoder.from_hparams("ada/self@v2").encode_batch(X), encoder.encode_batch(X))
+
+
+def test_a_local_folder_never_touches_the_network_and_links_are_not_needed(hub, client, session, results, tmp_path):
+    hub.put("ada/plain", model_files(results))
     del hub.requests[:]
-    session(f"AudioEncoder.from_hparams({str(results)!r}); AudioEncoder.from_hparams()")
+    AudioEncoder.from_hparams(str(results))
+    AudioEncoder.from_hparams()
     assert not hub.requests
-    session("AudioEncoder.from_hparams('ada/plain')", cache=tmp_path / "unlinked", HF_HUB_DISABLE_SYMLINKS="1")
+    code = "from cochlea_sb import AudioEncoder; AudioEncoder.from_hparams('ada/plain')"
+    session(code, cache=tmp_path / "unlinked", HF_HUB_DISABLE_SYMLINKS="1")
     weights = list((tmp_path / "unlinked").rglob(WEIGHTS))
     assert len(weights) == 1 and not weights[0].is_symlink()
 
 
-def test_a_cache_that_keeps_files_of_all_models_together_is_read(hub, session, results, tmp_path):
+def test_a_cache_that_keeps_files_of_all_models_together_is_read(hub, client, results, tmp_path):
     """As huggingface_hub does with what came by Xet."""
-    hub.put("ada/shared", {name: (results / name).read_bytes() for name in (YAML, WEIGHTS)})
-    session("AudioEncoder.from_hparams('ada/shared')")
+    hub.put("ada/shared", model_files(results))
+    AudioEncoder.from_hparams("ada/shared")
     link = next((tmp_path / "cache" / "hub").rglob(f"snapshots/*/{WEIGHTS}"))
     shared = tmp_path / "cache" / "hub" / "blobs" / "ab" / "hash"
     shared.parent.mkdir(parents=True)
     link.resolve().rename(shared)
     link.unlink()
     link.symlink_to(os.path.relpath(shared, link.parent))
-    session("AudioEncoder.from_hparams('ada/shared')", HF_HUB_OFFLINE="1")
+    client(offline=True)
+    AudioEncoder.from_hparams("ada/shared")
 
 
 @pytest.mark.parametrize("recipe", ["bag_of_audio_words", "bag_of_audio_words_chroma", "seq2seq", "log_mel"])
@@ -170,134 +223,133 @@ def test_every_kind_of_encoder_is_published(tmp_path, recipe):
     x = torch.randn(2, 20000, generator=torch.Generator().manual_seed(1))
     one, other = (AudioEncoder.from_hparams(str(folder)) for folder in (results, tmp_path / "published"))
     assert torch.equal(one.encode_batch(x), other.encode_batch(x))
-    config = json.loads((tmp_path / "published" / "config.json").read_text())
-    assert config["fingerprint"] == other.identity()["fingerprint"]
+    assert one.identity()["fingerprint"] == other.identity()["fingerprint"]
 
 
-def test_what_may_go_wrong_is_one_sentence_and_leaves_the_hub_as_it_was(hub, session, results):
-    hub.put("ada/public", {YAML: b"a: 1"})
-    session(f"""
-folder = {str(results)!r}
-for arguments, token, said in [
-    (("ada/new",), None, "not logged in"),
-    (("ada/new",), "hf_wrong", "does not know your token"),
-    (("bob/new",), {TOKEN!r}, "may not do this to 'bob/new'"),
-    (("new",), {TOKEN!r}, "expected user/name"),
-    (("ada/a/b",), {TOKEN!r}, "expected user/name"),
-    (("ada/a b",), {TOKEN!r}, "'ada/a b' is no name on the Hub"),
-    (("ada/public", "--private"), {TOKEN!r}, "is public"),
-]:
-    status, sentence = push(folder, *arguments, token=token)
-    assert status == 2 and said in sentence, sentence
-status, sentence = push("tests", "ada/new", token={TOKEN!r})
-assert status == 2 and "is nothing to publish" in sentence, sentence
-os.environ["HF_TOKEN"] = "hf_wrong"
-assert "does not know your token" in refusal(AudioEncoder.from_hparams, "ada/public")
-del os.environ["HF_TOKEN"]
-assert "There is no model 'ada/missing' on the Hub" in refusal(AudioEncoder.from_hparams, "ada/missing")
-assert "no revision 'v9'" in refusal(AudioEncoder.from_hparams, "ada/public", revision="v9")
-assert "'ada/public' holds no embedding_model.ckpt" in refusal(AudioEncoder.from_hparams, "ada/public")
-""")
-    assert ("models", "ada/new") not in hub.repos and hub.files("ada/public") == {YAML: b"a: 1"}
+def test_what_may_go_wrong_is_one_sentence_and_leaves_the_hub_as_it_was(hub, client, push, results):
+    hub.put("ada/public", {CONFIG: b"{}"})
+    for arguments, token, said in [
+        (("ada/new",), None, "not logged in"),
+        (("ada/new",), "hf_wrong", "does not know your token"),
+        (("bob/new",), TOKEN, "may not do this to 'bob/new'"),
+        (("new",), TOKEN, "expected user/name"),
+        (("ada/a/b",), TOKEN, "expected user/name"),
+        (("ada/a b",), TOKEN, "'ada/a b' is no name on the Hub"),
+        (("ada/public", "--private"), TOKEN, "is public"),
+    ]:
+        sentence = push(results, *arguments, token=token)
+        assert sentence.startswith("2 ") and said in sentence, sentence
+    sentence = push("tests", "ada/new", token=TOKEN)
+    assert sentence.startswith("2 ") and "is nothing to publish" in sentence, sentence
+    client(token="hf_wrong")
+    assert "does not know your token" in refusal(AudioEncoder.from_hparams, "ada/public")
+    client()
+    assert "There is no model 'ada/missing' on the Hub" in refusal(AudioEncoder.from_hparams, "ada/missing")
+    assert "no revision 'v9'" in refusal(AudioEncoder.from_hparams, "ada/public", revision="v9")
+    assert "'ada/public' holds no model.safetensors" in refusal(AudioEncoder.from_hparams, "ada/public")
+    assert ("models", "ada/new") not in hub.repos and hub.files("ada/public") == {CONFIG: b"{}"}
 
 
-def test_an_upload_that_breaks_off_leaves_nothing_half_and_goes_on(hub, session, results):
+def test_an_upload_that_breaks_off_leaves_nothing_half_and_goes_on(hub, push, results):
     hub.blobs.clear()
-    code = f"status, said = push({str(results)!r}, 'ada/broken', token={TOKEN!r})\nprint(status, said)"
     hub.fail = True
     try:
-        said = session(code)
+        said = push(results, "ada/broken", token=TOKEN)
     finally:
         hub.fail = False
     assert said.startswith("2 Error: The Hub can't be reached, or broke off, for 'ada/broken'")
     assert hub.files("ada/broken") == {}
     hub.keep((results / WEIGHTS).read_bytes())  # as if that had arrived before
     del hub.requests[:]
-    assert session(code).startswith("0 ")
-    assert set(hub.files("ada/broken")) >= {YAML, WEIGHTS, "README.md"}
+    assert push(results, "ada/broken", token=TOKEN).startswith("0 ")
+    assert set(hub.files("ada/broken")) >= {CONFIG, YAML, WEIGHTS, "README.md"}
     assert sum(one.startswith("PUT") for one in hub.requests) == 1  # the picture alone
 
 
-def test_what_somebody_else_changed_meanwhile_is_not_written_over(hub, session, results):
+def test_what_somebody_else_changed_meanwhile_is_not_written_over(hub, push, results):
     hub.put("ada/moving", {"notes.txt": b"mine"})
     hub.moved = True
     try:
-        said = session(f"print(*push({str(results)!r}, 'ada/moving', token={TOKEN!r}))")
+        said = push(results, "ada/moving", token=TOKEN)
     finally:
         hub.moved = False
     assert said.startswith("2 ") and "'ada/moving' was changed on the Hub by someone else meanwhile" in said
     assert hub.files("ada/moving") == {"notes.txt": b"by somebody else"}
 
 
-def test_a_gated_model_says_so(hub, session, results):
-    hub.put("ada/gated", {name: (results / name).read_bytes() for name in (YAML, WEIGHTS)})
+def test_a_gated_model_says_so(hub, results):
+    hub.put("ada/gated", model_files(results))
     hub.repos["models", "ada/gated"]["gated"] = True
-    session("assert 'only to whom its owner has admitted' in refusal(AudioEncoder.from_hparams, 'ada/gated')")
+    assert "only to users whom its owner has admitted" in refusal(AudioEncoder.from_hparams, "ada/gated")
 
 
-def test_a_model_that_declares_too_much_is_not_fetched(hub, session, results):
-    hub.put("ada/huge", {YAML: (results / YAML).read_bytes(), WEIGHTS: b"little"})
+def test_a_model_that_declares_too_much_is_not_fetched(hub, results):
+    hub.put("ada/huge", {CONFIG: (results / CONFIG).read_bytes(), WEIGHTS: b"little"})
     hub.declared[WEIGHTS] = 10 << 30
     try:
         del hub.requests[:]
-        session("assert '10,737,418,240 bytes' in refusal(AudioEncoder.from_hparams, 'ada/huge')")
+        assert "10,737,418,240 bytes" in refusal(AudioEncoder.from_hparams, "ada/huge")
         assert not any(one.startswith("GET /lfs") for one in hub.requests)
     finally:
         hub.declared.clear()
 
 
-def test_a_hostile_model_on_the_hub_runs_nothing(hub, session, results, tmp_path):
-    text = (results / YAML).read_text().replace("16000\ncompute", f"!apply:os.mkdir ['{tmp_path}/ran']\ncompute", 1)
-    hub.put("eve/model", {YAML: text.encode(), WEIGHTS: (results / WEIGHTS).read_bytes()})
-    session("assert 'wants !apply:os.mkdir' in refusal(AudioEncoder.from_hparams, 'eve/model')")
-    assert not (tmp_path / "ran").exists()
+def test_a_hostile_model_on_the_hub_runs_nothing(hub, results, tmp_path):
+    config = (results / CONFIG).read_text().replace("cochlea_sb.features.LogMel", "os.mkdir")
+    yaml = (results / YAML).read_text() + f"extra: !apply:os.mkdir ['{tmp_path}/ran']\n"
+    hub.put("eve/model", model_files(results) | {YAML: yaml.encode()})
+    AudioEncoder.from_hparams("eve/model")  # the yaml is not even downloaded
+    hub.put("eve/model", {CONFIG: config.encode()})
+    assert "names 'os.mkdir' as the class" in refusal(AudioEncoder.from_hparams, "eve/model")
+    assert not (tmp_path / "ran").exists() and not list((tmp_path / "cache").rglob(YAML))
 
 
-def test_another_card_is_not_overwritten_unasked(hub, session, results, tmp_path):
+def test_another_card_is_not_overwritten_unasked(hub, push, results):
     hub.put("ada/card", {"README.md": b"written by hand"})
-    code = f"print(*push({str(results)!r}, 'ada/card', *{{}}, token={TOKEN!r}))"
-    said = session(code.format([]))
+
+    def pushed(*options):
+        return push(results, "ada/card", *options, token=TOKEN)
+
+    said = pushed()
     assert said.startswith("2 ") and "has another card" in said and "--card" in said
     assert hub.files("ada/card") == {"README.md": b"written by hand"}
-    assert session(code.format(["--card", "keep"])).startswith("0 ")
+    assert pushed("--card", "keep").startswith("0 ")
     assert hub.files("ada/card")["README.md"] == b"written by hand" and WEIGHTS in hub.files("ada/card")
-    assert session(code.format(["--card", "replace"])).startswith("0 ")
+    assert pushed("--card", "replace").startswith("0 ")
     assert b"## Citation" in hub.files("ada/card")["README.md"]
-    assert session(code.format([])).startswith("0 ")  # the same card is no other
+    assert pushed().startswith("0 ")  # the same card is no other
     hub.put("ada/card", {"README.md": stamped("---\nlicense: mit\n---\nof another day").encode()})
-    said = session(code.format([]))
+    said = pushed()
     assert said.startswith("2 ") and "add --license mit" in said
-    assert session(code.format(["--license", "mit"])).startswith("0 ")
+    assert pushed("--license", "mit").startswith("0 ")
 
 
-def test_a_dry_run_leaves_a_folder_whose_edited_card_is_published_on_a_branch(hub, session, tmp_path):
+def test_a_dry_run_leaves_a_folder_whose_edited_card_is_published_on_a_branch(hub, client, push, tmp_path):
     (tmp_path / "model").mkdir()
     results, left = trained(tmp_path / "model"), tmp_path / "model-to-publish"
     del hub.requests[:]
-    said = session(f"print(*push({str(results)!r}, 'ada/dry', '--dry_run'))")
+    said = push(results, "ada/dry", "--dry_run")
     assert said.startswith("0 ") and str(left) in said and not hub.requests
     assert AudioEncoder.from_hparams(str(left)).encode_batch(torch.ones(1, 9000)).shape == (1, 1, 128)
-    said = session(f"print(*push({str(results)!r}, 'ada/dry', '--dry_run'))")
-    assert said.startswith("2 ") and "is there already" in said
+    said = push(results, "ada/dry", "--dry_run")
+    assert said.startswith("2 ") and "exists already" in said
     (left / "README.md").write_text("my own words")
-    said = session(f"print(*push({str(left)!r}, 'ada/dry', '--private', '--revision', 'v2', token={TOKEN!r}))")
+    said = push(left, "ada/dry", "--private", "--revision", "v2", token=TOKEN)
     assert said.startswith("0 "), said
     assert hub.repos["models", "ada/dry"]["private"] and hub.files("ada/dry") == {}
     assert hub.files("ada/dry", revision="v2")["README.md"] == b"my own words"
     commit = hub.repos["models", "ada/dry"]["branches"]["v2"]
-    session(f"""
-assert "no model 'ada/dry'" in refusal(AudioEncoder.from_hparams, "ada/dry", revision="v2")
-os.environ["HF_TOKEN"] = {TOKEN!r}
-AudioEncoder.from_hparams("ada/dry", revision="v2").encode_batch(x)
-assert "holds no hyperparams.yaml on the Hub (main)" in refusal(AudioEncoder.from_hparams, "ada/dry")
-assert AudioEncoder.from_hparams("ada/dry@v2").revision == {commit!r}
-""")
+    assert "no model 'ada/dry'" in refusal(AudioEncoder.from_hparams, "ada/dry", revision="v2")
+    client(token=TOKEN)
+    AudioEncoder.from_hparams("ada/dry", revision="v2").encode_batch(X)
+    assert "holds no config.json on the Hub (main)" in refusal(AudioEncoder.from_hparams, "ada/dry")
+    assert AudioEncoder.from_hparams("ada/dry@v2").revision == commit
 
 
 def test_figures_of_another_model_are_left_out(results, tmp_path):
     copy = tmp_path / "results"
     copy.mkdir()
-    for name in (YAML, WEIGHTS):
+    for name in (CONFIG, WEIGHTS):
         (copy / name).write_bytes((results / name).read_bytes())
     report = json.loads((results / "evaluation.json").read_text()) | {"fingerprint": "of another"}
     (copy / "evaluation.json").write_text(json.dumps(report))
@@ -311,17 +363,19 @@ def test_a_model_that_others_could_not_load_is_not_published(results, tmp_path):
     copy = tmp_path / "results"
     copy.mkdir()
     (copy / WEIGHTS).write_bytes((results / WEIGHTS).read_bytes())
-    (copy / YAML).write_text((results / YAML).read_text().replace("cochlea_sb.encoders.cnn.ConvEncoder", "own.Encoder"))
-    with pytest.raises(UserError, match="wants !new:own.Encoder"):
+    config = (results / CONFIG).read_text().replace("cochlea_sb.encoders.cnn.ConvEncoder", "own.Encoder")
+    (copy / CONFIG).write_text(config)
+    with pytest.raises(UserError, match="names 'own.Encoder' as the class"):
         export(copy, tmp_path / "published", "ada/name")
     assert not (tmp_path / "published").exists()
 
 
-def changed(results):
-    """The weights of a model after more training."""
-    weights, content = torch.load(results / WEIGHTS), io.BytesIO()
-    torch.save(weights | {"project.0.weight": weights["project.0.weight"] + 1}, content)
-    return content.getvalue()
+def changed(results, folder):
+    """The files of a model after more training."""
+    encoder = AudioEncoder.from_hparams(str(results))
+    encoder.mods.embedding_model.project[0].weight += 1
+    encoder.save(folder)
+    return model_files(folder)
 
 
 @pytest.fixture
@@ -333,59 +387,49 @@ def sounds(tmp_path):
     return folder
 
 
-def test_a_library_travels(hub, session, results, sounds, tmp_path):
+def test_a_library_travels(hub, client, push, results, sounds, tmp_path):
     library = SoundLibrary.create(tmp_path / "a.library", AudioEncoder.from_hparams(str(results)))
     library.add([str(sounds)], progress=False)
     found = [match.score for match in library.search(str(sounds / "low.wav"), k=2)]
-    push = f"print(*push({str(tmp_path / 'a.library')!r}, 'ada/library', '--model', 'ada/encoder', token={TOKEN!r}))"
-    said = session(f"print(*push({str(results)!r}, 'ada/encoder', token={TOKEN!r}))\n{push}")
+    assert push(results, "ada/encoder", token=TOKEN).startswith("0 ")
+    options = (tmp_path / "a.library", "ada/library", "--model")
+    said = push(*options, "ada/encoder", token=TOKEN)
     assert "It holds the paths of 3 sounds, such as 'high.wav'" in said
     before = set(hub.files("ada/library", "datasets"))
     library.remove([str(sounds / "high.wav")])
-    assert session(push).startswith("0 ")
+    assert push(*options, "ada/encoder", token=TOKEN).startswith("0 ")
     after = hub.files("ada/library", "datasets")
     assert before != set(after) and not any(path.startswith("recent-") for path in after)
-    for content in after.values():  # nothing of what was forgotten, nor of where all lay
+    for content in after.values():  # nothing of the removed sound, nor of the machine's folders
         assert b"high.wav" not in content and str(tmp_path).encode() not in content
-    hub.put("ada/other", {YAML: (results / YAML).read_bytes(), WEIGHTS: changed(results)})
-    said = session(push.replace("ada/encoder", "ada/other"))
+    hub.put("ada/other", changed(results, tmp_path / "changed"))
+    said = push(*options, "ada/other", token=TOKEN)
     assert said.startswith("2 ") and "The model 'ada/other' has the fingerprint" in said
 
-    command = ["hf", "download", "ada/library", "--repo-type", "dataset", "--local-dir", str(tmp_path / "b.library")]
-    session(
-        f"import subprocess; subprocess.run([str(Path(sys.executable).with_name('hf')), *{command[1:]!r}], check=True)"
-    )
-    session(f"""
-from cochlea_sb import SoundLibrary
-library = SoundLibrary.open({str(tmp_path / "b.library")!r})
-matches = library.search({str(sounds / "low.wav")!r}, k=2)
-assert [match.path for match in matches] == ["low.wav", "other.wav"] and library.identity["source"] == "ada/encoder"
-assert abs(matches[1].score - {found[0]}) < 1e-6
-""")
+    huggingface_hub.snapshot_download("ada/library", repo_type="dataset", local_dir=tmp_path / "b.library")
+    library = SoundLibrary.open(tmp_path / "b.library")
+    matches = library.search(str(sounds / "low.wav"), k=2)
+    assert [match.path for match in matches] == ["low.wav", "other.wav"] and library.identity["source"] == "ada/encoder"
+    assert abs(matches[1].score - found[0]) < 1e-6
 
 
-def test_a_library_finds_its_encoder_again_when_the_hub_has_a_newer_one(hub, session, results, sounds, tmp_path):
-    hub.put("ada/moves", {name: (results / name).read_bytes() for name in (YAML, WEIGHTS)})
-    library = f"""
-from cochlea_sb import SoundLibrary
-folder = {str(tmp_path / "a.library")!r}
-"""
-    session(f"""{library}
-library = SoundLibrary.create(folder, AudioEncoder.from_hparams("ada/moves"))
-library.add([{str(sounds)!r}], progress=False)
-""")
-    hub.put("ada/moves", {WEIGHTS: changed(results)})
+def test_a_library_finds_its_encoder_again_when_the_hub_has_a_newer_one(hub, client, results, sounds, tmp_path):
+    hub.put("ada/moves", model_files(results))
+    SoundLibrary.create(tmp_path / "a.library", AudioEncoder.from_hparams("ada/moves")).add([sounds], progress=False)
+    hub.put("ada/moves", changed(results, tmp_path / "changed"))
     for cache in ("cache", "fresh"):
-        session(
-            f"{library}assert SoundLibrary.open(folder).search({str(sounds / 'low.wav')!r})", cache=tmp_path / cache
-        )
+        client(cache=tmp_path / cache)
+        assert SoundLibrary.open(tmp_path / "a.library").search(str(sounds / "low.wav"))
 
 
-def test_embeddings_travel_as_a_dataset(hub, session, results, sounds, tmp_path):
-    shards = tmp_path / "embeddings"
-    command = [sys.executable, "recipes/embed.py", str(sounds), "--output", str(shards), "--shard_sounds", "2"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    session(f"print(*push({str(shards)!r}, 'ada/embeddings', '--license', 'cc0-1.0', token={TOKEN!r}))")
+def embedded(sounds, shards, count):
+    embed.main([str(sounds), "--output", str(shards), "--shard_sounds", str(count)])
+    return shards
+
+
+def test_embeddings_travel_as_a_dataset(hub, push, session, results, sounds, tmp_path):
+    shards = embedded(sounds, tmp_path / "embeddings", 2)
+    assert push(shards, "ada/embeddings", "--license", "cc0-1.0", token=TOKEN).startswith("0 ")
     files = hub.files("ada/embeddings", "datasets")
     assert not any(str(tmp_path).encode() in content for content in files.values())
     assert len(files) == 3 and b"Embeddings of 3 sounds" in files["README.md"]
@@ -397,21 +441,19 @@ assert len(set(rows["path"])) == 3 and len(rows[0]["embedding"]) == 128
 
 
 def test_what_is_not_whole_or_makes_no_sense_is_not_published(results, sounds, tmp_path):
-    shards = tmp_path / "embeddings"
-    command = [sys.executable, "recipes/embed.py", str(sounds), "--output", str(shards), "--shard_sounds", "1"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    shards = embedded(sounds, tmp_path / "embeddings", 1)
     next(shards.iterdir()).unlink()
     card = tmp_path / "card"
     card.mkdir()
-    for name in (YAML, WEIGHTS):
+    for name in (CONFIG, WEIGHTS):
         (card / name).write_bytes((results / name).read_bytes())
     (card / "README.md").write_text("mine")
     for source, options, said in [
         (shards, {}, "holds 2 of 3 shards"),
-        (shards, {"data": "Rain."}, "wants no --data"),
-        (results, {"model": "ada/encoder"}, "wants no --model"),
+        (shards, {"data": "Rain."}, "is no model, and --data"),
+        (results, {"model": "ada/encoder"}, "is a model, and --model"),
         (results, {"license": "Apache 2.0"}, "expected its identifier"),
-        (card, {"license": "mit"}, "is the card, as it is"),
+        (card, {"license": "mit"}, "is published as it is"),
         (tmp_path, {}, "is nothing to publish"),
         (shards, {"model": "no name"}, "expected the encoder's user/name"),
     ]:

@@ -262,13 +262,13 @@ def test_catalogue_and_index_that_do_not_agree_are_refused(saved):
 def test_the_encoder_that_a_library_names_builds_known_parts_only(saved, model_folder, tmp_path):
     model, ran = tmp_path / "model", tmp_path / "ran"
     shutil.copytree(model_folder, model)
-    with open(model / "hyperparams.yaml", "a") as file:
-        file.write(f"more: [[!apply:os.mkdir [{ran}]]]\n")
+    config = (model / "config.json").read_text().replace("cochlea_sb.encoders.cnn.ConvEncoder", "os.mkdir")
+    (model / "config.json").write_text(config)
     manifest = json.loads((saved / "library.json").read_text())
     for source in (str(model), "user/name"):
         manifest["encoder"]["source"] = source
         (saved / "library.json").write_text(json.dumps(manifest))
-        with pytest.raises(UserError, match="the key 'more', which is no part|can't be fetched"):
+        with pytest.raises(UserError, match="names 'os.mkdir' as the class|can't be fetched"):
             SoundLibrary.open(saved).search(np.zeros(9000, np.float32) + 0.1)
     assert not ran.exists()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file
 
 from cochlea_sb.audio import read_audio
 from cochlea_sb.synthetic.library import write_library
@@ -64,8 +65,9 @@ def test_training_leaves_what_it_should(results):
     folder, said = results
     files = {path.name for path in folder.iterdir()}
     assert files >= {
+        "config.json",
+        "model.safetensors",
         "hyperparams.yaml",
-        "embedding_model.ckpt",
         "train.yaml",
         "train.py",
         "train_log.txt",
@@ -229,7 +231,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(results, library, tmp_p
 
     out, _ = finish(train(library, folder, *often))
     assert "Loading a checkpoint" in out
-    whole, resumed = (torch.load(path / "embedding_model.ckpt") for path in (results[0], folder))
+    whole, resumed = (load_file(path / "model.safetensors") for path in (results[0], folder))
     for name in whole:
         torch.testing.assert_close(resumed[name], whole[name], atol=1e-5, rtol=1e-4)
     last = [(path / "train_log.txt").read_text().splitlines()[-1].split(" - ")[0] for path in (results[0], folder)]
@@ -245,17 +247,17 @@ def test_two_processes_train_one_model(library, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("The model, after 2 epochs, is in") == 1
     assert len((tmp_path / "run" / "train_log.txt").read_text().splitlines()) == 2
-    weights = torch.load(tmp_path / "run" / "embedding_model.ckpt")
+    weights = load_file(tmp_path / "run" / "model.safetensors")
     assert not any(name.startswith("module.") for name in weights)
 
 
 def test_a_finished_run_goes_on_with_more_epochs_in_mixed_precision(results, library, tmp_path):
     folder, _ = results
-    before = torch.load(folder / "embedding_model.ckpt")["project.0.weight"]
+    before = load_file(folder / "model.safetensors")["project.0.weight"]
     out, _ = finish(train(library, folder, *SMALL[:2], "--number_of_epochs", 3, *SMALL[4:], *PRECISION))
     assert "after 3 epochs" in out
     assert len((folder / "train_log.txt").read_text().splitlines()) == 3
-    assert not torch.equal(torch.load(folder / "embedding_model.ckpt")["project.0.weight"], before)
+    assert not torch.equal(load_file(folder / "model.safetensors")["project.0.weight"], before)
 
 
 def said_to(capsys, monkeypatch, name, *arguments):
@@ -326,7 +328,7 @@ def test_deformations_want_log_mel_frames(capsys, monkeypatch, tmp_path):
 
 def test_no_model_no_labels_no_query(capsys, monkeypatch, mistakes, results):
     code, err = said_to(capsys, monkeypatch, "evaluate", "hparams/cnn.yaml", "--output_folder", mistakes / "none")
-    assert code == 2 and "holds no model (hyperparams.yaml is missing)" in err
+    assert code == 2 and "holds no model (config.json is missing)" in err
     unlabelled = ["--data_folder", mistakes / "single", "--output_folder", results[0], "--robustness", "[]"]
     unlabelled += ["--evaluate_all", "True"]
     code, err = said_to(capsys, monkeypatch, "evaluate", "hparams/cnn.yaml", *unlabelled)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from cochlea_sb.errors import UserError
 from cochlea_sb.inference.audio_encoder import AudioEncoder
-from cochlea_sb.inference.model_folder import model_yaml, save_model
+from cochlea_sb.inference.model_folder import CONFIG, YAML, save_model
 from cochlea_sb.training import mining
 from cochlea_sb.training.brain import gather_candidates, warm_up_and_cosine
 from cochlea_sb.training.checkpoints import AtomicCheckpointer, History
@@ -97,18 +97,19 @@ def test_a_yaml_says_only_what_differs_from_its_base(tmp_path):
 
 @pytest.mark.parametrize("recipe", sorted({path.name for path in Path("hparams").glob("*.yaml")} - {"corpus.yaml"}))
 def test_every_recipe_builds_a_model_that_inference_knows(recipe, tmp_path):
-    hparams, text = load_experiment(f"hparams/{recipe}", {"output_folder": str(tmp_path)})
-    save_model(tmp_path, text, hparams["embedding_model"])
+    hparams, _ = load_experiment(f"hparams/{recipe}", {"output_folder": str(tmp_path)})
+    save_model(tmp_path, hparams["compute_features"], hparams["embedding_model"])
     encoder = AudioEncoder.from_hparams(str(tmp_path))
     assert encoder.encode_batch(torch.randn(1, 16000)).shape == (1, 1, encoder.embedding_size)
 
 
-def test_a_model_yaml_holds_only_what_inference_needs():
-    _, text = load_experiment("hparams/cnn.yaml", {"embedding_size": 64})
-    yaml = model_yaml(text)
-    assert "embedding_size: 64" in yaml and "Pretrainer" in yaml
+def test_a_model_folder_holds_only_what_inference_needs(tmp_path):
+    hparams, _ = load_experiment("hparams/cnn.yaml", {"embedding_size": 64})
+    save_model(tmp_path, hparams["compute_features"], hparams["embedding_model"])
+    config, yaml = ((tmp_path / name).read_text() for name in (CONFIG, YAML))
+    assert '"embedding_size": 64' in config and "embedding_size: 64" in yaml and "Pretrainer" in yaml
     for word in ("deformation", "data_folder", "batch_size", "optim", "apply", "results"):
-        assert word not in yaml
+        assert word not in config + yaml
 
 
 WORKER = """

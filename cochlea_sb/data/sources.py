@@ -10,7 +10,7 @@ import datasets
 
 from cochlea_sb.data.sounds import METADATA_READERS, as_sounds, file_stamp, list_manifest, load_sounds
 from cochlea_sb.errors import UserError
-from cochlea_sb.files import names_on_hub
+from cochlea_sb.hub import names_on_hub
 
 ROW = "dataset:"  # begins the name of a sound that is a row of a dataset
 

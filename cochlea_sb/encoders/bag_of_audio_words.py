@@ -68,6 +68,7 @@ class BagOfAudioWords(WindowEncoder):
         super().__init__(silence, hop_frames, range_db, level)
         if not 1 <= n_components <= frame_size:
             raise UserError(f"n_components is {n_components}: expected 1 to {frame_size}, the size of a frame.")
+        self.frame_size, self.n_components, self.n_words = frame_size, n_components, n_words
         self.embedding_size = n_words
         self.register_buffer("mean", torch.zeros(frame_size))
         self.register_buffer("axes", torch.eye(frame_size, n_components))  # [M, P]

@@ -43,7 +43,7 @@ class ConvEncoder(WindowEncoder):
         range_db: float | None = 50.0,
     ) -> None:
         super().__init__(silence, hop_frames, range_db)
-        self.embedding_size = embedding_size
+        self.n_mels, self.channels, self.embedding_size = n_mels, list(channels), embedding_size
         self.normalise = nn.BatchNorm1d(n_mels, affine=False)
         layers: list[nn.Module] = []
         width, rows = 1, n_mels

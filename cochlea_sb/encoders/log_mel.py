@@ -38,7 +38,7 @@ class FlattenedLogMel(WindowEncoder):
         level: Callable[[torch.Tensor], torch.Tensor] = level,
     ) -> None:
         super().__init__(silence, hop_frames, None, level)
-        self.embedding_size = WINDOW_FRAMES * frame_size
+        self.frame_size, self.embedding_size = frame_size, WINDOW_FRAMES * frame_size
         self.register_buffer("mean", torch.zeros(frame_size))
 
     def embed(self, windows: torch.Tensor) -> torch.Tensor:

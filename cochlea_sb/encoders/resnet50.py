@@ -48,7 +48,7 @@ class ResNet50(WindowEncoder):
         except ImportError as error:
             raise MissingExtra("ResNet-50", "torchvision", "resnet") from error
         super().__init__(silence, hop_frames, range_db)
-        self.embedding_size = embedding_size
+        self.n_mels, self.embedding_size = n_mels, embedding_size
         self.normalise = nn.BatchNorm1d(n_mels, affine=False)
         self.network = resnet50(weights=None, num_classes=embedding_size)
         self.network.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)

@@ -54,7 +54,8 @@ class Seq2SeqEncoder(WindowEncoder):
         super().__init__(silence, hop_frames, range_db, level)
         if WINDOW_FRAMES % step_frames:
             raise UserError(f"step_frames is {step_frames}: expected a divisor of {WINDOW_FRAMES}.")
-        self.step_frames, self.embedding_size = step_frames, embedding_size
+        self.frame_size, self.step_frames, self.hidden_size = frame_size, step_frames, hidden_size
+        self.embedding_size = embedding_size
         self.normalise = nn.BatchNorm1d(frame_size, affine=False)
         # One for each direction: torch's own pair wants packed sequences, which took a CPU ten times as long.
         self.lstms = nn.ModuleList(remembering_lstm(step_frames * frame_size, hidden_size) for _ in range(2))

@@ -5,10 +5,11 @@ Axes: B sounds, T frames, W windows, M mel bands, D embedding dimensions.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -86,6 +87,25 @@ class WindowEncoder(nn.Module):
             embeddings = (embeddings.unflatten(0, (-1, n_windows)) * weights[..., None]).sum(1)
             embeddings = F.normalize(embeddings, dim=-1)
         return embeddings[:, None]
+
+    def settings(self) -> dict[str, Any]:
+        """Constructor arguments that rebuild this encoder, without its weights.
+
+        As in scikit-learn, an encoder keeps each of them as an attribute of the same name.
+
+        Example
+        -------
+        >>> from cochlea_sb.encoders.log_mel import FlattenedLogMel
+        >>> FlattenedLogMel(silence=0.0, frame_size=12).settings()["frame_size"]
+        12
+        """
+        try:
+            return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        except AttributeError as error:
+            raise UserError(
+                f"{error}: an encoder must keep each argument of its constructor as an attribute of that name, so that "
+                "it can be saved."
+            ) from error
 
     def embed(self, windows: torch.Tensor) -> torch.Tensor:
         """Embed windows: [n, 96, mels] to [n, D]."""

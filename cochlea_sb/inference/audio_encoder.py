@@ -3,9 +3,9 @@
 Axes: B batch, S samples, T frames, W windows, M mel bands, D embedding dimensions (128 by default).
 """
 
-import hashlib
-import json
+import importlib
 import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from numbers import Real
 from pathlib import Path
@@ -17,10 +17,11 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from tqdm import tqdm
 
 from cochlea_sb.audio import read_audio
-from cochlea_sb.encoders.windowed import WINDOW_FRAMES, windows_at_once
+from cochlea_sb.encoders.windowed import WINDOW_FRAMES, WindowEncoder, windows_at_once
 from cochlea_sb.errors import AudioError, UserError
-from cochlea_sb.files import names_on_hub
-from cochlea_sb.inference.model_folder import fetch_model, load_model
+from cochlea_sb.features import FrontEnd
+from cochlea_sb.hub import names_on_hub
+from cochlea_sb.inference.model_folder import fetch_model, fingerprint, load_model, save_model
 from cochlea_sb.inference.read_ahead import read_ahead
 from cochlea_sb.machine import check_device
 
@@ -60,7 +61,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         Arguments
         ---------
         source : str or Path
-            A folder that training left (with ``hyperparams.yaml`` and ``embedding_model.ckpt``), or ``user/name`` or
+            A results folder (with ``config.json`` and ``model.safetensors``), or ``user/name`` or
             ``user/name@revision`` on the Hugging Face Hub; by default the model that comes with the package, whose
             card is ``cochlea_sb/pretrained/README.md``.
         savedir : str or Path, optional
@@ -70,11 +71,10 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         revision : str, optional
             Of a model on the Hub: a branch, a tag or a commit.
         trust_remote_code : bool
-            Let the model's yaml build whatever it names, and so run code of whoever made it. By default it may build
-            parts of a model that we know, and its weights may be nothing but tensors: see
-            `cochlea_sb.inference.model_folder`.
+            Load as SpeechBrain does: ``hyperparams.yaml`` may build any object, and so run code of the model's author.
+            By default that file is not read, and the others can hold no code: see `cochlea_sb.inference.model_folder`.
         **kwargs
-            As in SpeechBrain's ``Pretrained.from_hparams``, where the code is trusted.
+            Further arguments of SpeechBrain's ``Pretrained.from_hparams``, with ``trust_remote_code=True`` alone.
 
         Returns
         -------
@@ -83,10 +83,10 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         Raises
         ------
         UserError
-            If the folder holds no model, or one that is damaged or would run code, or can't be fetched; or the device
-            can't be used here.
+            If the folder holds no model, or a damaged one, or one with classes of its own; if it can't be downloaded;
+            or if the device can't be used here.
         TypeError
-            For arguments in ``**kwargs`` where the code is not trusted.
+            For arguments in ``**kwargs`` without ``trust_remote_code=True``.
         """
         check_device((run_opts or {}).get("device"))
         shipped = source == SHIPPED
@@ -98,10 +98,10 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
             kwargs |= {"revision": revision} if revision else {}
             encoder: AudioEncoder = super().from_hparams(source, savedir=savedir, run_opts=run_opts, **kwargs)
         elif kwargs:
-            raise TypeError(f"from_hparams got '{next(iter(kwargs))}', which only trust_remote_code=True makes use of.")
+            raise TypeError(f"from_hparams got '{next(iter(kwargs))}', which needs trust_remote_code=True.")
         else:
             folder, root = (source, None) if local else fetch_model(source, revision, savedir)
-            # The commit: what is made with this model finds it again when the Hub has a newer one.
+            # The commit: a library made with this model finds it again when the Hub has a newer one.
             revision = revision if local else Path(folder).name
             hparams = load_model(folder, root)
             encoder = cls(hparams["modules"], hparams, run_opts)
@@ -138,14 +138,70 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
             ``source`` as it was loaded from, or None; ``revision``, the commit of a model on the Hub, or None;
             ``fingerprint`` of its weights and front end, 64 hexadecimal digits (a SHA-256).
         """
-        digest = hashlib.sha256(json.dumps(sorted(self.mods.compute_features.settings().items())).encode())
-        model = self.mods.embedding_model
-        digest.update(f"{type(model).__qualname__} {model.hop_frames} {model.range_db}".encode())
-        for name, value in sorted(model.state_dict().items()):
-            digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         source, revision = getattr(self, "source", None), getattr(self, "revision", None)
-        return {"source": source, "revision": revision, "fingerprint": digest.hexdigest()}
+        return {"source": source, "revision": revision, "fingerprint": fingerprint(*self.parts())}
+
+    def parts(self) -> tuple[FrontEnd, WindowEncoder]:
+        """The front end and the encoder of frames."""
+        return self.mods.compute_features, self.mods.embedding_model
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the model into a folder, which `from_hparams` loads again.
+
+        Arguments
+        ---------
+        folder : str or Path
+            Made if it is missing; a model in it is replaced.
+        """
+        save_model(folder, *self.parts())
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        private: bool = False,
+        revision: str | None = None,
+        license: str | None = None,
+        data: str | None = None,
+        card: str | None = None,
+    ) -> str:
+        """Publish the model on the Hugging Face Hub, with a card. Log in before: ``hf auth login``, or ``HF_TOKEN``.
+
+        ``recipes/push_to_hub.py`` does the same with a results folder, whose card also tells of training and figures.
+
+        Arguments
+        ---------
+        name : str
+            ``user/name``; made if it is not there.
+        private : bool
+            Make a private repository.
+        revision : str, optional
+            Branch to commit to; by default ``main``.
+        license : str, optional
+            Identifier, such as ``apache-2.0``.
+        data : str, optional
+            The training data, in words.
+        card : str, optional
+            For a card on the Hub that somebody has edited: ``replace`` or ``keep``; by default the push is refused.
+
+        Returns
+        -------
+        str
+            Address of the commit.
+
+        Raises
+        ------
+        UserError
+            If an argument is wrong, or the Hub can't be reached, does not know your token, or refuses.
+        """
+        # By name: publishing uses encoders and so lies above them.
+        push = importlib.import_module("cochlea_sb.publishing.push").push
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary, "model")
+            self.save(folder)
+            options = {"license": license, "data": data, "private": private, "revision": revision, "card": card}
+            address, _ = push(folder, name, **options)
+        return str(address)
 
     def load_audio(
         self,

@@ -1,284 +1,327 @@
-"""Model folders: what training leaves, what inference loads or fetches, and what is checked in between.
+"""Model folders: written after training, read for inference, and checked, since a folder may come from anyone.
 
-A folder may come from anyone. HyperPyYAML calls whatever a yaml names, and pickle whatever a file of weights names, so
-neither sees one: the yaml is read as the few things that `model_yaml` writes, and the weights (`weights`) as a list of
-tensors, of the names and shapes that the model has.
+``config.json`` names the classes of the front end and of the encoder, with their arguments. ``model.safetensors`` holds
+the weights. Nothing else is read, and neither file can hold code. ``hyperparams.yaml`` is written from the same config,
+for SpeechBrain's own ``EncoderClassifier.from_hparams`` (see `cochlea_sb.inference.pretrainer`).
 """
 
+import hashlib
 import importlib
-import io
+import json
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import ruamel.yaml
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
-from cochlea_sb.encoders.windowed import WindowEncoder
+from cochlea_sb import __version__
+from cochlea_sb.encoders.windowed import WINDOW_FRAMES, WindowEncoder
 from cochlea_sb.errors import UserError
-from cochlea_sb.features import MFCC, FrontEnd, Unnormalised
+from cochlea_sb.features import MFCC, FrontEnd, Unnormalised, level
 from cochlea_sb.files import whole_file, write_text
 from cochlea_sb.hub import download
-from cochlea_sb.inference.weights import read_weights
 
-YAML, WEIGHTS = "hyperparams.yaml", "embedding_model.ckpt"
-# What inference needs of a training yaml, in the order in which it is written.
-MODEL_KEYS = ("sample_rate", "compute_features", "mean_var_norm", "embedding_model")
-HEADER = "# A cochlea_sb encoder: load it with cochlea_sb.AudioEncoder.from_hparams(this folder).\n"
-FOOTER = """
+CONFIG, WEIGHTS, YAML = "config.json", "model.safetensors", "hyperparams.yaml"
+# The classes that a config may name.
+CLASSES = {
+    "features": ("cochlea_sb.features.LogMel", "cochlea_sb.features.MFCC", "cochlea_sb.features.Chroma"),
+    "encoder": (
+        "cochlea_sb.encoders.bag_of_audio_words.BagOfAudioWords",
+        "cochlea_sb.encoders.cnn.ConvEncoder",
+        "cochlea_sb.encoders.log_mel.FlattenedLogMel",
+        "cochlea_sb.encoders.resnet50.ResNet50",
+        "cochlea_sb.encoders.seq2seq.Seq2SeqEncoder",
+    ),
+}
+LEVELS = {"cochlea_sb.features.level": level, "cochlea_sb.features.MFCC.level": MFCC.level}  # of the argument `level`
+DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool}
+LARGEST_CONFIG = 1 << 12  # bytes
+LARGEST_HEADER = 1 << 20  # bytes: some thousand tensors
+LARGEST_WEIGHTS = 2 << 30  # bytes
+LONGEST_LIST = 32
+YAML_TEXT = """\
+# For SpeechBrain's EncoderClassifier.from_hparams. cochlea_sb.AudioEncoder reads config.json instead.
+sample_rate: {sample_rate}
+compute_features: !new:{features}
+mean_var_norm: !new:cochlea_sb.features.Unnormalised
+embedding_model: !new:{encoder}
+
 modules:
   compute_features: !ref <compute_features>
   mean_var_norm: !ref <mean_var_norm>
   embedding_model: !ref <embedding_model>
 
-pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+pretrainer: !new:cochlea_sb.inference.pretrainer.SafetensorsPretrainer
   loadables:
     embedding_model: !ref <embedding_model>
 """
-# The classes that a model's yaml may name, for each of its parts.
-PARTS = {
-    "compute_features": ("features.LogMel", "features.MFCC", "features.Chroma"),
-    "mean_var_norm": ("features.Unnormalised",),
-    "embedding_model": (
-        "encoders.bag_of_audio_words.BagOfAudioWords",
-        "encoders.cnn.ConvEncoder",
-        "encoders.log_mel.FlattenedLogMel",
-        "encoders.resnet50.ResNet50",
-        "encoders.seq2seq.Seq2SeqEncoder",
-    ),
-}
-NAMED = {"!name:cochlea_sb.features.MFCC.level": MFCC.level}  # what is no number among their arguments
-KINDS = {"compute_features": FrontEnd, "mean_var_norm": Unnormalised, "embedding_model": WindowEncoder}
-LARGEST_YAML = 1 << 12  # bytes
-LONGEST_LIST = 32
-LARGEST_WEIGHTS = 2 << 30  # bytes
 
 
-def model_yaml(text: str) -> str:
-    """The inference part of a training yaml.
+def save_model(folder: str | os.PathLike[str], front_end: FrontEnd, encoder: WindowEncoder) -> None:
+    """Write a model into a folder; each file is replaced as a whole.
 
-    Arguments
-    ---------
-    text : str
-        From `cochlea_sb.training.recipe.load_experiment`.
-
-    Returns
-    -------
-    str
-        Loads with `cochlea_sb.AudioEncoder` and with SpeechBrain's ``EncoderClassifier``.
-    """
-    editor = ruamel.yaml.YAML()
-    # Comments of the training yaml would end up beside keys they don't speak of.
-    tree = editor.load("\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#")))
-    missing = [key for key in MODEL_KEYS if key not in tree]
-    if missing:
-        raise UserError(f"The training yaml has no key '{missing[0]}', which inference needs.")
-    model = ruamel.yaml.comments.CommentedMap((key, tree[key]) for key in MODEL_KEYS)
-    out = io.StringIO()
-    editor.dump(model, out)
-    return HEADER + out.getvalue() + FOOTER
-
-
-def save_model(folder: str | os.PathLike[str], text: str, encoder: torch.nn.Module) -> None:
-    """Leave a model in a folder; each file is replaced as a whole.
+    The weights carry the model's fingerprint, by which `load_model` notices a config of another model. The config of a
+    training run never changes, so its folder can be loaded at any moment.
 
     Arguments
     ---------
     folder : str or Path
-    text : str
-        From `cochlea_sb.training.recipe.load_experiment`.
-    encoder : torch.nn.Module
+        Made if it is missing.
+    front_end : FrontEnd
+    encoder : WindowEncoder
+
+    Raises
+    ------
+    UserError
+        If an argument of the two is neither a number nor a list of numbers.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    config = model_config(front_end, encoder)
     weights = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
+    write_text(folder / CONFIG, json.dumps(config, indent=1) + "\n")
+    write_text(folder / YAML, model_yaml(config))
     with whole_file(folder / WEIGHTS) as partial:
-        torch.save(weights, partial)
-    write_text(folder / YAML, model_yaml(text))
+        partial.write_bytes(save(weights, {"fingerprint": fingerprint(front_end, encoder)}))
+
+
+def model_config(front_end: FrontEnd, encoder: WindowEncoder) -> dict[str, Any]:
+    """The content of ``config.json``.
+
+    Returns
+    -------
+    dict
+        ``features`` and ``encoder``: ``class`` and constructor arguments, all that `load_model` reads. The rest is for
+        readers and for the Hub: ``speechbrain_interface``, ``cochlea_sb`` (the version), ``sample_rate``,
+        ``window_seconds``, ``embedding_size``, ``parameters``.
+    """
+    parts: dict[str, Any] = {}
+    for part, module in (("features", front_end), ("encoder", encoder)):
+        settings = {name: full_name(value) if callable(value) else value for name, value in module.settings().items()}
+        parts[part] = {"class": full_name(type(module))} | settings
+        for name, value in settings.items():
+            if not is_plain(name, value):
+                given = f"{type(module).__name__} has the {name} {value!r}"
+                raise UserError(f"{given}: expected a number or a short list of numbers, which config.json can hold.")
+    return {
+        "speechbrain_interface": "EncoderClassifier",
+        "cochlea_sb": __version__,
+        **parts,
+        "sample_rate": front_end.sample_rate,
+        "window_seconds": WINDOW_FRAMES * front_end.hop / front_end.sample_rate,
+        "embedding_size": encoder.embedding_size,
+        "parameters": sum(value.numel() for value in encoder.state_dict().values()),
+    }
+
+
+def model_yaml(config: dict[str, Any]) -> str:
+    """The same model for SpeechBrain: text for HyperPyYAML from a `model_config`."""
+
+    def part(settings: dict[str, Any]) -> str:
+        lines = [settings["class"]]
+        for name, value in settings.items():
+            if name != "class":
+                lines.append(f"  {name}: {f'!name:{value}' if isinstance(value, str) else scalar(value)}")
+        return "\n".join(lines)
+
+    def scalar(value: Any) -> str:
+        text = json.dumps(value)
+        # YAML takes 1e-08 for a word, and 1.0e-08 for a number.
+        return text.replace("e", ".0e") if isinstance(value, float) and "e" in text and "." not in text else text
+
+    encoder, features = part(config["encoder"]), part(config["features"])
+    return YAML_TEXT.format(sample_rate=config["sample_rate"], features=features, encoder=encoder)
+
+
+def fingerprint(front_end: FrontEnd, encoder: WindowEncoder) -> str:
+    """SHA-256 of the weights and of the front end: models that share it give the same embeddings."""
+    digest = hashlib.sha256(json.dumps(sorted(front_end.settings().items())).encode())
+    digest.update(f"{type(encoder).__qualname__} {encoder.hop_frames} {encoder.range_db}".encode())
+    for name, value in sorted(encoder.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_model(folder: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-    """Build a model and load its weights, whoever it is from.
+    """Build a model from a folder that anyone may have made. No code of the folder runs, and memory is bounded.
 
     Arguments
     ---------
     folder : str or Path
     root : str or Path, optional
-        Links may lead to places in here; by default in the folder itself.
+        The folder's files may be links to places in here; by default to places in the folder itself.
 
     Returns
     -------
     dict
-        What the yaml holds; ``modules`` by name.
+        ``sample_rate``, ``modules`` by SpeechBrain's names, and each module under its name.
 
     Raises
     ------
     UserError
-        If a file is missing, leads elsewhere, is too large or damaged; if the yaml wants what is no part of a model; or
-        if the weights are no tensors, or not this model's, or not finite.
+        If a file is missing, is too large, is damaged or leads out of ``root``; if the config names other classes than
+        ours or arguments that they refuse; if the weights are of another model or not finite.
     """
     root = Path(root or folder).resolve()
-    plan = read_yaml(file_in(folder, YAML, root, LARGEST_YAML))
-    path = file_in(folder, WEIGHTS, root, LARGEST_WEIGHTS)
+    config = read_config(file_in(folder, CONFIG, root, LARGEST_CONFIG))
+    file = file_in(folder, WEIGHTS, root, LARGEST_WEIGHTS)
     with building(folder):
-        features, normalise = (build(name, *plan[name]) for name in ("compute_features", "mean_var_norm"))
+        front_end = build(config["features"])
         with torch.device("meta"):  # shapes without memory
-            shapes = build("embedding_model", *plan["embedding_model"]).state_dict()
-    weights = read_weights(path, shapes)
+            shapes = build(config["encoder"]).state_dict()
+    weights, fingerprint_then = read_weights(file, shapes)
     with building(folder):
-        encoder = build("embedding_model", *plan["embedding_model"])
+        encoder = build(config["encoder"])
         encoder.load_state_dict(weights)
-        with torch.inference_mode():
-            heard = encoder.eval()(features(torch.zeros(1, features.sample_rate)))
-    if not torch.isfinite(heard).all():
-        raise UserError(f"The model in '{folder}' makes embeddings that are not finite of silence: it is damaged.")
-    modules = {"compute_features": features, "mean_var_norm": normalise, "embedding_model": encoder}
-    return {"sample_rate": plan["sample_rate"], "modules": modules, **modules}
+        with torch.inference_mode():  # two windows: a sound of one takes a shorter way
+            embedding = encoder.eval()(front_end(torch.zeros(1, (WINDOW_FRAMES + 1) * front_end.hop)))
+    if not torch.isfinite(embedding).all():
+        raise UserError(f"The model in '{folder}' makes embeddings of silence that are not finite: it is damaged.")
+    if fingerprint_then != fingerprint(front_end, encoder):
+        raise UserError(f"'{folder}' holds a {CONFIG} and a {WEIGHTS} of two models: take both from one place.")
+    modules = {"compute_features": front_end, "mean_var_norm": Unnormalised(), "embedding_model": encoder}
+    return {"sample_rate": front_end.sample_rate, "modules": modules, **modules}
 
 
 def fetch_model(name: str, revision: str | None = None, cache: str | Path | None = None) -> tuple[Path, Path]:
-    """Fetch a model's two files from the Hub, or find them in the cache: `cochlea_sb.hub.download`.
+    """Download a model's two files from the Hub, or find them in the cache: `cochlea_sb.hub.download`.
 
     Returns
     -------
     folder : Path
-        With the files of that revision.
+        The files of that revision, which may be links.
     root : Path
-        In which the cache keeps what these may be links to.
+        The cache that these links may lead to.
     """
-    folder = download(name, [YAML, WEIGHTS], LARGEST_WEIGHTS, revision=revision, cache=cache)
-    return folder, folder.parents[2]  # of all models: the cache may keep files of several in one place
+    folder = download(name, [CONFIG, WEIGHTS], LARGEST_WEIGHTS, revision=revision, cache=cache)
+    return folder, folder.parents[2]  # all models' cache, which may store their files together
 
 
 def file_in(folder: str | os.PathLike[str], name: str, root: Path, largest: int) -> Path:
-    """A regular file of a model folder; `UserError` where there is none, or it lies elsewhere, or is too large."""
+    """A regular file of a model folder; `UserError` if it is missing, too large or leads out of ``root``."""
     path = Path(folder, name)
     try:
         status, real = path.stat(), path.resolve()
     except OSError as error:
         raise UserError(
-            f"'{folder}' holds no model ({name} is missing): give the folder that recipes/train.py left, or user/name "
+            f"'{folder}' holds no model ({name} is missing): give a results folder of recipes/train.py, or user/name "
             "of a model on the Hub."
         ) from error
     if not real.is_relative_to(root):
         raise UserError(f"'{path}' leads to '{real}': expected a file in the model's own folder.")
     if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"'{path}' is no file: expected the one that training left.")
+        raise UserError(f"'{path}' is no regular file: expected the one that training wrote.")
     if status.st_size > largest:
-        raise UserError(f"'{path}' is of {status.st_size:,} bytes: expected at most {largest:,}.")
+        raise UserError(f"'{path}' has {status.st_size:,} bytes: expected at most {largest:,}.")
     return path
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
-    """What a model's yaml says, without HyperPyYAML, which would call whatever it names.
+def read_config(file: Path) -> dict[str, Any]:
+    """``features`` and ``encoder`` of a ``config.json``, with classes of `CLASSES` and plain arguments alone."""
+    try:
+        config = json.loads(file.read_bytes())
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(f"'{file}' can't be read as JSON: {one_line(error)}") from error
+    for part, classes in CLASSES.items():
+        settings = config.get(part) if isinstance(config, dict) else None
+        if not isinstance(settings, dict):
+            raise UserError(f"'{file}' has no settings under '{part}': expected the config of a cochlea_sb model.")
+        if settings.get("class") not in classes:
+            raise UserError(
+                f"'{file}' names {shown(settings.get('class'))} as the class of its {part}: expected one of "
+                "cochlea_sb's; if you trust the author, trust_remote_code=True loads others."
+            )
+        for name, value in settings.items():
+            if name != "class" and not is_plain(name, value):
+                raise UserError(f"'{file}' gives {part} the {shown(name)} {shown(value)}: expected a plain number.")
+    return {part: config[part] for part in CLASSES}
+
+
+def is_plain(name: str, value: Any) -> bool:
+    """Whether a name and its value may be an argument of a model: a number, null, a short list of numbers, a level."""
+    if isinstance(value, list):
+        flat = not any(isinstance(one, list) for one in value)
+        return len(value) <= LONGEST_LIST and flat and all(is_plain(name, one) for one in value)
+    if name == "level" or isinstance(value, str):
+        return name == "level" and value in LEVELS
+    number = isinstance(value, (int, float)) and abs(value) < 1e12  # nor is it nan or inf
+    return name.isascii() and name.isidentifier() and (number or value is None)
+
+
+def shown(value: Any) -> str:
+    """A value of a stranger's config in a message: short and printable."""
+    return ascii(value)[:80] if isinstance(value, (str, int, float)) else type(value).__name__
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error, cut off and on one line."""
+    return " ".join(str(error).split())[:300]
+
+
+def read_weights(file: Path, shapes: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], str | None]:
+    """Read a safetensors file.
+
+    Arguments
+    ---------
+    file : Path
+    shapes : dict of torch.Tensor
+        The tensors of the model, such as on the device ``meta``.
 
     Returns
     -------
-    dict
-        ``sample_rate``, and of each part its class' name and its arguments.
-
-    Raises
-    ------
-    UserError
-        Unless it is a model's yaml, with nothing in it that `model_yaml` does not write.
+    weights : dict of torch.Tensor
+        On the CPU; finite, with the names, shapes and dtypes of ``shapes``.
+    fingerprint : str or None
+        As `save_model` noted it.
     """
+    weights = {}
     try:
-        text = file.read_text(encoding="utf-8")
-        root, footer = (ruamel.yaml.YAML().compose(part) for part in (text, FOOTER))
-    except (ruamel.yaml.error.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"'{file}' can't be read as a yaml: {' '.join(str(error).split())[:300]}") from error
-
-    def refuse(node: Any, what: str) -> NoReturn:
-        raise UserError(f"'{file}', line {node.start_mark.line + 1}, {what}.")
-
-    def value(node: Any) -> Any:
-        """A number, a truth value, null, a list of them, or one of `NAMED`."""
-        tag, kind = str(node.tag), str(node.tag).removeprefix("tag:yaml.org,2002:")
-        if node.anchor is not None:
-            refuse(node, "has an anchor, which no model needs")
-        if tag in NAMED and node.value == "":
-            return NAMED[tag]
-        if kind == "seq" and len(node.value) <= LONGEST_LIST and not any(part.tag == node.tag for part in node.value):
-            return [value(part) for part in node.value]
-        written = node.value if isinstance(node, ruamel.yaml.nodes.ScalarNode) else ""
-        if kind == "int" and re.fullmatch("[-+]?[0-9]{1,12}", written):
-            return int(written)
-        if kind == "float" and re.fullmatch(r"[-+]?[0-9]+\.?[0-9]*([eE][-+]?[0-9]{1,2})?", written[:40]):
-            return float(written)
-        if kind == "bool" and written in ("true", "false", "True", "False"):
-            return written in ("true", "True")
-        if kind == "null":
-            return None
-        refuse(
-            node, wants(tag) if kind == tag or "/" in kind else f"holds {written[:80]!r}, which is no part of a model"
-        )
-
-    def wants(tag: str) -> str:
-        return f"wants {tag[:80].encode('unicode_escape').decode()}, which is no part of a model"
-
-    def pairs(node: Any) -> dict[str, Any]:
-        """Nodes by key; each key once, and a plain word."""
-        if not isinstance(node, ruamel.yaml.nodes.MappingNode):
-            return {} if node.value == "" else refuse(node, "holds no keys")
-        keys = [key.value if isinstance(key, ruamel.yaml.nodes.ScalarNode) else "" for key, _ in node.value]
-        for (key, _), name in zip(node.value, keys, strict=True):
-            if not re.fullmatch(r"[a-z]\w{0,40}", name) or keys.count(name) > 1:
-                refuse(key, f"has the key {name[:80]!r}, which is no part of a model")
-        return {name: part for name, (_, part) in zip(keys, node.value, strict=True)}
-
-    if root is None:
-        raise UserError(f"'{file}' holds no keys: expected a model's.")
-    if root.tag != footer.tag:
-        refuse(root, wants(str(root.tag)))
-    parts, ends = pairs(root), pairs(footer)
-    for name in (*parts, *MODEL_KEYS, *ends):
-        if name not in (*MODEL_KEYS, *ends):
-            refuse(parts[name], f"has the key {name!r}, which is no part of a model")
-        if name not in parts:
-            raise UserError(f"'{file}' has no key '{name}', which a model needs.")
-    for name in ends:  # for SpeechBrain's own loading: always the same
-        if not alike(parts[name], ends[name]):
-            refuse(parts[name], f"has another '{name}' than a model's")
-    plan: dict[str, Any] = {"sample_rate": value(parts["sample_rate"])}
-    for name, classes in PARTS.items():
-        tag = str(parts[name].tag)
-        if tag not in [f"!new:cochlea_sb.{one}" for one in classes]:
-            refuse(parts[name], wants(tag))
-        arguments = {key: value(part) for key, part in pairs(parts[name]).items()}
-        plan[name] = tag.removeprefix("!new:"), arguments
-    if type(plan["sample_rate"]) is not int:
-        refuse(parts["sample_rate"], "has a sample_rate that is no whole number")
-    return plan
-
-
-def alike(one: Any, other: Any) -> bool:
-    """Whether two yaml nodes say the same."""
-    if type(one) is not type(other) or one.tag != other.tag or one.anchor is not None:
-        return False
-    if isinstance(one, ruamel.yaml.nodes.ScalarNode):
-        return bool(one.value == other.value)
-    mapping = isinstance(one, ruamel.yaml.nodes.MappingNode)
-    flat = [[part for pair in node.value for part in pair] if mapping else node.value for node in (one, other)]
-    return len(flat[0]) == len(flat[1]) and all(alike(*pair) for pair in zip(*flat, strict=True))
+        with file.open("rb") as opened:
+            header = int.from_bytes(opened.read(8), "little")
+        if header > LARGEST_HEADER:
+            raise UserError(f"'{file}' has a header of {header:,} bytes: expected at most {LARGEST_HEADER:,}.")
+        with safe_open(file, framework="pt") as stored:
+            wrong = sorted(shapes.keys() ^ stored.keys())
+            if wrong:
+                how = "lacks" if wrong[0] in shapes else "has"
+                raise UserError(f"'{file}' {how} {shown(wrong[0])}: these are the weights of another model.")
+            for name, wanted in shapes.items():
+                part = stored.get_slice(name)
+                dtype, shape = DTYPES.get(part.get_dtype()), tuple(part.get_shape())
+                if (dtype, shape) != (wanted.dtype, tuple(wanted.shape)):
+                    given, expected = f"{part.get_dtype()} {shape[:8]}", f"{wanted.dtype} {tuple(wanted.shape)}"
+                    said = f"'{name}' is {given}, expected {expected}"
+                    raise UserError(f"In '{file}' {said}: these are the weights of another model.")
+                weights[name] = stored.get_tensor(name)
+                if not torch.isfinite(weights[name]).all():
+                    raise UserError(f"In '{file}' '{name}' holds values that are not finite: the model is damaged.")
+            return weights, (stored.metadata() or {}).get("fingerprint")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"'{file}' can't be read as safetensors: {one_line(error)}") from error
 
 
 @contextmanager
 def building(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn whatever the constructors make of a stranger's arguments into a `UserError` of one sentence."""
+    """Turn any error that a stranger's arguments cause into a `UserError` of one sentence."""
     try:
         yield
     except Exception as error:
-        raise UserError(f"The model in '{folder}' can't be built: {' '.join(str(error).split())[:500]}") from error
+        raise UserError(f"The model in '{folder}' can't be built: {one_line(error)}") from error
 
 
-def build(name: str, path: str, arguments: dict[str, Any]) -> Any:
-    """A part of a model; `UserError` where its arguments are none."""
-    module, _, kind = path.rpartition(".")
-    part = getattr(importlib.import_module(module), kind)(**arguments)
-    if not isinstance(part, KINDS[name]):
-        raise UserError(f"{name} is no {KINDS[name].__name__}")
-    return part
+def build(settings: dict[str, Any]) -> Any:
+    """An object from its class and arguments, as `read_config` has checked them."""
+    module, _, name = settings["class"].rpartition(".")
+    arguments = {key: LEVELS[value] if key == "level" else value for key, value in settings.items() if key != "class"}
+    return getattr(importlib.import_module(module), name)(**arguments)
+
+
+def full_name(value: Any) -> str:
+    """Dotted path of a class or a function, from which it can be imported."""
+    return f"{value.__module__}.{value.__qualname__}"

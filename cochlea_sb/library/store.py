@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 
 from cochlea_sb.data import LIBRARY_MANIFEST
 from cochlea_sb.errors import UserError
-from cochlea_sb.files import link, names_on_hub
+from cochlea_sb.files import link
+from cochlea_sb.hub import names_on_hub
 from cochlea_sb.index.interface import Index, load_index
 from cochlea_sb.library.shards import SOUND, Shard, read_shard, write_parquet
 

@@ -1,6 +1,7 @@
-"""What a published folder says of itself: the texts of its README.md, from facts that training and measuring left."""
+"""Cards (``README.md``) of published models, libraries and embeddings, from the texts in ``templates/``."""
 
 from collections.abc import Sequence
+from importlib import resources
 from typing import Any
 
 from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
@@ -10,156 +11,15 @@ from cochlea_sb.evaluation.report import markdown
 from cochlea_sb.inference.audio_encoder import SHIPPED
 
 TAGS = ["audio", "cochlea_sb", "embeddings", "audio-retrieval"]
-# Pictures that a results folder may hold, and what they show.
+# Pictures of a results folder, and their captions.
 PICTURES = {
-    "loss.png": "The loss, epoch by epoch",
-    "embedding_map.png": "Held-out sounds on a plane",
-    "reconstruction.png": "Held-out windows, and what was written for them from their codes",
+    "loss.png": "Training and validation loss by epoch",
+    "embedding_map.png": "Held-out sounds, their embeddings projected to a plane",
+    "reconstruction.png": "Held-out windows, and their reconstructions by the decoder",
     "few_labels.png": "Accuracy with few labelled sounds of each class",
     "robustness.png": "How often a deformed copy finds its original",
 }
-LEARNT_BY_DEFORMATIONS = {"ConvEncoder", "ResNet50"}  # as Jansen et al. do
-
-MODEL = """\
----
-{metadata}
----
-
-# {title}
-
-An embedding of sounds: {embedding_size} numbers for each {window_seconds:.2f} s, by whose cosine sounds are compared.
-{encoder} on {features} frames of sounds at {sample_rate:,} Hz, {parameters:,} parameters.
-
-## Use
-
-After `pip install cochlea_sb`:
-
-```python
-from cochlea_sb import AudioEncoder
-
-encoder = AudioEncoder.from_hparams("{name}")
-embedding = encoder.encode_file("dog.wav")  # [{embedding_size}], unit norm
-```
-
-Search a folder of sounds for what is like one of them:
-
-```bash
-cochlea index ~/samples --library sounds.library --model {name}
-cochlea search sounds.library dog.wav
-```
-
-With plain SpeechBrain, where cochlea_sb need only be installed:
-
-```python
-import torch
-from speechbrain.inference.classifiers import EncoderClassifier
-
-encoder = EncoderClassifier.from_hparams("{name}")
-embeddings = encoder.encode_batch(torch.randn(2, {sample_rate}))  # [2, 1, {embedding_size}]
-```
-
-## Training data
-
-{data}
-"""
-TRAINING = """
-## Training
-
-By `recipes/train.py hparams/{recipe}` of cochlea_sb, {epochs}with these settings:
-
-```yaml
-{settings}
-```
-"""
-FIGURES = """
-## Figures
-
-{description}
-
-{tables}
-"""
-MODEL_END = """
-## Licence
-
-{license}
-
-## Limits
-
-It knows {window_seconds:.2f} s at a time and nothing above {highest_hz:,} Hz, and has learnt from what is named above
-alone. It tells how alike sounds are, not what they are, and must not decide about people.
-
-## Citation
-
-```bibtex
-{citation}```
-"""
-JANSEN = """\
-@inproceedings{jansen2018unsupervised,
-  title = {Unsupervised Learning of Semantic Audio Representations},
-  author = {Jansen, Aren and Plakal, Manoj and Pandya, Ratheet and Ellis, Daniel P. W. and Hershey, Shawn and
-            Liu, Jiayang and Moore, R. Channing and Saurous, Rif A.},
-  booktitle = {IEEE International Conference on Acoustics, Speech and Signal Processing (ICASSP)},
-  year = {2018}
-}
-
-"""
-SOFTWARE = f"""\
-@software{{cochlea_sb,
-  title = {{cochlea_sb: search unlabelled sound by example}},
-  version = {{{__version__}}}
-}}
-"""
-LIBRARY = """\
----
-{metadata}
----
-
-# {title}
-
-A library of {sounds:,} sounds that can be searched by example: {hours:,.2f} hours, {windows:,} windows, one every
-{hop_seconds:g} s. It holds the index and the catalogue of the sounds' paths, not the sounds.
-
-After `pip install cochlea_sb`:
-
-```bash
-hf download {name} --repo-type dataset --local-dir sounds.library
-cochlea search sounds.library dog.wav
-```
-
-The encoder is {encoder}.
-"""
-EMBEDDINGS = """\
----
-{metadata}
----
-
-# {title}
-
-Embeddings of {sounds:,} sounds: a row for each of {windows:,} windows, one every {hop_seconds:g} s, by {encoder}.
-
-```python
-import datasets
-
-rows = datasets.load_dataset("{name}", split="train")
-```
-
-| column | what |
-|---|---|
-| `path` | which sound |
-| `start_seconds` | where its window begins |
-| `embedding` | {dimensions} numbers of unit norm, compared by cosine |
-| `label` | what the collection calls it, if anything |
-| `seconds` | length of the sound |
-| `size`, `changed_ns`, `content` | of its file: bytes, time of change, hash of what it holds |
-
-To search them, after `pip install cochlea_sb`:
-
-```bash
-hf download {name} --repo-type dataset --local-dir embeddings
-cochlea index embeddings --library sounds.library{model}
-cochlea search sounds.library dog.wav
-```
-"""
+LEARNT_BY_DEFORMATIONS = {"ConvEncoder", "ResNet50"}  # the approach of Jansen et al., which their cards cite
 
 
 def model_card(
@@ -180,19 +40,19 @@ def model_card(
     name : str
         ``user/name``.
     config : dict
-        From `cochlea_sb.publishing.export.model_config`.
+        From `cochlea_sb.inference.model_folder.model_config`.
     training : dict, optional
-        What recipes/train.py left in ``training.json``.
+        Content of ``training.json``, by recipes/train.py.
     settings : str, optional
-        The recipe's settings, a piece of yaml.
+        Settings of the recipe, in yaml.
     report : dict, optional
-        What recipes/evaluate.py left in ``evaluation.json``.
+        Content of ``evaluation.json``, by recipes/evaluate.py.
     pictures : list of str
-        Those of `PICTURES` that are there.
+        Those of `PICTURES` that are published.
     license : str, optional
         Identifier, such as ``apache-2.0``.
     data : str, optional
-        What it was trained on, in words; by default as much as ``training`` tells.
+        The training data, in words; by default from ``training``.
 
     Returns
     -------
@@ -222,27 +82,33 @@ def model_card(
         model_name=name if results else None,
         eval_results=results or None,
     )
-    facts = config | {"name": name, "title": title(name), "metadata": metadata.to_yaml()}
-    facts |= {"data": data or corpus_in_words(training), "highest_hz": config["sample_rate"] // 2}
-    facts["license"] = license or "Not chosen yet: ask the author before you use it for more than a look."
-    facts["citation"] = (JANSEN if config["encoder"] in LEARNT_BY_DEFORMATIONS else "") + SOFTWARE
-    text = MODEL.format(**facts)
+    encoder, features = (config[part]["class"].rpartition(".")[2] for part in ("encoder", "features"))
+    sections = {"training": "", "figures": ""}
     if settings and training:
-        epochs = f"stopped after {training['epochs']} epochs, " if "epochs" in training else ""
-        text += TRAINING.format(recipe=training["recipe"], epochs=epochs, settings=settings)
+        epochs = f", stopped after {training['epochs']} epochs," if "epochs" in training else ""
+        sections["training"] = filled("training.md", recipe=training["recipe"], epochs=epochs, settings=settings)
     if report:
-        text += FIGURES.format(description=report["description"], tables=markdown(report))
-    text += "".join(f"\n![{PICTURES[picture]}]({picture})\n" for picture in pictures)
-    return text + MODEL_END.format(**facts)
+        sections["figures"] = filled("figures.md", description=report["description"], tables=markdown(report))
+    citation = template("cochlea_sb.bib").replace("VERSION", __version__)
+    facts = config | sections | heading(name, metadata) | {"encoder": encoder, "features": features}
+    return filled(
+        "model.md",
+        **facts,
+        data=data or corpus_in_words(training),
+        pictures="".join(f"\n![{PICTURES[picture]}]({picture})\n" for picture in pictures),
+        license=license or "No licence is chosen yet: ask the author before you use the model.",
+        highest_hz=config["sample_rate"] // 2,
+        citation=(template("jansen.bib") if encoder in LEARNT_BY_DEFORMATIONS else "") + citation,
+    )
 
 
 def corpus_in_words(training: dict[str, Any]) -> str:
-    """What ``training.json`` tells of the corpus, in a sentence or two; no paths.
+    """The corpus of a ``training.json``, without paths.
 
     Example
     -------
     >>> corpus_in_words({"corpus": "folder", "sounds": 1200, "hours": 1.5, "skipped": 2, "labels": False})
-    'A folder of 1,200 sounds (1.5 hours), some of which may have been held out, learnt without labels. 2 more could not
+    'A folder of 1,200 sounds (1.5 hours), learnt without labels. Some of them may have been held out. 2 more could not
     be read.'
     """
     if not training:
@@ -250,8 +116,8 @@ def corpus_in_words(training: dict[str, Any]) -> str:
     named = {"dataset": f"The dataset `{training.get('dataset')}`:", "folder": "A folder of"}
     named["synthetic"] = "The synthetic library of cochlea_sb:"
     how = "with their labels" if training["labels"] else "without labels"
-    text = f"{named[training['corpus']]} {training['sounds']:,} sounds ({training['hours']:g} hours), "
-    text += f"some of which may have been held out, learnt {how}."
+    text = f"{named[training['corpus']]} {training['sounds']:,} sounds ({training['hours']:g} hours), learnt {how}. "
+    text += "Some of them may have been held out."
     return text + (f" {training['skipped']:,} more could not be read." if training["skipped"] else "")
 
 
@@ -273,11 +139,11 @@ def library_card(name: str, *, encoder: dict[str, Any], license: str | None = No
     str
     """
     metadata = DatasetCardData(license=license, tags=[*TAGS, "similarity-search"], viewer=False)
-    return LIBRARY.format(**texts_of(name, metadata, encoder), **facts)
+    return filled("library.md", **heading(name, metadata), encoder=encoder_in_words(encoder), **facts)
 
 
 def embeddings_card(name: str, *, encoder: dict[str, Any], license: str | None = None, **facts: float) -> str:
-    """The card of embedded sounds, as recipes/embed.py leaves them.
+    """The card of the shards that recipes/embed.py writes.
 
     Arguments
     ---------
@@ -295,23 +161,28 @@ def embeddings_card(name: str, *, encoder: dict[str, Any], license: str | None =
     """
     metadata = DatasetCardData(license=license, tags=TAGS)
     model = "" if encoder["source"] in (SHIPPED, None) else f" --model {encoder['source']}"
-    return EMBEDDINGS.format(model=model, **texts_of(name, metadata, encoder), **facts)
+    words = encoder_in_words(encoder)
+    return filled("embeddings.md", **heading(name, metadata), encoder=words, model=model, **facts)
 
 
-def texts_of(name: str, metadata: DatasetCardData, encoder: dict[str, Any]) -> dict[str, str]:
-    """What the cards of datasets begin with, and their encoder."""
-    facts = {"name": name, "title": title(name), "metadata": metadata.to_yaml()}
-    return facts | {"encoder": encoder_in_words(encoder)}
-
-
-def title(name: str) -> str:
-    """What comes after ``user/``."""
-    return name.split("/")[-1]
+def heading(name: str, metadata: ModelCardData | DatasetCardData) -> dict[str, str]:
+    """Name, title and metadata, with which every card begins."""
+    return {"name": name, "title": name.split("/")[-1], "metadata": metadata.to_yaml()}
 
 
 def encoder_in_words(encoder: dict[str, Any]) -> str:
-    """Which encoder made the embeddings, without a path of the machine that it was on."""
+    """The encoder of embeddings, without a path of the publisher's machine."""
     fingerprint = f"(fingerprint `{encoder['fingerprint'][:12]}`)"
     if encoder["source"] == SHIPPED:
         return f"the one that comes with cochlea_sb {fingerprint}"
-    return f"`{encoder['source']}` {fingerprint}" if encoder["source"] else f"one that was not published {fingerprint}"
+    return f"`{encoder['source']}` {fingerprint}" if encoder["source"] else f"one that is not published {fingerprint}"
+
+
+def template(name: str) -> str:
+    """The text of a file in ``templates/``."""
+    return resources.files("cochlea_sb.publishing").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def filled(file: str, /, **facts: Any) -> str:
+    """A template with its blanks filled in."""
+    return template(file).format(**facts)

@@ -1,14 +1,13 @@
-"""What is published of a results folder, a sound library or embedded sounds: a folder of its own, with a card.
+"""Makes the folder to publish, with its card, from a results folder, a sound library or embedding shards.
 
-Models become what `AudioEncoder.from_hparams` and SpeechBrain's ``EncoderClassifier`` load by name; libraries and
-embeddings become datasets. `cochlea_sb.hub.upload` takes the folder from there.
+A model becomes a model on the Hub, which `AudioEncoder.from_hparams` and SpeechBrain's ``EncoderClassifier`` load by
+name. Libraries and embeddings become datasets. `cochlea_sb.publishing.upload` uploads the folder.
 """
 
 import json
 import os
 import re
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,29 +16,29 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ruamel.yaml
 
-from cochlea_sb import __version__
 from cochlea_sb.data import LIBRARY_MANIFEST
 from cochlea_sb.data.sources import ROW
 from cochlea_sb.errors import UserError
-from cochlea_sb.files import names_on_hub, write_text
-from cochlea_sb.hub import CARD, stamped
+from cochlea_sb.files import write_text
+from cochlea_sb.hub import names_on_hub
 from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
-from cochlea_sb.inference.model_folder import WEIGHTS, YAML
+from cochlea_sb.inference.model_folder import CONFIG, model_config
 from cochlea_sb.library.shards import METADATA, embedding_shards, read_facts, write_parquet
 from cochlea_sb.library.sound_library import SoundLibrary
 from cochlea_sb.library.store import Store
 from cochlea_sb.publishing.cards import PICTURES, embeddings_card, library_card, model_card
+from cochlea_sb.publishing.upload import CARD, stamped
 
-# Settings of a run that say where things lay, or how it was measured, and nothing of the model.
+# Settings of a run that tell nothing of the model: paths, and how it was measured.
 OF_THE_RUN = {"__set_seed", "output_folder", "save_folder", "train_log", "data_folder", "dataset", "config", "split"}
 OF_THE_RUN |= {"num_proc", "ckpt_interval_minutes", "model", "evaluate_all", "few_labels", "robustness"}
 
 
-class Published(NamedTuple):
-    """What `export` made.
+class Exported(NamedTuple):
+    """What `export` has made.
 
     repo_type : str, ``model`` or ``dataset``
-    replaces : tuple of str, patterns of files that an earlier upload may have left, for `cochlea_sb.hub.upload`
+    replaces : tuple of str, patterns of files that an earlier upload may have left, for `upload`
     notes : list of str, sentences that the publisher should read
     """
 
@@ -56,33 +55,33 @@ def export(
     license: str | None = None,
     data: str | None = None,
     model: str | None = None,
-) -> Published:
-    """Make the folder that is to be published.
+) -> Exported:
+    """Make the folder to publish.
 
     Arguments
     ---------
     source : str or Path
-        Results folder, library, or folder of embedding shards. A card (``README.md``) that it holds is taken as it is.
+        Results folder, library, or folder of embedding shards. If it holds a card (``README.md``), that is used.
     folder : str or Path
-        A new one; of a library it may hold links to files.
+        A new folder. Files of a library may be links in it.
     name : str
-        ``user/name``, as the card calls it.
+        ``user/name`` on the Hub, for the card.
     license : str, optional
         Identifier, such as ``apache-2.0``.
     data : str, optional
-        What a model was trained on, in words.
+        The training data of a model, in words.
     model : str, optional
-        ``user/name`` of the encoder of a library or of embeddings, if it was a folder of this machine.
+        ``user/name`` of the encoder of a library or of embeddings, if it was loaded from a local folder.
 
     Returns
     -------
-    Published
+    Exported
 
     Raises
     ------
     UserError
-        If ``source`` is none of these, or damaged or incomplete, or the folder is there; if an option does not go with
-        it; or if ``model`` is another encoder, or can't be loaded.
+        If ``source`` is none of the three, or is damaged or incomplete; if ``folder`` exists; if an option does not fit
+        ``source``; or if ``model`` is another encoder or can't be loaded.
     """
     source, folder = Path(source).expanduser(), Path(folder)
     if model is not None and model != SHIPPED and not names_on_hub(model):
@@ -91,60 +90,59 @@ def export(
         raise UserError(
             f"The licence is '{license}': expected its identifier on the Hub, such as apache-2.0, cc-by-4.0."
         )
-    own_card = (source / CARD).is_file()
+    own_card = source / CARD if (source / CARD).is_file() else None
     if own_card and (license or data):
         raise UserError(
-            f"'{source / CARD}' is the card, as it is: write licence and data there, and leave them out here."
+            f"'{own_card}' is published as it is: write licence and training data into it, and leave the options out."
         )
-    is_model = (source / YAML).exists()
-    if (data if not is_model else model) is not None:
-        what = "model: a model has no other" if is_model else "data: it says what a model was trained on"
-        raise UserError(f"'{source}' wants no --{what}.")
-    if Store(source).exists():
-        make = partial(export_library, model=model)
-    elif embedding_shards(source):
-        make = partial(export_embeddings, model=model)
-    elif is_model:
-        make = partial(export_model, data=data)
-    else:
+    is_model, is_library, shards = (source / CONFIG).exists(), Store(source).exists(), embedding_shards(source)
+    if not (is_model or is_library or shards):
         raise UserError(
             f"'{source}' is nothing to publish: give a results folder of recipes/train.py, a library of `cochlea "
             "index`, or the shards of recipes/embed.py."
         )
+    if is_model and model is not None:
+        raise UserError(f"'{source}' is a model, and --model names the encoder of a library or of embeddings.")
+    if not is_model and data is not None:
+        raise UserError(f"'{source}' is no model, and --data describes the training data of a model.")
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:
-        raise UserError(f"'{folder}' is there already: push that folder, or delete it first.") from error
+        raise UserError(f"'{folder}' exists already: push that folder, or delete it first.") from error
     try:
-        repo_type, replaces, notes, on_card = make(source, folder, name, license=license)
-        if own_card:
-            shutil.copyfile(source / CARD, folder / CARD)
+        if is_library:
+            replaces: tuple[str, ...] = ("index-*", "sounds-*", "recent-*")
+            card, notes = export_library(source, folder, name, license, model)
+        elif shards:
+            replaces = ("embeddings-*.parquet",)
+            card, notes = export_embeddings(shards, folder, name, license, model)
         else:
-            notes += on_card
-            if license is None:
-                notes.append("The card names no licence: --license apache-2.0, for example, says one.")
+            replaces = ("evaluation.json", *PICTURES)
+            card, gaps = export_model(source, folder, name, license, data)
+            notes = [] if own_card else gaps
+        write_text(folder / CARD, own_card.read_text(encoding="utf-8") if own_card else stamped(card))
     except BaseException:
         shutil.rmtree(folder)
         raise
-    return Published(repo_type, replaces, notes)
+    if not own_card and license is None:
+        notes.append("The card names no licence: add one with --license, for example --license apache-2.0.")
+    return Exported("model" if is_model else "dataset", replaces, notes)
 
 
-def export_model(
-    source: Path, folder: Path, name: str, license: str | None, data: str | None
-) -> tuple[str, tuple[str, ...], list[str], list[str]]:
-    """The model, its configuration and card, the figures that are its own, and the pictures."""
-    encoder = AudioEncoder.from_hparams(str(source), run_opts={"device": "cpu"})  # what others can't load stays here
-    on_card, report = [], read_json(source / "evaluation.json")
-    config = model_config(encoder)
-    if report and report.get("fingerprint") != config["fingerprint"]:
+def export_model(source: Path, folder: Path, name: str, license: str | None, data: str | None) -> tuple[str, list[str]]:
+    """Write the model, its figures and its pictures; gives the card, and sentences on its gaps."""
+    encoder = AudioEncoder.from_hparams(str(source), run_opts={"device": "cpu"})  # a model that others can load
+    encoder.save(folder)
+    gaps, report = [], read_json(source / "evaluation.json")
+    if not report:
+        gaps.append("The card has no figures: measure them with recipes/evaluate.py on labelled sounds.")
+    elif report.get("fingerprint") != encoder.identity()["fingerprint"]:
         report = None
-        on_card.append("The card holds no figures, since evaluation.json is of another model: run recipes/evaluate.py.")
-    elif not report:
-        on_card.append("The card holds no figures: recipes/evaluate.py measures them, on labelled sounds.")
+        gaps.append("The card has no figures, because evaluation.json is of another model: run recipes/evaluate.py.")
     measured = {"few_labels.png", "robustness.png"}
     pictures = [picture for picture in PICTURES if (source / picture).is_file() and (report or picture not in measured)]
-    for file in (YAML, WEIGHTS, *pictures):
-        shutil.copyfile(source / file, folder / file)
+    for picture in pictures:
+        shutil.copyfile(source / picture, folder / picture)
     if report:
         write_text(folder / "evaluation.json", json.dumps(report, indent=1) + "\n")
     training, settings = read_json(source / "training.json"), None
@@ -153,11 +151,10 @@ def export_model(
     if (source / "train.yaml").is_file():
         settings = settings_of((source / "train.yaml").read_text(encoding="utf-8"))
     if not training and not data:
-        on_card.append("The card does not tell what the model was trained on: --data says it, in words.")
-    write_text(folder / "config.json", json.dumps(config, indent=1) + "\n")
+        gaps.append("The card does not tell the training data: describe it with --data.")
     card = model_card(
         name,
-        config,
+        model_config(*encoder.parts()),
         training=training,
         settings=settings,
         report=report,
@@ -165,44 +162,19 @@ def export_model(
         license=license,
         data=data,
     )
-    write_text(folder / CARD, stamped(card))
-    return "model", ("evaluation.json", *PICTURES), [], on_card
+    return card, gaps
 
 
 def epochs_in(path: Path) -> int | None:
-    """How many epochs a run has come to, by its ``history.json``."""
+    """Epochs of a run, by its ``history.json``."""
     try:
         return int(json.loads(path.read_text(encoding="utf-8"))[-1]["epoch"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
 
-def model_config(encoder: AudioEncoder) -> dict[str, Any]:
-    """What ``config.json`` says: which SpeechBrain class loads the model, and what it is.
-
-    Arguments
-    ---------
-    encoder : AudioEncoder
-
-    Returns
-    -------
-    dict
-    """
-    return {
-        "speechbrain_interface": "EncoderClassifier",
-        "cochlea_sb": __version__,
-        "encoder": type(encoder.mods.embedding_model).__name__,
-        "features": type(encoder.mods.compute_features).__name__,
-        "sample_rate": encoder.sample_rate,
-        "window_seconds": encoder.window_seconds,
-        "embedding_size": encoder.embedding_size,
-        "parameters": sum(values.numel() for values in encoder.mods.embedding_model.state_dict().values()),
-        "fingerprint": encoder.identity()["fingerprint"],
-    }
-
-
 def settings_of(text: str) -> str:
-    """The plain settings of a training yaml, as yaml, without what is of the run or of the machine."""
+    """The plain settings of a training yaml, as yaml, without paths and without `OF_THE_RUN`."""
     tree = ruamel.yaml.YAML(typ="rt").load(text)
     plain = {
         key: value
@@ -214,8 +186,8 @@ def settings_of(text: str) -> str:
 
 def export_library(
     source: Path, folder: Path, name: str, license: str | None, model: str | None
-) -> tuple[str, tuple[str, ...], list[str], list[str]]:
-    """What a library can find: all in one index, nothing of what was forgotten or could not be read."""
+) -> tuple[str, list[str]]:
+    """Write a library with one merged index, without removed and unreadable sounds; gives the card, and notes."""
     store = Store(folder)
     manifest = Store(source).link_to(folder)
     manifest["encoder"] = public_encoder(manifest["encoder"], model)
@@ -232,20 +204,19 @@ def export_library(
     hours = (pc.sum(catalogue["seconds"]).as_py() or 0) / 3600
     facts = {"sounds": len(library), "windows": library.n_windows, "hours": hours, "hop_seconds": library.hop_seconds}
     card = library_card(name, encoder=manifest["encoder"], license=license, **facts)
-    write_text(folder / CARD, stamped(card))
-    notes = notes_on(paths, len(library), manifest["encoder"]["source"])
-    return "dataset", ("index-*", "sounds-*", "recent-*"), notes, []
+    return card, notes_on(paths, len(library), manifest["encoder"]["source"])
 
 
 def export_embeddings(
-    source: Path, folder: Path, name: str, license: str | None, model: str | None
-) -> tuple[str, tuple[str, ...], list[str], list[str]]:
-    """The shards of embedded sounds; of those that could not be read, nothing."""
-    files = [Path(file) for file in embedding_shards(source)]
+    shards: list[str], folder: Path, name: str, license: str | None, model: str | None
+) -> tuple[str, list[str]]:
+    """Write shards without unreadable sounds; gives the card, and notes."""
+    files = [Path(file) for file in shards]
     expected = re.fullmatch(r"embeddings-\d+-of-(\d+).parquet", files[0].name)
     if expected and len(files) != int(expected[1]):
         raise UserError(
-            f"'{source}' holds {len(files)} of {int(expected[1])} shards: finish recipes/embed.py first, each --worker."
+            f"'{files[0].parent}' holds {len(files)} of {int(expected[1])} shards: finish recipes/embed.py first, each "
+            "--worker."
         )
     facts = [read_facts(file) or {} for file in files]
     encoder = public_encoder(facts[0]["identity"], model)
@@ -260,13 +231,12 @@ def export_embeddings(
         write_parquet(folder / file.name, table.replace_schema_metadata({METADATA: json.dumps(own).encode()}))
     sizes = {"sounds": len(known), "windows": len(tables), "hop_seconds": facts[0]["hop_seconds"]}
     sizes["dimensions"] = pq.read_schema(files[0]).field("embedding").type.list_size
-    write_text(folder / CARD, stamped(embeddings_card(name, encoder=encoder, license=license, **sizes)))
-    notes = notes_on(list(shown.values()), sizes["sounds"], encoder["source"])
-    return "dataset", ("embeddings-*.parquet",), notes, []
+    card = embeddings_card(name, encoder=encoder, license=license, **sizes)
+    return card, notes_on(list(shown.values()), sizes["sounds"], encoder["source"])
 
 
 def public_encoder(identity: dict[str, Any], model: str | None) -> dict[str, Any]:
-    """An encoder's identity as others can make use of it; `UserError` where ``model`` is another."""
+    """An encoder's identity for others, without a local path; `UserError` if ``model`` is another encoder."""
     source, fingerprint = identity["source"], identity["fingerprint"]
     if model is None:
         known = source == SHIPPED or names_on_hub(source or "")
@@ -274,14 +244,14 @@ def public_encoder(identity: dict[str, Any], model: str | None) -> dict[str, Any
     found = AudioEncoder.from_hparams(model, run_opts={"device": "cpu"}).identity()
     if found["fingerprint"] != fingerprint:
         raise UserError(
-            f"The model '{model}' has the fingerprint {found['fingerprint'][:12]}, and the encoder that was used "
-            f"{fingerprint[:12]}: publish that one, or name its commit ({model}@COMMIT)."
+            f"The model '{model}' has the fingerprint {found['fingerprint'][:12]}, but the embeddings were made with "
+            f"{fingerprint[:12]}: publish that encoder, or name its commit ({model}@COMMIT)."
         )
     return identity | {"source": found["source"], "revision": found["revision"]}
 
 
 def without_root(paths: list[str]) -> list[str]:
-    """Paths as they are below the folder that holds them all: what is above is the publisher's own.
+    """Paths relative to the folder that holds them all, so that nothing is told of the publisher's machine.
 
     Example
     -------
@@ -296,15 +266,15 @@ def without_root(paths: list[str]) -> list[str]:
 
 
 def notes_on(paths: list[str], count: int, source: str | None) -> list[str]:
-    """What the publisher of a catalogue should know."""
+    """Sentences that the publisher of a catalogue should read."""
     notes = [f"It holds the paths of {count:,} sounds, such as '{path}'." for path in paths[:1]]
     if source is None:
-        notes.append("Its encoder is not on the Hub: publish that first, and name it (--model user/name).")
+        notes.append("Its encoder is not on the Hub: publish the encoder first, and name it with --model user/name.")
     return notes
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A dictionary from a file; None where there is no such file, or no dictionary in it."""
+    """A dictionary from a JSON file; None if the file is missing or holds something else."""
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,0 +1,53 @@
+"""Export and upload in one step, for recipes/push_to_hub.py and `AudioEncoder.push_to_hub`."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from cochlea_sb.publishing.export import export
+from cochlea_sb.publishing.upload import upload
+
+
+def push(
+    source: str | Path,
+    name: str,
+    *,
+    license: str | None = None,
+    data: str | None = None,
+    model: str | None = None,
+    private: bool = False,
+    revision: str | None = None,
+    card: str | None = None,
+) -> tuple[str, list[str]]:
+    """Publish a results folder, a library or embedding shards on the Hub.
+
+    Arguments
+    ---------
+    source, name, license, data, model :
+        As in `cochlea_sb.publishing.export.export`.
+    private, revision, card :
+        As in `cochlea_sb.publishing.upload.upload`.
+
+    Returns
+    -------
+    address : str
+        Of the commit.
+    notes : list of str
+        Sentences that the publisher should read.
+    """
+    source = Path(source).expanduser().resolve()
+    # Beside the source if possible, so that large files can be links.
+    beside = source.parent if os.access(source.parent, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=f".{source.name}-", dir=beside) as temporary:
+        folder = Path(temporary, "folder")
+        exported = export(source, folder, name, license=license, data=data, model=model)
+        address = upload(
+            folder,
+            name,
+            repo_type=exported.repo_type,
+            private=private,
+            revision=revision,
+            card=card,
+            replaces=exported.replaces,
+        )
+    return address, exported.notes

@@ -1,0 +1,122 @@
+"""Upload of a folder to the Hugging Face Hub in one commit, and the stamp of the cards that we write.
+
+`cochlea_sb.publishing.export` makes the folder.
+"""
+
+import hashlib
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+
+from cochlea_sb import __version__
+from cochlea_sb.errors import UserError
+from cochlea_sb.hub import hub_errors
+
+CARD = "README.md"
+STAMP = "\n<!-- Written by cochlea_sb, and by nobody since: {} -->\n"
+
+
+def stamped(card: str) -> str:
+    """A card with a last line that tells whether somebody has edited the card since.
+
+    Example
+    -------
+    >>> is_stamped(stamped("# Rain")), is_stamped(stamped("# Rain").replace("Rain", "Hail"))
+    (True, False)
+    """
+    return card + STAMP.format(hashlib.sha256(card.encode()).hexdigest()[:16])
+
+
+def is_stamped(card: str) -> bool:
+    """Whether a card is unedited since `stamped`."""
+    return card == stamped(card[: -len(stamped(""))])
+
+
+def upload(
+    folder: str | Path,
+    name: str,
+    *,
+    repo_type: str = "model",
+    private: bool = False,
+    revision: str | None = None,
+    card: str | None = None,
+    replaces: tuple[str, ...] = (),
+) -> str:
+    """Upload a folder's files to a repository on the Hub in one commit, so that nobody sees half of it.
+
+    Files that the Hub has already are not sent again, so an interrupted upload can be continued.
+
+    Arguments
+    ---------
+    folder : str or Path
+    name : str
+        ``user/name``; made if it is missing.
+    repo_type : str
+        ``model`` or ``dataset``.
+    private : bool
+        Make it a private one.
+    revision : str, optional
+        Branch to commit to, made if it is missing; by default ``main``.
+    card : str, optional
+        For another card (``README.md``) on the Hub: ``replace`` or ``keep``. By default the upload is refused, unless
+        that card is `stamped` and unedited.
+    replaces : tuple of str
+        Patterns of files on the Hub to delete if the folder does not hold them.
+
+    Returns
+    -------
+    str
+        Address of the commit.
+
+    Raises
+    ------
+    UserError
+        If there is another card; if the name is not ``user/name``; if a public repository was to be private; or if the
+        Hub can't be reached, does not know your token, or refuses.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    if name.count("/") != 1:
+        raise UserError(f"The name is '{name}': expected user/name, such as ada/everyday-sounds.")
+    api = HfApi(library_name="cochlea_sb", library_version=__version__)
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+    with hub_errors(name, repo_type, revision):
+        try:
+            if private and not api.repo_info(name, repo_type=repo_type).private:
+                raise UserError(f"'{name}' is there already and is public: make it private on its page first.")
+        except RepositoryNotFoundError:
+            pass
+        api.create_repo(name, repo_type=repo_type, private=private or None, exist_ok=True)
+        if revision is not None:
+            api.create_branch(name, repo_type=repo_type, branch=revision, exist_ok=True)
+        head = api.repo_info(name, repo_type=repo_type, revision=revision).sha
+        there = api.list_repo_files(name, repo_type=repo_type, revision=head)
+        if CARD in files and CARD in there and card != "replace":
+            theirs = api.hf_hub_download(name, CARD, repo_type=repo_type, revision=head)
+            other, own = (Path(one).read_text("utf-8", "replace") for one in (theirs, files[CARD]))
+            if card is None and other != own and not is_stamped(other):
+                raise UserError(
+                    f"'{name}' has another card on the Hub, so nothing was uploaded: add --card replace to "
+                    "replace that card, or --card keep to upload all but the card."
+                )
+            licence = re.search("^license: (.*)$", other, re.MULTILINE)
+            if card is None and licence and not re.search("^license: ", own, re.MULTILINE):
+                raise UserError(
+                    f"The card of '{name}' on the Hub says {licence[0]}, and the new one names no licence; nothing was "
+                    f"uploaded: add --license {licence[1]}, or --card replace."
+                )
+            if card == "keep":
+                del files[CARD]
+        patterns = () if card == "keep" else replaces  # a card that stays may refer to them
+        old = [path for path in there if path not in files and any(fnmatch(path, pattern) for pattern in patterns)]
+        added = [CommitOperationAdd(path, str(file)) for path, file in files.items()]
+        commit = api.create_commit(
+            name,
+            [*added, *(CommitOperationDelete(path) for path in old)],
+            commit_message=f"Upload by cochlea_sb {__version__}",
+            repo_type=repo_type,
+            revision=revision,
+            parent_commit=head,
+        )
+    return str(commit.commit_url)
