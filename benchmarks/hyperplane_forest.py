@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
-from cochlea_sb.index import arguments, kernels
+from cochlea_sb.index import arguments, search_kernels
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -136,7 +136,7 @@ def grow(vectors: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarr
                 first, last = node * n // n_nodes, (node + 1) * n // n_nodes
                 half = (2 * node + 1) * n // (2 * n_nodes) - first
                 rows, split = order[tree, first:last], n_nodes - 1 + node
-                products = np.array([kernels.dot(vectors[row], normals[tree, split]) for row in rows])
+                products = np.array([search_kernels.dot(vectors[row], normals[tree, split]) for row in rows])
                 ranks = np.argsort(products, kind="mergesort")  # stable: equal vectors are halved as they stand
                 thresholds[tree, split] = (products[ranks[half - 1]] + products[ranks[half]]) / 2
                 rows[:] = rows[ranks]
@@ -165,7 +165,7 @@ def search(
         while n_seen < n_wanted:
             cost, tree, node = heapq.heappop(queue)
             if node < n_splits:
-                margin = kernels.dot(query, normals[tree, node]) - thresholds[tree, node]
+                margin = search_kernels.dot(query, normals[tree, node]) - thresholds[tree, node]
                 heapq.heappush(queue, (max(cost, margin), tree, 2 * node + 1))
                 heapq.heappush(queue, (max(cost, -margin), tree, 2 * node + 2))
                 continue
@@ -174,5 +174,7 @@ def search(
                 if not seen[row]:
                     seen[row] = True
                     n_seen += 1
-                    n_found = kernels.offer(kernels.dot(query, vectors[row]), row, best, best_rows, n_found, ids)
-        kernels.sort_heap(best, best_rows, n_found, ids)
+                    n_found = search_kernels.offer(
+                        search_kernels.dot(query, vectors[row]), row, best, best_rows, n_found, ids
+                    )
+        search_kernels.sort_heap(best, best_rows, n_found, ids)
