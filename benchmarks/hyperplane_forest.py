@@ -1,7 +1,7 @@
-"""Nearest neighbours by trees of random hyperplanes: the historical reference that a benchmark compares with.
+"""Nearest neighbours by trees of random hyperplanes: a historical reference for benchmarks/index.py.
 
-Each node of a tree halves its vectors by a hyperplane with a random normal. A search descends all trees at once, the
-surest branches first, and comes back for the far side of planes that lie near the query.
+Each node of a tree halves its vectors by a hyperplane with a random normal. A search descends all trees at once, in the
+order of a priority queue, and later visits the far side of planes that lie near the query.
 
 Axes: N vectors, Q queries, D dimensions, T trees, S splits a tree. Split s has the children 2 s + 1 and 2 s + 2. From
 S on these are leaves; the j-th of them holds positions ``j N // (S + 1)`` and on in the tree's order of the vectors.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class HyperplaneForest:
-    """Search by cosine. Build with `build`; to add, remove or save vectors, use `RandomProjectionIndex`.
+    """Search by cosine. Make one with `build`; it can't be changed or saved.
 
     The index of Cochlea, the sound search engine (github.com/JohnVinyard/cochlea), with two changes. Planes pass
     through the median of a node's vectors (Dasgupta & Freund, STOC 2008), not the origin, which never parts equal
@@ -31,7 +31,7 @@ class HyperplaneForest:
 
     Example
     -------
-    >>> vectors = np.random.default_rng(0).normal(size=(1000, 16))
+    >>> vectors = np.random.default_rng(0).normal(size=(100, 16))
     >>> scores, ids = HyperplaneForest.build(vectors).query(vectors[7], k=3)
     >>> int(ids[0]), round(float(scores[0]), 5)
     (7, 1.0)

@@ -344,7 +344,7 @@ def test_a_library_travels(hub, session, results, sounds, tmp_path):
     library.remove([str(sounds / "high.wav")])
     assert session(push).startswith("0 ")
     after = hub.files("ada/library", "datasets")
-    assert before != set(after) and not any(path.startswith("recent-") for path in after)
+    assert before != set(after) and not any(path.startswith("delta-") for path in after)
     for content in after.values():  # nothing of what was forgotten, nor of where all lay
         assert b"high.wav" not in content and str(tmp_path).encode() not in content
     hub.put("ada/other", {YAML: (results / YAML).read_bytes(), WEIGHTS: changed(results)})

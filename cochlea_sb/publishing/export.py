@@ -220,7 +220,7 @@ def export_library(
     manifest = Store(source).link_to(folder)
     manifest["encoder"] = public_encoder(manifest["encoder"], model)
     write_text(folder / LIBRARY_MANIFEST, json.dumps(manifest, indent=1))
-    SoundLibrary.open(folder).save()
+    SoundLibrary.open(folder).merge()
     manifest, catalogue, _, _ = store.read()
     catalogue = catalogue.filter(pc.greater(catalogue["n_windows"], 0))
     paths = without_root(catalogue["path"].to_pylist())
@@ -234,7 +234,7 @@ def export_library(
     card = library_card(name, encoder=manifest["encoder"], license=license, **facts)
     write_text(folder / CARD, stamped(card))
     notes = notes_on(paths, len(library), manifest["encoder"]["source"])
-    return "dataset", ("index-*", "sounds-*", "recent-*"), notes, []
+    return "dataset", ("index-*", "sounds-*", "delta-*"), notes, []
 
 
 def export_embeddings(
