@@ -4,8 +4,8 @@
     python recipes/embed.py ~/samples --model results/cnn/1986 --output embeddings
     python recipes/embed.py user/name --model user/model --output embeddings --device cuda --precision bf16
 
-The source is a folder, a table of files with a column file_name, or a dataset on the Hub. After an interruption, run the
-same command again: it skips the shards that are complete. The shards load with
+The source is a folder, a table of files with a column file_name, or a dataset on the Hub. After an interruption, run
+the same command again: it skips the shards that are complete. The shards load with
 `datasets.load_dataset("parquet", data_dir="embeddings")`, and `cochlea index embeddings --library NAME` adds them to a
 library.
 """
@@ -42,9 +42,7 @@ def main(argv):
         "--precision", default="fp32", choices=["fp32", "fp16", "bf16"], help="precision of the encoder"
     )
     parser.add_argument("--threads", type=int, help="number of threads that decode; default: half the cores")
-    parser.add_argument(
-        "--workers", type=int, default=1, help="number of processes that share the work, each running this command"
-    )
+    parser.add_argument("--workers", type=int, default=1, help="number of processes that share the work")
     parser.add_argument("--worker", type=int, default=0, help="number of this process, from 0")
     arguments = parser.parse_args(argv)
     if not 1 <= arguments.shard_sounds <= 10_000 or not 0 <= arguments.worker < arguments.workers:

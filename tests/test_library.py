@@ -327,6 +327,7 @@ def test_the_encoder_is_loaded_when_it_is_needed(library, encoder, folder, tmp_p
         (lambda library: library.search([(np.ones(128), 1), (np.ones(128), -1)]), "cancel out"),
         (lambda library: library.search({"a.wav": "much"}), "weight of 'a.wav' is 'much'"),
         (lambda library: library.search(np.ones(128), effort=2), "effort is 2"),
+        (lambda library: library.search(np.ones(128), effort=True), "effort is True"),
         (lambda library: library.search(np.ones(128), label=3), "label is 3"),
         (lambda library: library.search(("a.wav", "x")), "expected its start and end"),
         (lambda library: library.add(library.store.folder.parent, threads=0, retry=True), "threads is 0"),

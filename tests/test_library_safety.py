@@ -18,6 +18,8 @@ import soundfile
 
 from cochlea_sb import AudioEncoder, SoundLibrary
 from cochlea_sb.errors import UserError
+from cochlea_sb.index.exact import ExactIndex
+from cochlea_sb.index.storage import DamagedIndex
 from cochlea_sb.library.store import Store
 
 KILLS = 20
@@ -250,6 +252,20 @@ def test_a_manifest_that_says_otherwise_is_refused_or_harmless(saved, change):
         SoundLibrary.open(saved).search(np.ones(128), 3)
     except UserError as error:
         assert "\n" not in str(error)
+
+
+def test_damage_that_a_search_meets_is_told_in_a_sentence_and_a_defect_is_not(saved, monkeypatch):
+    library, error = SoundLibrary.open(saved), [DamagedIndex("damaged"), ValueError("a wrong shape")]
+
+    def broken(*_, **__):
+        raise error.pop(0)
+
+    monkeypatch.setattr(ExactIndex, "query", broken)
+    with pytest.raises(UserError, match="index is damaged: index its sounds again"):
+        library.search(np.ones(128))
+    with pytest.raises(ValueError, match="a wrong shape") as caught:
+        library.search(np.ones(128))
+    assert not isinstance(caught.value, UserError)
 
 
 def test_catalogue_and_index_that_do_not_agree_are_refused(saved):
