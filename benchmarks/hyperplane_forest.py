@@ -1,7 +1,7 @@
-"""Nearest neighbours by trees of random hyperplanes: the historical reference that a benchmark compares with.
+"""Nearest neighbours by trees of random hyperplanes: a historical reference for benchmarks/index.py.
 
-Each node of a tree halves its vectors by a hyperplane with a random normal. A search descends all trees at once, the
-surest branches first, and comes back for the far side of planes that lie near the query.
+Each node of a tree halves its vectors by a hyperplane with a random normal. A search descends all trees at once, in the
+order of a priority queue, and later visits the far side of planes that lie near the query.
 
 Axes: N vectors, Q queries, D dimensions, T trees, S splits a tree. Split s has the children 2 s + 1 and 2 s + 2. From
 S on these are leaves; the j-th of them holds positions ``j N // (S + 1)`` and on in the tree's order of the vectors.
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
-from cochlea_sb.index import arguments, kernels
+from cochlea_sb.index import arguments, search_kernels
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
 class HyperplaneForest:
-    """Search by cosine. Build with `build`; to add, remove or save vectors, use `RandomProjectionIndex`.
+    """Search by cosine. Make one with `build`; it can't be changed or saved.
 
     The index of Cochlea, the sound search engine (github.com/JohnVinyard/cochlea), with two changes. Planes pass
     through the median of a node's vectors (Dasgupta & Freund, STOC 2008), not the origin, which never parts equal
@@ -31,7 +31,7 @@ class HyperplaneForest:
 
     Example
     -------
-    >>> vectors = np.random.default_rng(0).normal(size=(1000, 16))
+    >>> vectors = np.random.default_rng(0).normal(size=(100, 16))
     >>> scores, ids = HyperplaneForest.build(vectors).query(vectors[7], k=3)
     >>> int(ids[0]), round(float(scores[0]), 5)
     (7, 1.0)
@@ -136,7 +136,7 @@ def grow(vectors: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarr
                 first, last = node * n // n_nodes, (node + 1) * n // n_nodes
                 half = (2 * node + 1) * n // (2 * n_nodes) - first
                 rows, split = order[tree, first:last], n_nodes - 1 + node
-                products = np.array([kernels.dot(vectors[row], normals[tree, split]) for row in rows])
+                products = np.array([search_kernels.dot(vectors[row], normals[tree, split]) for row in rows])
                 ranks = np.argsort(products, kind="mergesort")  # stable: equal vectors are halved as they stand
                 thresholds[tree, split] = (products[ranks[half - 1]] + products[ranks[half]]) / 2
                 rows[:] = rows[ranks]
@@ -165,7 +165,7 @@ def search(
         while n_seen < n_wanted:
             cost, tree, node = heapq.heappop(queue)
             if node < n_splits:
-                margin = kernels.dot(query, normals[tree, node]) - thresholds[tree, node]
+                margin = search_kernels.dot(query, normals[tree, node]) - thresholds[tree, node]
                 heapq.heappush(queue, (max(cost, margin), tree, 2 * node + 1))
                 heapq.heappush(queue, (max(cost, -margin), tree, 2 * node + 2))
                 continue
@@ -174,5 +174,7 @@ def search(
                 if not seen[row]:
                     seen[row] = True
                     n_seen += 1
-                    n_found = kernels.offer(kernels.dot(query, vectors[row]), row, best, best_rows, n_found, ids)
-        kernels.sort_heap(best, best_rows, n_found, ids)
+                    n_found = search_kernels.offer(
+                        search_kernels.dot(query, vectors[row]), row, best, best_rows, n_found, ids
+                    )
+        search_kernels.sort_heap(best, best_rows, n_found, ids)

@@ -6,11 +6,11 @@
     python benchmarks/index.py [--data clustered-10k isotropic-100k] [--only random faiss] [--cache built]
     python benchmarks/index.py --embed sounds --model model --audio windows.npz  # real data; then --audio windows.npz
 
-Peers are set up as their authors advise. Of each library's settings, tuning queries choose those that none other beats
-in both speed and recall; other queries then time all libraries in turns, vector by vector and in one batch. Medians are
-interpolated, log queries/s over recall@10. On one core, the default, seconds are the processor's, of all threads
-that a library may start. With --all_cores they are the clock's, as always when an index is saved, or loaded and asked
-for the first time. Whatever numba compiles, it compiles before.
+The other libraries are set up as their authors advise. Tuning queries choose those settings of each library that no
+other setting beats in both speed and recall. Then other queries time all libraries in turns, one at a time and all in
+one batch. Medians are interpolated: log queries/s over recall@10. On one core, the default, times are CPU seconds of
+all threads of a library. With --all_cores they are wall-clock seconds, as are those of saving an index, and of loading
+one up to its first answer. numba compiles before anything is timed.
 """
 
 import os

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What additions and removals cost a `RandomProjectionIndex`: after them, against one built anew, and compacted.
+"""A `RandomProjectionIndex` after additions and removals, compared with one built from the same vectors at once.
 
     python benchmarks/index_changes.py [--vectors 200000]
 
-Clustered vectors as in benchmarks/index.py; half as many more are added in ten parts, then three tenths are removed.
-Seconds are the processor's, on one core; queries are timed in turns, medians.
+Clustered vectors as in benchmarks/index.py. Half as many more are added in ten parts, then three tenths are removed.
+Times are CPU seconds on one core. Queries of both indexes are timed in turns; medians are printed.
 """
 
 import os
@@ -38,17 +38,13 @@ def main():
     remove_s = index.timed(lambda: changed.remove([*gone, -1]))[0]
     row_of = np.argsort(ids)
     fresh = RandomProjectionIndex.build(vectors[row_of[left]], left)
-    compacted = RandomProjectionIndex.build(vectors[:n], ids[:n])
-    compacted.add(vectors[n:], ids[n:])
-    compacted.remove(gone)
-    compact_s = index.timed(compacted.compact)[0]
 
     kth = index.kth_cosines(queries, vectors[row_of[left]])
     print(f"{n:,} vectors; {len(vectors) - n:,} added in {add_s:.2f} s, one in {1000 * one_s:.1f} ms; ", end="")
-    print(f"{len(gone):,} removed in {remove_s:.2f} s; compacted in {compact_s:.2f} s\n")
+    print(f"{len(gone):,} removed in {remove_s:.2f} s\n")
     print("| index | effort | recall@10 | queries/s |\n|---|---|---|---|")
     for effort in (0.9, 0.98, 0.999):
-        kinds = {"changed": changed, "built anew": fresh, "compacted": compacted}
+        kinds = {"changed": changed, "built at once": fresh}
         rates = {name: [] for name in kinds}
         for _ in range(arguments.rounds):
             for name, kind in kinds.items():

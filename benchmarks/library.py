@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A library of a million windows: how long it takes to open and to search, and what it holds in memory.
+"""A library of a million windows: the time to open and to search it, and its memory.
 
     python benchmarks/library.py [--sounds 100000] [--windows 10] [--folder kept]
 
-The vectors are generated (clusters), the catalogue is a real one. Opening and searching run in a new process, whose
-memory is its own: pages of the index that are mapped, and so shared, are told apart.
+The vectors are generated in clusters; the catalogue has the real format. A new process opens and searches the library.
+Its own memory and the mapped pages of the index, which processes share, are shown apart.
 """
 
 import argparse
@@ -79,14 +79,14 @@ def generate(folder, n_sounds, n_windows):
                 source = Source(path, None, f"kind{kind}", 1_000_000 + number, number)
                 embedded.append(Embedded(source, vectors, 0.48 * (n_windows + 1), f"{number:032x}", None))
             writer.commit(embedded)
-        writer.fold()
+        writer.merge()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sounds", type=int, default=100_000)
     parser.add_argument("--windows", type=int, default=10, help="of each sound")
-    parser.add_argument("--folder", help="keep the libraries there, and use those kept")
+    parser.add_argument("--folder", help="keep the libraries in this folder, and use those that are there")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         names = [Path(arguments.folder or scratch, name) for name in ("million.library", "toy.library")]

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Is vector arithmetic possible? Whether a query {kick: 1, hat: 1} finds real mixtures of a kick and a hat.
+"""Does vector arithmetic work? Test whether a query {kick: 1, hat: 1} finds real mixtures of a kick and a hat.
 
     python benchmarks/mixtures.py --model MODEL                                   the synthetic library
     python benchmarks/mixtures.py --model MODEL --data_folder drums --kinds bd hh  a labelled folder
 
-Of each kind, half the sounds are the examples. The others are mixed in pairs, at equal energy, as waveforms, and ranked
-with the same sounds alone. For each query of two examples: the share of (mixture, sound of one kind, sound of the
-other) in which the mixture ranks above both, averaged over queries; by chance it is a third.
+Half the sounds of each kind are the queries. The others are mixed in pairs, as waveforms of equal energy, and ranked
+together with the same sounds alone. The result, averaged over pairs of queries, is the share of triples (mixture, sound
+of one kind, sound of the other kind) in which the mixture ranks above both sounds; by chance it is a third.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main():
     sounds = load_sounds(arguments.data_folder) if arguments.data_folder else synthetic_library(arguments.most)
     labels, rng = list(sounds["label"]), np.random.default_rng(0)
 
-    def embed(wav):
+    def encode(wav):
         return encoder.encode_batch(wav)[0, 0].cpu().numpy()
 
     examples, alone = [], []
@@ -54,11 +54,11 @@ def main():
             raise SystemExit(f"There are {len(rows)} sounds labelled '{kind}': expected at least 4.")
         rows = rng.permutation(rows)[: arguments.most].tolist()
         wavs = [read_audio(sounds[row]["audio"], encoder.sample_rate) for row in rows]
-        examples.append(np.stack([embed(wav) for wav in wavs[::2]]))
+        examples.append(np.stack([encode(wav) for wav in wavs[::2]]))
         alone.append(wavs[1::2])
     n = min(map(len, alone))
-    mixtures = np.stack([embed(mix(one, other)) for one, other in zip(alone[0][:n], alone[1][:n], strict=True)])
-    singles = [np.stack([embed(wav) for wav in wavs[:n]]) for wavs in alone]
+    mixtures = np.stack([encode(mix(one, other)) for one, other in zip(alone[0][:n], alone[1][:n], strict=True)])
+    singles = [np.stack([encode(wav) for wav in wavs[:n]]) for wavs in alone]
     queries = (examples[0][:, None] + examples[1][None]).reshape(-1, mixtures.shape[1])
     scores, first, second = (queries @ vectors.T for vectors in (mixtures, *singles))
     above = (scores[:, :, None, None] > first[:, None, :, None]) & (scores[:, :, None, None] > second[:, None, None, :])

@@ -1,32 +1,39 @@
-"""The command `cochlea`, and what every command shares: a user's mistake is one sentence, never a traceback.
+"""The command `cochlea`, and `run`, which every command and recipe uses: a user's mistake ends in one sentence.
 
-Scroll to the bottom for the list of commands. Each prints for people, or with ``--json`` for programs.
+Scroll to the bottom for the list of commands. Each prints text for people, or JSON with ``--json``.
 """
 
-import argparse
+from __future__ import annotations
+
 import json
 import logging
 import os
 import shutil
 import sys
 import traceback
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cochlea_sb import __version__
 from cochlea_sb.errors import UserError
 
+if TYPE_CHECKING:
+    from cochlea_sb.inference.audio_encoder import AudioEncoder
+
 STATUS_DEFECT = 1
-STATUS_MISTAKE = 2  # as argparse ends
-STATUS_INTERRUPTED = 130  # as shells report Ctrl-C
-SHOWN = 20  # unreadable files that are listed without being asked for
+STATUS_MISTAKE = 2  # as argparse does
+STATUS_INTERRUPTED = 130  # what shells report after Ctrl-C
+SHOWN = 20  # unreadable files that are listed without --problems
 
 
-def run(main):
-    """Run a script's ``main(argv)`` and end the process with its status.
+def run(main: Callable[[list[str]], None]) -> None:
+    """Run ``main(argv)`` of a script; after an error, end the process with its status.
 
-    `UserError` and ``OSError`` are the user's to mend: they become one sentence on stderr and status 2 (with the
-    environment variable ``COCHLEA_TRACEBACK=1``, a traceback). Any other exception is a defect of this package: it
-    shows its traceback, asks for a report, and ends with status 1.
+    The user can mend a `UserError` or an ``OSError``: it prints one sentence on stderr and gives status 2. With the
+    environment variable ``COCHLEA_TRACEBACK=1`` it shows its traceback instead. Any other exception is a defect of this
+    package: it shows its traceback, asks for a report, and gives status 1.
 
     Arguments
     ---------
@@ -37,9 +44,9 @@ def run(main):
         main(sys.argv[1:])
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("\nInterrupted. Run the same command again to go on.", file=sys.stderr)
+        print("\nInterrupted. Run the same command again to continue.", file=sys.stderr)
         sys.exit(STATUS_INTERRUPTED)
-    except BrokenPipeError:  # whoever read the output has had enough
+    except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as error:
         if os.environ.get("COCHLEA_TRACEBACK"):
@@ -52,16 +59,16 @@ def run(main):
         sys.exit(STATUS_DEFECT)
 
 
-def index(arguments):
-    """Add sounds to a library, which is made where it is not there."""
+def index(arguments: Namespace) -> None:
+    """Add sounds to a library; create the library if it does not exist."""
     from cochlea_sb.library.sound_library import SoundLibrary
     from cochlea_sb.library.store import Store
     from cochlea_sb.machine import check_device
 
     check_device(arguments.device)
-    options = {"run_opts": {"device": arguments.device}} if arguments.device else {}
-    made = not Store(arguments.library).exists()
-    if not made:
+    options: dict[str, Any] = {"run_opts": {"device": arguments.device}} if arguments.device else {}
+    created = not Store(arguments.library).exists()
+    if not created:
         encoder = load_encoder(arguments.model, **options) if arguments.model else None
         library = SoundLibrary.open(arguments.library, encoder, **options)
         hop = library.hop_seconds
@@ -85,23 +92,23 @@ def index(arguments):
             first = next(iter(added.problems.values()))
             raise UserError(f"None of {len(added.problems):,} files could be read as audio; the first: {first}")
     except UserError:
-        if made and not len(library):  # of a mistake nothing stays
+        if created and not len(library):  # a mistake leaves no empty library behind
             shutil.rmtree(library.store.folder)
         raise
     if arguments.json:
         return show_json({**added._asdict(), "sounds": len(library), "windows": library.n_windows})
-    print(f"Added {added.added:,} sounds, {added.unchanged:,} files were known already: '{arguments.library}'", end=" ")
+    print(f"Added {added.added:,} sounds, {added.unchanged:,} files were unchanged: '{arguments.library}'", end=" ")
     print(f"holds {len(library):,} sounds, {library.n_windows:,} windows.")
     show_problems(added.problems, arguments.library)
 
 
-def search(arguments):
-    """Print what is most like an example."""
+def search(arguments: Namespace) -> None:
+    """Print the sounds that are most similar to a sound."""
     from cochlea_sb.library.sound_library import SoundLibrary
 
     encoder = load_encoder(arguments.model) if arguments.model else None
     library = SoundLibrary.open(arguments.library, encoder)
-    query = arguments.query
+    query: Any = arguments.query
     if arguments.start is not None or arguments.end is not None:
         query = (query, arguments.start or 0.0, arguments.end)
     if arguments.mix:
@@ -119,14 +126,14 @@ def search(arguments):
     if arguments.json:
         return show_json([match._asdict() for match in matches])
     for rank, match in enumerate(matches, arguments.skip + 1):
-        stretch = f"{match.start_seconds:8.2f} -{match.end_seconds:8.2f} s"
-        print(f"{rank:4d}  {match.score:6.3f}  {stretch}  {match.path}  {match.label or ''}".rstrip())
+        part = f"{match.start_seconds:8.2f} -{match.end_seconds:8.2f} s"
+        print(f"{rank:4d}  {match.score:6.3f}  {part}  {match.path}  {match.label or ''}".rstrip())
     if not matches:
-        reason = "the library is empty" if not len(library) else "no sound passes, or --skip is beyond the last"
+        reason = "the library is empty" if not len(library) else "no sound passes the filters, or --skip is too large"
         print(f"Nothing found: {reason}.", file=sys.stderr)
 
 
-def info(arguments):
+def info(arguments: Namespace) -> None:
     """Print what a library holds."""
     from cochlea_sb.data.sounds import file_stamp
     from cochlea_sb.library.sound_library import SoundLibrary
@@ -135,8 +142,8 @@ def info(arguments):
     sounds, problems = library.sounds, library.problems
     seconds = sum(sounds["seconds"].to_pylist())
     labels = {label for label in sounds["label"].unique().to_pylist() if label is not None}
-    files = Path(library.store.folder).rglob("*")  # a writer may delete some meanwhile
-    facts = {
+    files = Path(library.store.folder).rglob("*")  # a writer may be deleting some
+    facts: dict[str, Any] = {
         "sounds": len(library),
         "windows": library.n_windows,
         "seconds": round(seconds, 3),
@@ -155,31 +162,31 @@ def info(arguments):
     show_problems(problems, arguments.library, every=arguments.problems)
 
 
-def remove(arguments):
-    """Forget sounds of a library; the files stay."""
+def remove(arguments: Namespace) -> None:
+    """Remove sounds from a library; their files stay."""
     from cochlea_sb.library.sound_library import SoundLibrary
 
-    library, forgotten = SoundLibrary.open(arguments.library), 0
+    library, removed = SoundLibrary.open(arguments.library), 0
     if not arguments.paths and not arguments.missing:
-        raise UserError("There is nothing to remove: give paths, or --missing for files that are gone from the disk.")
+        raise UserError("There is nothing to remove: give paths, or --missing for files that no longer exist.")
     if arguments.paths:
-        forgotten += library.remove(arguments.paths)
+        removed += library.remove(arguments.paths)
     if arguments.missing:
-        forgotten += len(library.prune())
+        removed += len(library.prune())
     if arguments.json:
-        return show_json({"removed": forgotten, "sounds": len(library)})
-    print(f"Forgot {forgotten:,} sounds: '{arguments.library}' holds {len(library):,}.")
+        return show_json({"removed": removed, "sounds": len(library)})
+    print(f"Removed {removed:,} sounds: '{arguments.library}' holds {len(library):,}.")
 
 
-def load_encoder(source=None, **options):
-    """An `AudioEncoder`: by default the one that comes with the package."""
+def load_encoder(source: str | None = None, **options: Any) -> AudioEncoder:
+    """An `AudioEncoder`, by default the one that comes with the package."""
     from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
 
     return AudioEncoder.from_hparams(source or SHIPPED, **options)
 
 
-def weighted(text):
-    """An example of a mixture and its weight from ``file`` or ``file=weight``."""
+def weighted(text: str) -> tuple[str, float]:
+    """A file of a mixture and its weight, from ``file`` or ``file=weight``."""
     name, equals, weight = text.rpartition("=")
     if not equals or os.path.exists(os.path.expanduser(text)):
         return text, 1.0
@@ -189,8 +196,8 @@ def weighted(text):
         raise UserError(f"--mix is '{text}': expected a file, or file=weight such as hat.wav=0.5.") from error
 
 
-def show_problems(problems, library, every=False):
-    """Print which sounds could not be read, and why."""
+def show_problems(problems: dict[str, str], library: str, every: bool = False) -> None:
+    """Print which files could not be read, and why."""
     if problems:
         print(f"{len(problems):,} files could not be read:")
         for reason in list(problems.values())[: None if every else SHOWN]:
@@ -199,71 +206,78 @@ def show_problems(problems, library, every=False):
             print(f"  ... `cochlea info {library} --problems` lists all of them.")
 
 
-def show_json(value):
+def show_json(value: Any) -> None:
     """Print JSON."""
     print(json.dumps(value, indent=1))
 
 
-def main(argv=None):
-    """Parse a command line and do what it asks."""
-    parser = argparse.ArgumentParser(prog="cochlea", description="Search sounds by example.")
+def main(argv: list[str] | None = None) -> None:
+    """Parse a command line and run its command."""
+    parser = ArgumentParser(prog="cochlea", description="Search sounds by example: find more sounds like this one.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def command(function, **kwargs):
-        text = function.__doc__.splitlines()[0]
-        added = commands.add_parser(function.__name__, help=text, description=text, **kwargs)
+    def command(function: Callable[[Namespace], None]) -> ArgumentParser:
+        text = (function.__doc__ or "").splitlines()[0]
+        added = commands.add_parser(function.__name__, help=text, description=text)
         added.set_defaults(function=function)
         added.add_argument("--json", action="store_true", help="print JSON")
         return added
 
     add = command(index).add_argument
     add(
-        "sources", nargs="+", metavar="SOURCE", help="a file, a folder, a table of files, embedded shards, or a dataset"
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="a file, a folder, a table of files, shards of recipes/embed.py, or a dataset",
     )
-    add("--library", required=True, metavar="FOLDER", help="the library; made if it is not there")
+    add("--library", required=True, metavar="FOLDER", help="folder of the library; created if missing")
     add(
         "--model",
-        help="folder or Hub name of the encoder; default: the library's, or the one that comes with cochlea_sb",
+        help="folder or Hub name of the encoder; default: the library's, or the one of cochlea_sb",
     )
-    add("--hop_seconds", type=float, help="distance between windows, when the library is made; default 0.48")
-    add("--folder_labels", action="store_true", help="a file's folder is its label")
+    add("--hop_seconds", type=float, help="distance between windows of a new library; default 0.48")
+    add("--folder_labels", action="store_true", help="take the folder of a file as its label")
     add("--config", help="configuration of a dataset on the Hub")
     add("--split", default="train", help="split of a dataset; default train")
-    add("--retry", action="store_true", help="try again what could not be read before")
+    add("--retry", action="store_true", help="try again to read files that could not be read")
     add("--device", help="where the encoder runs: cpu, cuda, ...")
-    add("--threads", type=int, help="that decode; default: half the cores")
-    add("--quiet", action="store_true", help="no progress bar")
+    add("--threads", type=int, help="number of threads that decode; default: half the cores")
+    add("--quiet", action="store_true", help="show no progress bar")
 
     add = command(search).add_argument
     add("library", metavar="LIBRARY")
-    add("query", metavar="FILE", help="the sound to search with")
-    add("-k", type=int, default=10, help="how many matches; default 10")
-    add("--skip", type=int, default=0, help="leave out so many first: the next page")
-    add("--start", type=float, help="search with the stretch of the file from here, in seconds ...")
-    add("--end", type=float, help="... to here")
-    add("--mix", action="append", metavar="FILE[=WEIGHT]", help="add another example; a negative weight takes away")
-    add("--every_window", action="store_true", help="every window that matches, not only each sound's best")
-    add("--with_query", action="store_true", help="find the query itself, too")
-    add("--path", help="only paths that hold this text or match this pattern")
+    add("query", metavar="FILE", help="the sound to start from")
+    add("-k", type=int, default=10, help="number of matches; default 10")
+    add("--skip", type=int, default=0, help="leave out so many of the best matches: 10 shows the second page of 10")
+    add("--start", type=float, help="start of the part of the file to search with, in seconds")
+    add("--end", type=float, help="end of that part, in seconds")
+    add("--mix", action="append", metavar="FILE[=WEIGHT]", help="mix in another sound; a negative weight subtracts it")
+    add("--every_window", action="store_true", help="show all windows that match, instead of the best of each sound")
+    add("--with_query", action="store_true", help="also show the query itself")
+    add("--path", help="only paths that contain this text or match this pattern")
     add("--label", help="only sounds of this label")
-    add("--effort", type=float, help="share of the best matches to find, 1 for all; default 0.98")
-    add("--model", help="the library's encoder, if it is not where it was")
+    add("--effort", type=float, help="share of the best matches to find; default 0.98, 1 is exact")
+    add("--model", help="the encoder of the library, if it has moved")
 
     add = command(info).add_argument
     add("library", metavar="LIBRARY")
-    add("--problems", action="store_true", help="list all that could not be read")
+    add("--problems", action="store_true", help="list all files that could not be read")
 
     add = command(remove).add_argument
     add("library", metavar="LIBRARY")
     add("paths", nargs="*", metavar="PATH", help="files, folders, or patterns")
-    add("--missing", action="store_true", help="what is gone from the disk (is every disk mounted?)")
+    add(
+        "--missing",
+        action="store_true",
+        help="files that no longer exist (check that all disks are mounted)",
+    )
 
     arguments = parser.parse_args(argv)
     logging.getLogger("speechbrain").setLevel(logging.WARNING)  # its log of loading belongs to training
     arguments.function(arguments)
 
 
-def cochlea():
+def cochlea() -> None:
     """The console command."""
     run(main)

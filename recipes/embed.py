@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Embed a collection into Parquet shards: a row for each window with its path, start_seconds, embedding and label.
+"""Embed a collection into Parquet shards, with one row for each window: path, start_seconds, embedding, label, ...
 
     python recipes/embed.py ~/samples --model results/cnn/1986 --output embeddings
     python recipes/embed.py user/name --model user/model --output embeddings --device cuda --precision bf16
 
-The source is a folder, a table of files with a column file_name, or a dataset on the Hub. Run it again after an
-interruption: shards that are there, of the same sounds and the same model, are left as they are. They load with
-`datasets.load_dataset("parquet", data_dir="embeddings")`, and `cochlea index embeddings --library NAME` takes them in.
+The source is a folder, a table of files with a column file_name, or a dataset on the Hub. After an interruption, run
+the same command again: it skips the shards that are complete. The shards load with
+`datasets.load_dataset("parquet", data_dir="embeddings")`, and `cochlea index embeddings --library NAME` adds them to a
+library.
 """
 
 import argparse
@@ -32,22 +33,22 @@ def main(argv):
         "--model", help="folder or Hub name of the encoder; default: the one that comes with cochlea_sb"
     )
     parser.add_argument("--hop_seconds", type=float, default=0.48, help="distance between windows; default 0.48")
-    parser.add_argument("--shard_sounds", type=int, default=1000, help="sounds in a shard; default 1000")
-    parser.add_argument("--folder_labels", action="store_true", help="a file's folder is its label")
+    parser.add_argument("--shard_sounds", type=int, default=1000, help="number of sounds in a shard; default 1000")
+    parser.add_argument("--folder_labels", action="store_true", help="take the folder of a file as its label")
     parser.add_argument("--config", help="configuration of a dataset on the Hub")
     parser.add_argument("--split", default="train", help="split of a dataset; default train")
     parser.add_argument("--device", help="where the encoder runs: cpu, cuda, ...")
     parser.add_argument(
-        "--precision", default="fp32", choices=["fp32", "fp16", "bf16"], help="of the encoder's arithmetic"
+        "--precision", default="fp32", choices=["fp32", "fp16", "bf16"], help="precision of the encoder"
     )
-    parser.add_argument("--threads", type=int, help="that decode; default: half the cores")
-    parser.add_argument("--workers", type=int, default=1, help="run this command so many times side by side, ...")
-    parser.add_argument("--worker", type=int, default=0, help="... each with its own number from 0 on")
+    parser.add_argument("--threads", type=int, help="number of threads that decode; default: half the cores")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes that share the work")
+    parser.add_argument("--worker", type=int, default=0, help="number of this process, from 0")
     arguments = parser.parse_args(argv)
     if not 1 <= arguments.shard_sounds <= 10_000 or not 0 <= arguments.worker < arguments.workers:
         raise UserError(
             f"--shard_sounds is {arguments.shard_sounds}, --worker {arguments.worker} of {arguments.workers}: expected "
-            "1 to 10,000 sounds, and workers that are numbered from 0."
+            "1 to 10,000 sounds, and a worker from 0 to one less than --workers."
         )
 
     run_opts = {"eval_precision": arguments.precision}
@@ -58,7 +59,7 @@ def main(argv):
     options = {"folder_labels": arguments.folder_labels, "config": arguments.config, "split": arguments.split}
     sources = list_sources(arguments.source, **options)
 
-    # Each shard holds a fixed stretch of the list, so that what is done is known by its name.
+    # Each shard holds a fixed part of the list, so its name tells whether the part is done.
     output = Path(arguments.output).expanduser()
     output.mkdir(parents=True, exist_ok=True)
     stretches = [sources[i : i + arguments.shard_sounds] for i in range(0, len(sources), arguments.shard_sounds)]
@@ -77,10 +78,10 @@ def main(argv):
         same = facts.get("identity", {}).get("fingerprint") == identity["fingerprint"]
         if not same or (facts["hop_seconds"], facts["made_of"]) != (hop_seconds, made_of[path]):
             raise UserError(
-                f"'{path}' is of other sounds, another model or hop: choose another --output, or delete it."
+                f"'{path}' holds other sounds, or has another model or hop: choose another --output, or delete it."
             )
 
-    # One stream of sounds, cut into shards as they come.
+    # All sounds form one stream, which is cut into shards.
     todo = [path for path in list(shards)[arguments.worker :: arguments.workers] if not path.exists()]
     stream = embed_sounds(encoder, chain(*(shards[path] for path in todo)), hop_seconds, threads=arguments.threads)
     with tqdm(total=sum(len(shards[path]) for path in todo), unit="sound", desc="Embedding") as bar:
@@ -95,7 +96,7 @@ def main(argv):
     unread = [(row["path"], row["problem"]) for path in done for row in read_facts(path)["unread"]]
     print(f"{len(done)} of {len(shards)} shards are in {output}")
     if unread:
-        skipped = output.with_name(f"{output.name}-skipped.csv")  # not among the shards, which load as a folder
+        skipped = output.with_name(f"{output.name}-skipped.csv")  # beside the folder, which `datasets` loads as a whole
         write_problems(unread, skipped)
         print(f"{len(unread)} sounds could not be read; {skipped} says why")
 

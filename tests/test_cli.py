@@ -1,5 +1,6 @@
 """The command `cochlea` and recipes/embed.py, as their users run them."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -59,16 +60,16 @@ def library(cochlea, folder, model_folder, tmp_path):
 
 def test_index_search_info_remove(cochlea, library, folder):
     status, out, _ = cochlea("index", folder, "--library", library, "--quiet")
-    assert status == 0 and "Added 0 sounds, 9 files were known already" in out and "8 sounds" in out
+    assert status == 0 and "Added 0 sounds, 9 files were unchanged" in out and "8 sounds" in out
     status, out, _ = cochlea("search", library, folder / "noise" / "0.wav", "-k", 3)
     lines = [line.split() for line in out.splitlines()]
     assert status == 0 and [line[0] for line in lines] == ["1", "2", "3"] and {line[-1] for line in lines} == {"noise"}
     status, out, _ = cochlea("info", library)
     assert status == 0 and "8 sounds" in out and "2 labels" in out and "notes.txt" in out
     status, out, _ = cochlea("remove", library, folder / "noise")
-    assert status == 0 and "Forgot 4 sounds" in out
+    assert status == 0 and "Removed 4 sounds" in out
     os.remove(folder / "tone" / "0.wav")
-    assert "Forgot 1 sounds" in cochlea("remove", library, "--missing")[1]
+    assert "Removed 1 sounds" in cochlea("remove", library, "--missing")[1]
     assert len(SoundLibrary.open(library)) == 3
 
 
@@ -168,14 +169,33 @@ def test_a_mistake_is_one_sentence_and_status_2(cochlea, library, folder, model_
     assert status == 2 and words in err and "Traceback" not in err
 
 
-def embed(*arguments, status=0):
-    command = [sys.executable, "recipes/embed.py", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == status, done.stderr
-    return done
+@pytest.fixture
+def embed(capsys, monkeypatch):
+    """``embed(arguments..., status=0)`` runs recipes/embed.py; gives what was printed, and checks the exit status."""
+    monkeypatch.syspath_prepend(ROOT / "recipes")
+    recipe = importlib.import_module("embed")
+
+    def call(*arguments, status=0):
+        monkeypatch.setattr(sys, "argv", ["embed.py", *map(str, arguments)])
+        ended = 0
+        try:
+            cli.run(recipe.main)
+        except SystemExit as end:
+            ended = end.code
+        said = capsys.readouterr()
+        assert ended == status, said.err
+        return said
+
+    return call
 
 
-def test_embedding_into_shards_that_a_library_takes_in(cochlea, library, folder, model_folder, tmp_path):
+def test_the_recipe_as_a_script():
+    command = [sys.executable, "recipes/embed.py", "/no/such", "--output", "x", "--workers", "2", "--worker", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "--worker 2 of 2: expected" in done.stderr
+
+
+def test_embedding_into_shards_that_a_library_takes_in(cochlea, embed, library, folder, model_folder, tmp_path):
     output = tmp_path / "embedded"
     options = ["--model", model_folder, "--output", output, "--shard_sounds", 4, "--folder_labels"]
     embed(folder, *options)
@@ -193,8 +213,8 @@ def test_embedding_into_shards_that_a_library_takes_in(cochlea, library, folder,
     embed(folder, *options)
     now = {shard: shard.stat().st_mtime_ns for shard in shards}
     assert [now[shard] == times[shard] for shard in shards] == [True, False, True]
-    assert "another model or hop" in embed(folder, *options, "--hop_seconds", 0.1, status=2).stderr
-    assert "shards of another run" in embed(folder / "tone", *options, status=2).stderr
+    assert "another model or hop" in embed(folder, *options, "--hop_seconds", 0.1, status=2).err
+    assert "shards of another run" in embed(folder / "tone", *options, status=2).err
 
     other = tmp_path / "b.library"
     status, out, err = cochlea("index", output, "--library", other, "--model", model_folder, "--quiet")
@@ -207,12 +227,12 @@ def test_embedding_into_shards_that_a_library_takes_in(cochlea, library, folder,
     assert imported.add(folder, progress=False) == (0, 9, {})
 
 
-def test_workers_share_the_shards(folder, model_folder, tmp_path):
+def test_workers_share_the_shards(embed, folder, model_folder, tmp_path):
     output = tmp_path / "embedded"
     options = [folder, "--model", model_folder, "--output", output, "--shard_sounds", 2, "--workers", 2]
-    assert "3 of 5 shards" in embed(*options, "--worker", 0).stdout
-    assert "5 of 5 shards" in embed(*options, "--worker", 1, "--precision", "bf16").stdout
-    assert "--worker 2 of 2: expected" in embed(*options, "--worker", 2, status=2).stderr
+    assert "3 of 5 shards" in embed(*options, "--worker", 0).out
+    assert "5 of 5 shards" in embed(*options, "--worker", 1, "--precision", "bf16").out
+    assert "--worker 2 of 2: expected" in embed(*options, "--worker", 2, status=2).err
 
 
 def test_a_defect_shows_its_traceback_asks_for_a_report_and_ends_with_status_1(cochlea, library, folder, monkeypatch):

@@ -399,7 +399,7 @@ def test_a_library_travels(hub, client, push, results, sounds, tmp_path):
     library.remove([str(sounds / "high.wav")])
     assert push(*options, "ada/encoder", token=TOKEN).startswith("0 ")
     after = hub.files("ada/library", "datasets")
-    assert before != set(after) and not any(path.startswith("recent-") for path in after)
+    assert before != set(after) and not any(path.startswith("delta-") for path in after)
     for content in after.values():  # nothing of the removed sound, nor of the machine's folders
         assert b"high.wav" not in content and str(tmp_path).encode() not in content
     hub.put("ada/other", changed(results, tmp_path / "changed"))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from cochlea_sb.index.exact import ExactIndex
 from cochlea_sb.index.interface import build_index, load_index
 from cochlea_sb.index.random_projection import RandomProjectionIndex
+from cochlea_sb.index.storage import DamagedIndex
 
 quick = settings(max_examples=25, deadline=None)
 
@@ -74,7 +75,7 @@ def test_full_effort_is_exact(table, k):
 
 
 steps = st.lists(
-    st.tuples(st.sampled_from(["add few", "add many", "remove", "save", "compact", "query"]), st.integers(0, 999)),
+    st.tuples(st.sampled_from(["add few", "add many", "remove", "save", "query"]), st.integers(0, 999)),
     min_size=3,
     max_size=8,
 )
@@ -109,8 +110,6 @@ def test_any_order_of_changes(tmp_path_factory, steps, seed, n, d):
             folder = tmp_path_factory.mktemp("index")
             index.save(folder)
             index = load_index(folder, mmap=bool(number % 2))
-        elif step == "compact":
-            index.compact()
         assert len(index) == len(held) and set(index.ids.tolist()) == set(held)
         vectors = np.array(list(held.values()), np.float32).reshape(-1, d)
         check(index, vectors, list(held), draw(3), 10)
@@ -179,8 +178,17 @@ def test_changed_is_as_good_as_new():
     both = np.concatenate([vectors, more])[left]
     fresh = RandomProjectionIndex.build(both, left)
     assert abs(recall(index, both, left, queries) - recall(fresh, both, left, queries)) < 0.02
-    index.compact()
-    assert recall(index, both, left, queries) >= 0.95 and set(index.ids) == set(left)
+
+
+def test_an_index_that_grew_beyond_four_times_its_size_is_rebuilt():
+    vectors, queries = clustered(6000), clustered(300, seed=1)
+    index = RandomProjectionIndex.build(vectors[:1000])
+    index.effort = 0.985
+    index.add(vectors[1000:4000], np.arange(1000, 4000))
+    assert index.built_with == 1000
+    index.add(vectors[4000:], np.arange(4000, 6000))
+    assert index.built_with == 6000 and index.effort == 0.985 and set(index.ids) == set(range(6000))
+    assert recall(index, vectors, np.arange(6000), queries) >= 0.95
 
 
 @pytest.mark.parametrize("n_allowed", [0, 1, 300, 3000])
@@ -224,7 +232,7 @@ def test_the_number_of_vectors_chooses():
 
 
 def test_a_stranger_that_was_added_is_found():
-    """A vector far from all leaves is about as far from each: which of them it joined must not be left to chance."""
+    """A vector far from all centres is about as far from each: which of them it joined must not be left to chance."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(40, 64))
     index = RandomProjectionIndex.build(centres[rng.integers(40, size=20_000)] + 0.3 * rng.normal(size=(20_000, 64)))
@@ -269,14 +277,14 @@ def test_one_id_is_as_good_as_a_list_of_it(kind):
         (lambda index: index.query(np.full(8, np.nan)), "Row 0 .*NaN"),
         (lambda index: index.query(np.full((100, 8), np.inf, np.float32)), "Row 0 .*infinite"),
         (lambda index: index.query(["a"] * 8), "expected numbers"),
-        (lambda index: index.query([[1] * 8, [1]]), "rows of several lengths"),
-        (lambda index: index.save(__file__), "is, or is below, a file"),
+        (lambda index: index.query([[1] * 8, [1]]), "rows of the vectors have different lengths"),
+        (lambda index: index.save(__file__), "is a file, or inside one"),
         (lambda index: build_index(3.0), r"shape \[\]: expected \[n, dimensions\]"),
         (lambda index: index.query(np.ones(8), k=0), "k is 0"),
         (lambda index: index.query(np.ones(8), threads=0), "threads is 0"),
         (lambda index: index.query(np.ones(8), k=2.5), "k is 2.5"),
         (lambda index: index.query(np.ones(8), allowed=[0.5]), "whole numbers"),
-        (lambda index: index.add(np.ones((1, 8)), [1]), "1 is in the index already"),
+        (lambda index: index.add(np.ones((1, 8)), [1]), "1 is already in the index"),
         (lambda index: index.add(np.ones((2, 8)), [7, 7]), "7 is given twice"),
         (lambda index: index.add(np.ones((2, 8)), [7]), "one id for each"),
         (lambda index: index.add(np.ones((1, 9)), [7]), r"expected \[n, 8\]"),
@@ -314,14 +322,14 @@ def test_a_seed_gives_the_same_index():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("name", ["vectors", "scales", "alongs"])
-def test_numbers_that_went_bad_end_in_a_sentence_or_an_answer(name, value):
+@pytest.mark.parametrize("name", ["vectors", "scales", "centre_dots"])
+def test_damaged_numbers_end_in_an_error_or_an_answer(name, value):
     index = RandomProjectionIndex.build(clustered(3000))
     getattr(index.pool, name)[::2] = value
     try:
         scores, ids = index.query(clustered(20, seed=1))
         assert scores.shape == (20, 10) and set(ids.ravel().tolist()) <= set(range(3000))
-    except ValueError as error:
+    except DamagedIndex as error:
         assert "damaged" in str(error)
 
 

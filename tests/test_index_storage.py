@@ -2,18 +2,22 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cochlea_sb.index import __file__ as index_folder
 from cochlea_sb.index.exact import ExactIndex
 from cochlea_sb.index.interface import load_index
 from cochlea_sb.index.random_projection import RandomProjectionIndex
+from cochlea_sb.index.storage import DamagedIndex
 
 QUERIES = np.random.default_rng(1).normal(size=(5, 16)).astype(np.float32)
 
@@ -60,15 +64,15 @@ def test_the_effort_is_kept(tmp_path, index):
     assert RandomProjectionIndex.load(tmp_path).effort == 0.875
 
 
-NAMES = "vectors ids codes scales alongs counts reaches slacks".split() + [
-    f"leaf_{name}" for name in "rotation middle centres signs scales squares spreads patience".split()
+NAMES = "vectors ids codes scales centre_dots counts reaches margins".split() + [
+    f"cell_{name}" for name in "rotation mean_centre centres signs scales squared_norms spreads rank_weights".split()
 ]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_damaged_files_are_refused(tmp_path, index, name):
     def refused(**options):
-        with pytest.raises(ValueError) as caught:
+        with pytest.raises(DamagedIndex) as caught:
             RandomProjectionIndex.load(tmp_path, **options)
         assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
 
@@ -99,7 +103,7 @@ def rewrite(folder, name, file, array, **entries):
 
 
 @pytest.mark.parametrize("change", ["beyond", "negative", "overflow"])
-def test_leaves_beyond_the_vectors_are_refused(tmp_path, index, change):
+def test_cells_beyond_the_vectors_are_refused(tmp_path, index, change):
     index.save(tmp_path)
     (file,) = tmp_path.glob("counts.index-*.npy")
     counts = np.load(file)
@@ -111,35 +115,35 @@ def test_leaves_beyond_the_vectors_are_refused(tmp_path, index, change):
         counts[:3] = [2**63 - 1, 2**63 - 1, counts[:3].sum() + 2]
     np.save(file, counts)
     rewrite(tmp_path, "counts", file, counts)
-    with pytest.raises(ValueError, match="leaves do not hold its vectors"):
+    with pytest.raises(DamagedIndex, match="cells and vectors do not agree"):
         RandomProjectionIndex.load(tmp_path, verify=True)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "{}", '{"kind": "exact"}', '{"kind": "pickle", "version": 2, "arrays": {}, "facts": {}}'],
+    ["", "{", "[]", "{}", '{"kind": "exact"}', '{"kind": "pickle", "version": 3, "arrays": {}, "facts": {}}'],
 )
 def test_a_broken_manifest(tmp_path, index, text):
     index.save(tmp_path)
     (tmp_path / "index.json").write_text(text)
     for load in (RandomProjectionIndex.load, ExactIndex.load, load_index):
-        with pytest.raises(ValueError, match="index"):
+        with pytest.raises(DamagedIndex, match="index"):
             load(tmp_path)
 
 
 def test_other_folders_kinds_and_versions(tmp_path, index):
-    with pytest.raises(ValueError, match="holds no index"):
+    with pytest.raises(DamagedIndex, match="holds no index"):
         load_index(tmp_path)
     index.save(tmp_path)
-    with pytest.raises(ValueError, match="another kind"):
+    with pytest.raises(DamagedIndex, match="another kind"):
         ExactIndex.load(tmp_path)
     manifest = json.loads((tmp_path / "index.json").read_text())
-    (tmp_path / "index.json").write_text(json.dumps(manifest | {"version": 1}))
-    with pytest.raises(ValueError, match="version 1"):
+    (tmp_path / "index.json").write_text(json.dumps(manifest | {"version": 2}))
+    with pytest.raises(DamagedIndex, match="version 2"):
         RandomProjectionIndex.load(tmp_path)
     manifest["arrays"]["ids"]["file"] = "../ids.npy"
     (tmp_path / "index.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match="outside"):
+    with pytest.raises(DamagedIndex, match="outside"):
         RandomProjectionIndex.load(tmp_path)
 
 
@@ -173,14 +177,27 @@ def test_a_killed_writer_leaves_the_old_or_the_new(tmp_path):
         assert any(len(left) == len(index) and same(left, index) for index in both)
 
 
-def test_it_stands_on_numpy_and_numba_alone():
-    code = """
+LIFTED = """
 import sys
-import cochlea_sb.index.interface, cochlea_sb.index.random_projection, cochlea_sb.index.exact
-print([name for name in ("torch", "speechbrain", "datasets", "soundfile") if name in sys.modules])
+before = set(sys.modules)
+from neighbours import build_index, load_index
+print("numba" in sys.modules, "numpy" in sys.modules)
+import numpy as np
+import neighbours.random_projection
+vectors = np.random.default_rng(0).normal(size=(10, 8))
+build_index(vectors).save("saved")
+print(load_index("saved").query(vectors[3], k=1)[1])
+roots = {name.partition(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)
+print(sorted(roots & {"cochlea_sb", "torch", "speechbrain", "datasets", "soundfile", "pyarrow"}))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+
+
+def test_the_folder_works_alone_under_another_name(tmp_path):
+    shutil.copytree(Path(index_folder).parent, tmp_path / "neighbours", ignore=shutil.ignore_patterns("__pycache__"))
+    quick = os.environ | {"NUMBA_DISABLE_JIT": "1"}  # imports all, compiles nothing
+    done = subprocess.run([sys.executable, "-c", LIFTED], cwd=tmp_path, env=quick, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:3] == ["False True", "[3]", "[]"]
 
 
 def test_a_folder_of_repeated_ids_does_no_harm(tmp_path, index):
@@ -200,5 +217,5 @@ def test_facts_out_of_range_are_refused(tmp_path, index, facts):
     manifest = json.loads((tmp_path / "index.json").read_text())
     manifest["facts"] = manifest["facts"] | facts if facts else {}
     (tmp_path / "index.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match="not a readable index"):
+    with pytest.raises(DamagedIndex, match="damaged or no index"):
         load_index(tmp_path)

@@ -74,7 +74,7 @@ def test_every_window_of_every_sound_is_there(library, encoder, folder):
     check(library, encoder, files)
     assert len(library) == 12 and list(library.problems) == [str(folder / "broken.wav")]
     assert "not audio" in library.problems[str(folder / "broken.wav")]
-    library.save()
+    library.merge()
     check(library, encoder, files)
     check(SoundLibrary.open(library.store.folder), encoder, files)
 
@@ -113,16 +113,16 @@ def test_queries_of_every_form_agree(library, encoder, folder):
         assert [match.score for match in found] == pytest.approx([match.score for match in first], abs=1e-4)
     part = encoder.encode_file(path, 0.2, 0.9)
     assert library.search((path, 0.2, 0.9), 1)[0].score == pytest.approx(library.search(part, 2)[1].score, abs=0.3)
-    assert np.allclose(library.embed((path, 0.2, 0.9)).vector, part, atol=1e-6)
+    assert np.allclose(library.encode((path, 0.2, 0.9)).vector, part, atol=1e-6)
 
 
 def test_a_mixture_is_the_weighted_sum(library, encoder, folder):
     one, other = folder / "tone" / "tone0.wav", folder / "noise" / "noise0.wav"
     expected = 0.7 * encoder.encode_file(one) - 0.3 * encoder.encode_file(other)
-    example = library.embed({one: 0.7, other: -0.3})
+    example = library.encode({one: 0.7, other: -0.3})
     np.testing.assert_allclose(example.vector, expected / expected.norm(), atol=1e-6)
-    same = library.embed([str(one), other]).vector
-    np.testing.assert_allclose(same, library.embed({one: 2, other: 2}).vector, atol=1e-6)
+    same = library.encode([str(one), other]).vector
+    np.testing.assert_allclose(same, library.encode({one: 2, other: 2}).vector, atol=1e-6)
     found = [match.path for match in library.search({one: 0.7, other: -0.3}, k=100)]
     assert len(found) == 10 and str(one) not in found and str(other) not in found
 
@@ -150,7 +150,7 @@ def test_nothing_is_added_twice_and_what_changed_is_replaced(library, encoder, f
     assert list(library.add(folder, progress=False).problems) == [str(changed)]
     assert list(library.problems) == [str(changed)]
     check(library, encoder, [file for file in files if file != changed])
-    library.save()
+    library.merge()
     check(library, encoder, [file for file in files if file != changed])
 
 
@@ -160,7 +160,7 @@ def test_what_was_moved_copied_or_touched_is_not_embedded_again(library, encoder
 
     for saved in (False, True):  # beside the index, and in it
         if saved:
-            library.save()
+            library.merge()
         monkeypatch.setattr("cochlea_sb.inference.batch.read_audio", decoded)
         shutil.copytree(folder / "tone", folder / f"copy{saved}")
         os.rename(folder / "noise", folder / "other")
@@ -180,7 +180,7 @@ def test_what_could_not_be_read_is_tried_again_only_when_asked(library, folder):
 
 
 def test_removing_and_pruning(library, encoder, folder):
-    library.save()
+    library.merge()
     assert library.remove(folder / "noise" / "noise0.wav") == 1
     assert library.remove(str(folder / "tone" / "tone[01].wav")) == 2
     left = sorted(folder.glob("*/*.wav"))[1:6] + sorted(folder.glob("tone/*.wav"))[2:]
@@ -196,17 +196,17 @@ def test_removing_and_pruning(library, encoder, folder):
     check(library, encoder, sorted(folder.glob("*/*.wav")))
     library.remove(folder)
     assert len(library) == library.n_windows == 0 and library.search(tone(200)) == []
-    library.save()
+    library.merge()
     assert len(SoundLibrary.open(library.store.folder)) == 0
 
 
 def test_a_large_library_answers_as_a_small_one(encoder, folder, tmp_path, monkeypatch):
     """Through the index by random projections, with sounds added, changed and removed beside it."""
     monkeypatch.setattr(writer, "FEW", 10)
-    monkeypatch.setattr(writer, "MANY_FILES", 3)
+    monkeypatch.setattr(writer, "MOST_FILES", 3)
     library = SoundLibrary.create(tmp_path / "b.library", encoder, hop_seconds=0.05)
     library.add([folder / "tone"], progress=False)
-    assert library._state.index is not None and library._state.recent is None
+    assert library._state.index is not None and library._state.delta is None
     for file in sorted((folder / "noise").glob("*.wav"))[:3]:
         library.add(file, progress=False)
         library.remove(file)
@@ -287,7 +287,7 @@ def test_splits_are_not_taken_for_each_other_and_changed_rows_are_seen(encoder, 
 def test_a_library_among_the_sounds_is_not_taken_for_sounds(encoder, folder):
     library = SoundLibrary.create(folder / "own.library", encoder)
     library.add(folder, progress=False)
-    library.save()
+    library.merge()
     assert library.add(folder, progress=False) == (0, 13, {})
 
 
@@ -327,14 +327,15 @@ def test_the_encoder_is_loaded_when_it_is_needed(library, encoder, folder, tmp_p
         (lambda library: library.search([(np.ones(128), 1), (np.ones(128), -1)]), "cancel out"),
         (lambda library: library.search({"a.wav": "much"}), "weight of 'a.wav' is 'much'"),
         (lambda library: library.search(np.ones(128), effort=2), "effort is 2"),
+        (lambda library: library.search(np.ones(128), effort=True), "effort is True"),
         (lambda library: library.search(np.ones(128), label=3), "label is 3"),
         (lambda library: library.search(("a.wav", "x")), "expected its start and end"),
         (lambda library: library.add(library.store.folder.parent, threads=0, retry=True), "threads is 0"),
         (lambda library: library.add(None), "no sounds in None"),
         (lambda library: SoundLibrary.open(""), "The library is ''"),
         (lambda library: library.add("/no/such/folder"), "'/no/such/folder' is not there"),
-        (lambda library: SoundLibrary.create(library.store.folder, library.encoder), "holds a library already"),
-        (lambda library: SoundLibrary.create(__file__, library.encoder), "is, or is below, a file, and no library"),
+        (lambda library: SoundLibrary.create(library.store.folder, library.encoder), "already holds a library"),
+        (lambda library: SoundLibrary.create(__file__, library.encoder), "is a file, or inside one, and no library"),
         (lambda library: SoundLibrary.create("x.library", library.encoder, hop_seconds=0), "at least one frame"),
         (lambda library: SoundLibrary.create("x.library", library.encoder, hop_seconds="x"), "at least one frame"),
         (lambda library: SoundLibrary.open("/no/such/library"), "holds no library"),

@@ -18,6 +18,8 @@ import soundfile
 
 from cochlea_sb import AudioEncoder, SoundLibrary
 from cochlea_sb.errors import UserError
+from cochlea_sb.index.exact import ExactIndex
+from cochlea_sb.index.storage import DamagedIndex
 from cochlea_sb.library.store import Store
 
 KILLS = 20
@@ -30,7 +32,7 @@ torch.set_num_threads(1)
 from cochlea_sb import AudioEncoder, SoundLibrary
 from cochlea_sb.library import writer
 from cochlea_sb.library.store import Store
-writer.FEW, writer.MANY_FILES = 150, 4  # so that the index is often written anew
+writer.FEW, writer.MOST_FILES = 150, 4  # so that the index is often written anew
 model, folder = sys.argv[1:]
 encoder = AudioEncoder.from_hparams(model, run_opts={"device": "cpu"})
 for line in sys.stdin:
@@ -42,7 +44,7 @@ for line in sys.stdin:
     made = Store(name).exists()
     library = SoundLibrary.open(name, encoder) if made else SoundLibrary.create(name, encoder)
     library.add(folder, progress=False, commit_seconds=0.1)
-    library.save()
+    library.merge()
     os._exit(0)
 """
 
@@ -193,10 +195,10 @@ def test_an_interrupted_add_keeps_what_was_done(encoder, folder, tmp_path, monke
 
 @pytest.fixture
 def saved(encoder, folder, tmp_path):
-    """A library with an index, a catalogue and a recent shard."""
+    """A library with an index, a catalogue and a delta."""
     library = SoundLibrary.create(tmp_path / "a.library", encoder)
     library.add([folder / f"{number:03}.wav" for number in range(20)], progress=False)
-    library.save()
+    library.merge()
     library.add([folder / f"{number:03}.wav" for number in range(20, 25)], progress=False)
     return library.store.folder
 
@@ -215,7 +217,7 @@ def damage(path, how):
 
 @pytest.mark.parametrize("how", ["cut", "empty", "gone", "random"])
 @pytest.mark.parametrize(
-    "which", ["library.json", "sounds-*.parquet", "recent-*.parquet", "index-*/index.json", "index-*/*.npy"]
+    "which", ["library.json", "sounds-*.parquet", "delta-*.parquet", "index-*/index.json", "index-*/*.npy"]
 )
 def test_damage_is_told_in_a_sentence(saved, which, how):
     damage(next(saved.glob(which)), how)
@@ -229,9 +231,9 @@ def test_damage_is_told_in_a_sentence(saved, which, how):
     [
         {"catalogue": "../../etc/passwd"},
         {"index": "/etc"},
-        {"recent": ["../recent-0000000000000000.parquet"]},
-        {"recent": [None, 3]},
-        {"recent": "recent"},
+        {"delta": ["../delta-0000000000000000.parquet"]},
+        {"delta": [None, 3]},
+        {"delta": "delta"},
         {"version": 99},
         {"version": None},
         {"next_window": "many"},
@@ -250,6 +252,20 @@ def test_a_manifest_that_says_otherwise_is_refused_or_harmless(saved, change):
         SoundLibrary.open(saved).search(np.ones(128), 3)
     except UserError as error:
         assert "\n" not in str(error)
+
+
+def test_damage_that_a_search_meets_is_told_in_a_sentence_and_a_defect_is_not(saved, monkeypatch):
+    library, error = SoundLibrary.open(saved), [DamagedIndex("damaged"), ValueError("a wrong shape")]
+
+    def broken(*_, **__):
+        raise error.pop(0)
+
+    monkeypatch.setattr(ExactIndex, "query", broken)
+    with pytest.raises(UserError, match="index is damaged: index its sounds again"):
+        library.search(np.ones(128))
+    with pytest.raises(ValueError, match="a wrong shape") as caught:
+        library.search(np.ones(128))
+    assert not isinstance(caught.value, UserError)
 
 
 def test_catalogue_and_index_that_do_not_agree_are_refused(saved):
@@ -300,7 +316,7 @@ def test_two_that_create_one_library(encoder, folder, tmp_path, monkeypatch):
         return real(store)
 
     monkeypatch.setattr(Store, "lock", slow)
-    with pytest.raises(UserError, match="holds a library already"):
+    with pytest.raises(UserError, match="already holds a library"):
         SoundLibrary.create(name, encoder)
     assert len(SoundLibrary.open(name)) == 1
     (name / "library.json").unlink()  # killed between the lock and the manifest
@@ -309,7 +325,7 @@ def test_two_that_create_one_library(encoder, folder, tmp_path, monkeypatch):
 
 def test_shards_that_would_break_a_library_are_refused(saved, encoder, tmp_path):
     library = SoundLibrary.open(saved, encoder)
-    good = next(saved.glob("recent-*.parquet"))
+    good = next(saved.glob("delta-*.parquet"))
     table = pq.read_table(good)
     embeddings = np.stack(table["embedding"].to_pylist()).astype(np.float32)
     embeddings[3, 5] = np.nan
@@ -331,7 +347,7 @@ def test_shards_that_would_break_a_library_are_refused(saved, encoder, tmp_path)
         gap = pa.array([None] * len(table), table[name].type)
         bad = table.set_column(table.column_names.index(name), name, gap)
         pq.write_table(bad.replace_schema_metadata(table.schema.metadata), tmp_path / "bad.parquet")
-        with pytest.raises(UserError, match="no readable shard"):
+        with pytest.raises(UserError, match="no shard of embeddings"):
             library.add(tmp_path / "bad.parquet", progress=False)
     assert len(SoundLibrary.open(saved)) == 25
 
@@ -350,7 +366,7 @@ def test_a_catalogue_out_of_order_is_refused(saved, column, value):
         SoundLibrary.open(saved)
 
 
-def test_a_fold_that_fails_leaves_the_open_library_as_it_was(saved, encoder, folder, monkeypatch):
+def test_a_merge_that_fails_leaves_the_open_library_as_it_was(saved, encoder, folder, monkeypatch):
     library = SoundLibrary.open(saved, encoder)
     library.remove(folder / "001.wav")
     library.add([folder / "026.wav", folder / "027.wav"], progress=False)
@@ -361,10 +377,10 @@ def test_a_fold_that_fails_leaves_the_open_library_as_it_was(saved, encoder, fol
 
     monkeypatch.setattr(Store, "write_catalogue", full)
     with pytest.raises(OSError, match="No space left"):
-        library.save()
+        library.merge()
     assert [match[:3] for match in library.search(np.ones(128), 1000, every_window=True)] == before
     monkeypatch.undo()
-    library.save()
+    library.merge()
     assert [match[:3] for match in library.search(np.ones(128), 1000, every_window=True)] == before
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import cochlea_sb
-from cochlea_sb.library.query import Example
-from cochlea_sb.library.sound_library import Added, Match
+from cochlea_sb.library.query import Query
+from cochlea_sb.library.results import Added, Match
 
 CLASSES = {name: getattr(cochlea_sb, name) for name in cochlea_sb.__all__}
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -70,7 +70,7 @@ def test_a_member_tells_what_it_takes_gives_and_raises(member):
     assert missing(member) == []
 
 
-@pytest.mark.parametrize("kind", [Added, Example, Match])
+@pytest.mark.parametrize("kind", [Added, Match, Query])
 def test_what_a_library_returns_tells_its_fields(kind):
     assert set(kind._fields) <= entries(inspect.cleandoc(kind.__doc__))
 

@@ -1,4 +1,4 @@
-"""Check what callers give to an index: vectors, ids, numbers of matches."""
+"""Check the arguments of an index: vectors, ids, numbers of matches."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cochlea_sb.index import kernels
+from . import search_kernels
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
 def as_array(vectors: ArrayLike) -> np.ndarray:
-    """What was given as an array; ValueError for rows of several lengths."""
+    """Vectors as an array; ValueError for rows of different lengths."""
     try:
         return np.asarray(vectors)
     except ValueError as error:
-        raise ValueError("The vectors are rows of several lengths: expected one length for all.") from error
+        raise ValueError("The rows of the vectors have different lengths: expected one length.") from error
 
 
 def unit_rows(vectors: ArrayLike, dimensions: int | None = None) -> np.ndarray:
@@ -27,7 +27,7 @@ def unit_rows(vectors: ArrayLike, dimensions: int | None = None) -> np.ndarray:
     ---------
     vectors : array_like [N, D], int or float
     dimensions : int, optional
-        What D must be.
+        The expected D.
 
     Returns
     -------
@@ -37,32 +37,32 @@ def unit_rows(vectors: ArrayLike, dimensions: int | None = None) -> np.ndarray:
     Raises
     ------
     ValueError
-        For another shape or kind, NaN or infinite values.
+        For another shape or type, NaN or infinite values.
     """
     vectors = as_array(vectors)
     if vectors.ndim != 2 or vectors.shape[1] != (dimensions or vectors.shape[1] or None):
         wanted = "[n, dimensions]" if dimensions is None else f"[n, {dimensions}]"
         raise ValueError(f"vectors have shape {list(vectors.shape)}: expected {wanted}.")
     if vectors.dtype.kind not in "fiu":
-        raise ValueError(f"vectors are of type {vectors.dtype}: expected numbers, best float32.")
+        raise ValueError(f"vectors are of type {vectors.dtype}: expected numbers, preferably float32.")
     narrow = vectors.dtype.kind == "f" and vectors.dtype.itemsize <= 4
     rows = np.asarray(vectors, np.float32 if narrow else np.float64, order="C")
     unit = np.empty(rows.shape, np.float32)
-    wrong = kernels.normalise_all(rows, unit)
+    wrong = search_kernels.normalise_all(rows, unit)
     if wrong >= 0:
         raise not_finite(wrong)
     return unit
 
 
 def query_rows(queries: np.ndarray, dimensions: int) -> np.ndarray:
-    """Queries as contiguous float32 rows, [Q, D] from [D] or [Q, D], of any norm; arguments and errors as above.
+    """Queries [D] or [Q, D] as contiguous float32 rows [Q, D] of any norm.
 
-    Whether they are finite is seen, and told by `not_finite`, as they are searched.
+    Raises ValueError as `unit_rows` does, but lets NaN and infinite values pass: the search finds them.
     """
     rows = queries[None] if queries.ndim == 1 else queries
     if rows.ndim != 2 or rows.shape[1] != dimensions:
         raise ValueError(f"queries have shape {list(queries.shape)}: expected [{dimensions}] or [n, {dimensions}].")
-    ready = rows.dtype == np.float32 and rows.flags.carray  # other kinds would be compiled for anew
+    ready = rows.dtype == np.float32 and rows.flags.carray  # numba would compile the search again for other arrays
     return rows if ready else unit_rows(rows, dimensions)
 
 
@@ -71,12 +71,12 @@ def not_finite(row: int) -> ValueError:
 
 
 def checked_ids(ids: ArrayLike, n: int) -> np.ndarray:
-    """Ids of ``n`` vectors as int64 [n], each once.
+    """Ids of ``n`` vectors as int64 [n].
 
     Raises
     ------
     ValueError
-        For another number of them, another type, or one that is given twice.
+        If their number or type is wrong, or an id is given twice.
     """
     ids = np.asarray(ids)
     if ids.shape != (n,):
@@ -89,33 +89,33 @@ def checked_ids(ids: ArrayLike, n: int) -> np.ndarray:
 
 
 def whole_numbers(ids: ArrayLike) -> np.ndarray:
-    """Ids as int64, of any shape; one alone as [1]."""
+    """Ids as int64, of any shape; a single id as [1]."""
     ids = np.atleast_1d(ids)
     if ids.size and (ids.dtype.kind not in "iu" or (ids.dtype == np.uint64 and ids.max() > np.iinfo(np.int64).max)):
-        raise ValueError(f"ids are of type {ids.dtype}: expected whole numbers of at most 64 bits, with a sign.")
+        raise ValueError(f"ids are of type {ids.dtype}: expected whole numbers, signed, of at most 64 bits.")
     return ids.astype(np.int64)
 
 
-def places_of(ids: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Where in ``among``, in any order, each of the ids is, [n]; ValueError for one that is not there."""
+def positions_of(ids: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Position of each id in ``among``, which needs no order, [n]; ValueError for an id that is not there."""
     order = np.argsort(among)
-    places = np.searchsorted(among, ids, sorter=order)
-    there = places < len(among)
-    there[there] = among[order[places[there]]] == ids[there]
-    if not there.all():
-        raise ValueError(f"Id {ids[~there][0]} is not in the index.")
-    return order[places]
+    positions = np.searchsorted(among, ids, sorter=order)
+    found = positions < len(among)
+    found[found] = among[order[positions[found]]] == ids[found]
+    if not found.all():
+        raise ValueError(f"Id {ids[~found][0]} is not in the index.")
+    return order[positions]
 
 
 def checked_k(k: int) -> int:
-    """The number of matches wanted, at least 1."""
+    """The number of matches, at least 1."""
     if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
         raise ValueError(f"k is {k!r}: expected a whole number of matches, at least 1.")
     return int(k)
 
 
 def checked_effort(effort: float) -> float:
-    """The share of the nearest to find, above 0 and at most 1."""
+    """The share of the nearest neighbours to find, above 0 and at most 1."""
     if isinstance(effort, bool) or not isinstance(effort, (int, float, np.number)) or not 0 < effort <= 1:
         raise ValueError(f"effort is {effort!r}: expected a number above 0 and at most 1, about the recall to expect.")
     return effort

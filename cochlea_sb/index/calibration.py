@@ -1,105 +1,115 @@
-"""How far to search: learnt from vectors that were held back while the leaves' means were settled.
+"""How far to search for a wanted recall, learnt from vectors that were held back when the centres were learnt.
 
-For each true neighbour of a held-back vector it is observed how far `kernels.search` would have had to go to reach its
-leaf, and by how much its similarity was underestimated. An effort is then a share of these neighbours to reach. Farther
-neighbours need more: so this is observed among the nearest 10, 100 and 1,000.
+For true neighbours of the held-back vectors two numbers are measured: the reach that `search_kernels.search` would have
+needed to visit their cells, and the margin that would have covered the error of their estimates. An effort is then the
+share of these neighbours to find. Farther neighbours need more: the nearest 10, 100 and 1,000 are measured apart.
+
+Axes: n held-back vectors, R rotated dimensions.
 """
 
+from __future__ import annotations
+
 from bisect import bisect_left
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cochlea_sb.index import kernels
-from cochlea_sb.index.arguments import checked_effort
+from . import search_kernels
+from .arguments import checked_effort
 
-DEFAULT_EFFORT = 0.98  # gives a recall@10 of 0.95 and more on all data of benchmarks/index.py
-FEWEST = 1000  # vectors; fewer are all compared
-HELD_BACK = 256
+if TYPE_CHECKING:
+    from .random_projection import RandomProjectionIndex
+
+DEFAULT_EFFORT = 0.98  # recall@10 is 0.95 or more on all data of benchmarks/index.py
+FEWEST = 1000  # vectors; smaller indexes compare all
+HELD_BACK = 256  # vectors
 NEIGHBOURS = (10, 100, 1000)
-LOOKED_AT = (256, 64, 48)  # of the held-back vectors, for each number of neighbours
-EACH = 10  # of a vector's neighbours that are looked at, evenly spread
+MEASURED = (256, 64, 48)  # held-back vectors that are measured, for each number of neighbours
+EACH = 10  # neighbours of a vector that are measured, evenly spread
 SHARES = np.linspace(0, 1, 1025)
-ALL = np.float32(1e30)  # a reach or slack that leaves nothing out
-AMPLE = np.float32(4)  # standard deviations of the estimates are near 0.7
+ALL = np.float32(1e30)  # a reach or margin that leaves nothing out
+AMPLE = np.float32(4)  # a margin; the standard deviation of the estimates is about 0.7
 
 
-class Observed(NamedTuple):
-    """What shares of the held-back vectors' neighbours needed, a row for each of `NEIGHBOURS` that was observed."""
+class Needed(NamedTuple):
+    """What shares 0 to 1 of the measured neighbours needed; one row for each of `NEIGHBOURS`, if the index is large."""
 
     reaches: np.ndarray  # [at most 3, 1025] float32
-    slacks: np.ndarray  # [at most 3, 1025] float32
+    margins: np.ndarray  # [at most 3, 1025] float32
 
 
-NOTHING = Observed(np.zeros((0, len(SHARES)), np.float32), np.zeros((0, len(SHARES)), np.float32))
+NOTHING = Needed(np.zeros((0, len(SHARES)), np.float32), np.zeros((0, len(SHARES)), np.float32))
 
 
 def choose(n_vectors: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows to hold back."""
+    """Rows to hold back, ascending."""
     return np.sort(rng.choice(n_vectors, HELD_BACK if n_vectors >= FEWEST else 0, replace=False))
 
 
-def observe(index: Any, ids: np.ndarray) -> Observed:
-    """What the neighbours of the held-back vectors, given by their ids in the index, needed."""
+def measure(index: RandomProjectionIndex, ids: np.ndarray) -> Needed:
+    """Measure what the neighbours of the held-back vectors, given by their ids, need."""
     slots = index._slots(np.sort(ids))
     if len(slots) == 0:
         return NOTHING
     rows = [
-        observe_nearest(index, slots[:: len(slots) // n_looked_at], n)
-        for n, n_looked_at in zip(NEIGHBOURS, LOOKED_AT, strict=True)
+        measure_nearest(index, slots[:: len(slots) // n_measured], n)
+        for n, n_measured in zip(NEIGHBOURS, MEASURED, strict=True)
         if 20 * n <= len(index)
     ]
-    return Observed(*(np.stack(tables).astype(np.float32) for tables in zip(*rows, strict=True)))
+    return Needed(*(np.stack(tables).astype(np.float32) for tables in zip(*rows, strict=True)))
 
 
-def observe_nearest(index, slots, k):
-    """Quantiles [1025] of the reaches and of the slacks that some of the k nearest of the slots' vectors needed."""
+def measure_nearest(index: RandomProjectionIndex, slots: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Quantiles [1025] of the reaches, and of the margins, that the k nearest of the vectors in some slots need."""
     unit = index.pool.vectors[slots]
     scores, found = index._search(unit, k + 1, ALL, AMPLE)
     others = found != slots[:, None]
-    others[others.all(1), -1] = False  # a vector that its duplicates crowd out
+    others[others.all(1), -1] = False  # the vector itself was crowded out by its duplicates
     scores, found = (table[others].reshape(len(slots), k) for table in (scores, found))
-    worst, some = scores[:, -1], np.linspace(0, scores.shape[1] - 1, EACH).astype(int)
-    scores, found = scores[:, some], found[:, some]
-    about, pool, (starts, counts, rooms) = index.leaves, index.pool, index.places
-    reaches, slacks = np.empty_like(scores), np.empty_like(scores)
-    n_rotated, none = len(about.rotation), np.float32(0)
+    worst, spread_out = scores[:, -1], np.linspace(0, k - 1, EACH).astype(int)
+    scores, found = scores[:, spread_out], found[:, spread_out]
+    about, pool, (starts, counts, capacities) = index.cells, index.pool, index.layout
+    reaches, margins = np.empty_like(scores), np.empty_like(scores)
+    n_rotated, no_margin = len(about.rotation), np.float32(0)
     planes, residual_planes = (np.empty((n_rotated // 64, 3), np.uint64) for _ in range(2))
     residual, estimated = np.empty(n_rotated, np.float32), np.empty(counts.max(), np.float32)
     rotated = unit @ about.rotation.T
     similarity = rotated @ about.centres.T
-    distance = np.maximum(1 + about.squares - 2 * similarity, kernels.SMALLEST)
-    ranks = np.argsort(np.argsort(distance, axis=1), axis=1)
+    squared = np.maximum(1 + about.squared_norms - 2 * similarity, search_kernels.SMALLEST)
+    ranks = np.argsort(np.argsort(squared, axis=1), axis=1)
     for row, query in enumerate(rotated):
-        step, total = kernels.round_to_planes(query, planes)
-        leaves = np.searchsorted(starts, found[row], side="right") - 1
-        gaps = (worst[row] - similarity[row, leaves]) / np.sqrt(distance[row, leaves]) / about.spreads[leaves]
-        reaches[row] = gaps / about.patience[ranks[row, leaves]]
-        for column, (slot, leaf) in enumerate(zip(found[row], leaves, strict=True)):
-            length = kernels.estimate_in_leaf(
-                query, planes, step, total, similarity[row, leaf], distance[row, leaf], about.centres[leaf],
-                pool.codes, pool.scales, pool.alongs, starts[leaf], counts[leaf], rooms[leaf],
-                none, residual, residual_planes, estimated,
+        step, total = search_kernels.round_to_planes(query, planes)
+        cells = np.searchsorted(starts, found[row], side="right") - 1
+        deviations = np.sqrt(squared[row, cells]) * about.spreads[cells]
+        reaches[row] = (worst[row] - similarity[row, cells]) / deviations / about.rank_weights[ranks[row, cells]]
+        for column, (slot, cell) in enumerate(zip(found[row], cells, strict=True)):
+            length = search_kernels.estimate_in_cell(
+                query, planes, step, total, similarity[row, cell], squared[row, cell], about.centres[cell],
+                pool.codes, pool.scales, pool.centre_dots, starts[cell], counts[cell], capacities[cell],
+                no_margin, residual, residual_planes, estimated,
             )  # fmt: skip
-            slacks[row, column] = (scores[row, column] - estimated[slot - starts[leaf]]) / (pool.scales[slot] * length)
-    return np.quantile(reaches, SHARES), np.quantile(slacks, SHARES)
+            error = scores[row, column] - estimated[slot - starts[cell]]
+            margins[row, column] = error / (pool.scales[slot] * length)
+    return np.quantile(reaches, SHARES), np.quantile(margins, SHARES)
 
 
-def limits(observed: Observed, effort: float, row: int) -> tuple[np.float32, np.float32]:
-    """Reach and slack for an effort in (0, 1] by a row of what was observed: half of what it may miss is left to each.
+def limits(needed: Needed, effort: float, row: int) -> tuple[np.float32, np.float32]:
+    """Reach and margin for an effort, from a row of what was needed; each may cause half of the misses.
 
     Raises
     ------
     ValueError
-        For an effort out of range.
+        If the effort is not in (0, 1].
     """
-    if checked_effort(effort) == 1 or row >= len(observed.reaches):
+    if checked_effort(effort) == 1 or row >= len(needed.reaches):
         return ALL, ALL
     share = 1 - (1 - float(effort)) / 2
-    nearby = slice(max(0, row - 1), row + 1)  # for numbers between two that were observed, what does for both
-    return tuple(np.float32(max(np.interp(share, SHARES, values) for values in table[nearby])) for table in observed)
+    # A number of neighbours between two that were measured gets the larger of both limits.
+    rows = slice(max(0, row - 1), row + 1)
+    reach, margin = (max(np.interp(share, SHARES, values) for values in table[rows]) for table in needed)
+    return np.float32(reach), np.float32(margin)
 
 
 def row_for(k: int) -> int:
-    """The row of what was observed that answers for the k nearest."""
+    """The row of `Needed` for the k nearest neighbours."""
     return bisect_left(NEIGHBOURS, k)

@@ -1,4 +1,4 @@
-"""Nearest neighbours by comparing all: the reference, and the right choice under a few thousand vectors.
+"""Nearest neighbours by comparing all vectors: the reference, and as fast as any below a few thousand vectors.
 
 Axes: N vectors, Q queries, D dimensions.
 """
@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cochlea_sb.index import kernels, storage
-from cochlea_sb.index.arguments import (
+from . import search_kernels, storage
+from .arguments import (
     as_array,
     checked_effort,
     checked_ids,
     checked_k,
-    places_of,
+    positions_of,
     query_rows,
     unit_rows,
     whole_numbers,
 )
-from cochlea_sb.index.threads import share_out
+from .threads import share_out
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -46,14 +46,14 @@ class ExactIndex:
     ([8, 7], ['0.800', '0.600'])
     """
 
-    effort = 1.0  # whatever is asked for
+    effort = 1.0  # every search is exact
 
     def __init__(self, vectors: np.ndarray, ids: np.ndarray) -> None:
         self.vectors, self._ids = vectors, ids
 
     @classmethod
     def build(cls, vectors: ArrayLike, ids: ArrayLike | None = None, *, seed: int = 0) -> ExactIndex:
-        """Index vectors; see `RandomProjectionIndex.build`. The seed changes nothing."""
+        """Index vectors; see `RandomProjectionIndex.build`. The seed has no effect."""
         unit = unit_rows(vectors)
         return cls(unit, np.arange(len(unit)) if ids is None else checked_ids(ids, len(unit)))
 
@@ -65,7 +65,7 @@ class ExactIndex:
 
     @property
     def dimensions(self) -> int:
-        """Dimensions of the vectors."""
+        """Number of dimensions D."""
         return int(self.vectors.shape[1])
 
     @property
@@ -75,8 +75,8 @@ class ExactIndex:
         return ids
 
     def vectors_of(self, ids: ArrayLike) -> np.ndarray:
-        """The unit vectors of some ids, np.ndarray [n, D] float32; ValueError for one that is not in the index."""
-        vectors: np.ndarray = self.vectors[places_of(whole_numbers(ids), self._ids)]
+        """The unit vectors of some ids, np.ndarray [n, D] float32; ValueError for an id that is not in the index."""
+        vectors: np.ndarray = self.vectors[positions_of(whole_numbers(ids), self._ids)]
         return vectors
 
     def query(
@@ -88,15 +88,15 @@ class ExactIndex:
         allowed: ArrayLike | None = None,
         threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The ``k`` nearest vectors by cosine; see `RandomProjectionIndex.query`. Any effort is exact."""
+        """The ``k`` nearest vectors by cosine; see `RandomProjectionIndex.query`. Every effort is exact."""
         queries = as_array(queries)
         checked_effort(self.effort if effort is None else effort)
         rows = query_rows(queries, self.dimensions)
         among = np.arange(len(self)) if allowed is None else np.flatnonzero(np.isin(self._ids, whole_numbers(allowed)))
         arrays = self.vectors, self._ids, among
         k = min(checked_k(k), len(among))
-        scores, places = share_out(lambda rows, *found: kernels.compare(rows, *arrays, *found), rows, k, threads)
-        ids = self._ids[places]
+        scores, found = share_out(lambda rows, *out: search_kernels.compare(rows, *arrays, *out), rows, k, threads)
+        ids = self._ids[found]
         return (scores[0], ids[0]) if queries.ndim == 1 else (scores, ids)
 
     def add(self, vectors: ArrayLike, ids: ArrayLike) -> None:
@@ -105,7 +105,7 @@ class ExactIndex:
         ids = checked_ids(ids, len(unit))
         present = np.isin(ids, self._ids)
         if present.any():
-            raise ValueError(f"Id {ids[present][0]} is in the index already: remove it first.")
+            raise ValueError(f"Id {ids[present][0]} is already in the index: remove it first.")
         self.vectors, self._ids = np.concatenate([self.vectors, unit]), np.concatenate([self._ids, ids])
 
     def remove(self, ids: ArrayLike) -> None:
@@ -113,11 +113,8 @@ class ExactIndex:
         kept = ~np.isin(self._ids, whole_numbers(ids))
         self.vectors, self._ids = self.vectors[kept], self._ids[kept]
 
-    def compact(self) -> None:
-        """Nothing to do."""
-
     def tune(self, recall: float = 0.99, queries: np.ndarray | None = None, k: int = 10) -> float:
-        """Nothing to do: every search is exact. Returns an effort of 1."""
+        """Returns an effort of 1: every search is exact."""
         return 1.0
 
     def save(self, folder: str | os.PathLike[str]) -> None:

@@ -1,4 +1,4 @@
-"""What every index can do, and which to take."""
+"""The methods of every index, and the choice of one by the number of vectors."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from cochlea_sb.index.exact import ExactIndex
-    from cochlea_sb.index.random_projection import RandomProjectionIndex
+    from .exact import ExactIndex
+    from .random_projection import RandomProjectionIndex
 
-FEW = 5000  # vectors that are compared all as fast as searched
+FEW = 5000  # vectors; comparing all of them is as fast as a search
 
 
 class Index(Protocol):
     """Nearest neighbours by cosine; `RandomProjectionIndex` documents each method.
 
-    Queries are float rows of any norm, [D] or [Q, D], vectors [N, D]; ids are signed numbers of 64 bits, each once.
+    Queries are floats of any norm, [D] or [Q, D]; vectors are [N, D]; ids are different signed numbers of 64 bits.
     """
 
-    effort: float  # that queries use when they give none
+    effort: float  # the default of queries
 
     @property
     def dimensions(self) -> int: ...
@@ -48,15 +48,13 @@ class Index(Protocol):
 
     def remove(self, ids: ArrayLike) -> None: ...
 
-    def compact(self) -> None: ...
-
     def tune(self, recall: float = 0.99, queries: np.ndarray | None = None, k: int = 10) -> float: ...
 
     def save(self, folder: str | os.PathLike[str]) -> None: ...
 
 
 def build_index(vectors: ArrayLike, ids: ArrayLike | None = None, *, seed: int = 0) -> Index:
-    """The index that suits so many vectors: exact under a few thousand, else by random projections.
+    """Index vectors: exactly below a few thousand vectors, else by random projections.
 
     Arguments
     ---------
@@ -74,25 +72,25 @@ def build_index(vectors: ArrayLike, ids: ArrayLike | None = None, *, seed: int =
     >>> build_index(np.eye(3))
     ExactIndex(3 vectors of 3 dimensions)
     """
-    from cochlea_sb.index.arguments import as_array
+    from .arguments import as_array
 
     vectors = as_array(vectors)
     return kinds()["exact" if vectors.shape[:1] < (FEW,) else "random-projection"].build(vectors, ids, seed=seed)
 
 
 def load_index(folder: str | os.PathLike[str], mmap: bool = True, *, verify: bool = False) -> Index:
-    """Open an index of any kind that was saved in a folder; see `RandomProjectionIndex.load`."""
-    from cochlea_sb.index import storage
+    """Open a saved index of any kind; see `RandomProjectionIndex.load`."""
+    from . import storage
 
     kind = str(storage.read_manifest(folder).get("kind"))
     if kind not in kinds():
-        raise ValueError(f"'{folder}' holds an index of unknown kind {kind!r}: expected one of {', '.join(kinds())}.")
+        raise storage.damaged(folder, f"its kind is {kind!r}, expected one of {', '.join(kinds())}")
     return kinds()[kind].load(folder, mmap, verify=verify)
 
 
 def kinds() -> dict[str, type[ExactIndex] | type[RandomProjectionIndex]]:
-    """Classes by the name that a saved index bears; they are imported here because compiled code loads slowly."""
-    from cochlea_sb.index.exact import ExactIndex
-    from cochlea_sb.index.random_projection import RandomProjectionIndex
+    """Classes by the kind that a saved index names; imported here, because compiled code loads slowly."""
+    from .exact import ExactIndex
+    from .random_projection import RandomProjectionIndex
 
     return {"exact": ExactIndex, "random-projection": RandomProjectionIndex}

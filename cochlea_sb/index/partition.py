@@ -1,113 +1,114 @@
-"""Cut a set of vectors into leaves: each vector joins the nearest of a few thousand means.
+"""Partition vectors into cells by k-means: each vector belongs to the nearest of a few thousand centres.
 
-Called by `RandomProjectionIndex.build` and, for vectors that come later, `add`.
+Used by `RandomProjectionIndex.build` and, for vectors that come later, `RandomProjectionIndex.add`.
 
-Axes: N vectors, L leaves, D dimensions.
+Axes: N vectors, C cells, D dimensions.
 """
 
 import numpy as np
 
-from cochlea_sb.index import kernels
+from . import build_kernels
 
-LEAVES = 0.575  # power of the number of vectors: its square root would balance a search, clusters want some more
-SMALLEST = 32  # vectors a leaf, on average
-LEARNT_FROM = 40  # vectors a leaf that settle the means
-TURNS = 6  # of settling the means and moving leaves to where they are needed
-ROUNDS = 2  # of Lloyd's algorithm in each
-NEIGHBOURS = 64  # leaves that a vector can move to in one round
-NORMALS = 8  # random hyperplanes to choose from where a leaf is split
+CELLS_POWER = 0.575  # C = N ** 0.575: a square root would balance the cost of a search, but clusters want more cells
+FEWEST_PER_CELL = 32  # vectors, on average
+SAMPLE_PER_CELL = 40  # vectors that k-means learns from
+TURNS = 6  # of Lloyd's algorithm and of moving cells to where they are needed
+ROUNDS = 2  # of Lloyd's algorithm in each turn
+NEIGHBOURS = 64  # cells that a vector can move to in one round
+NORMALS = 8  # random hyperplanes to choose from when a cell is split
 
 
-def cut_into_leaves(
-    vectors: np.ndarray, held_back: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of the vectors and the leaves' means.
+def partition(vectors: np.ndarray, held_back: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of the vectors, and the centres of the cells.
 
     Arguments
     ---------
     vectors : np.ndarray [N, D], float32
     held_back : np.ndarray, int
-        Rows that get a label but take no part in the means.
+        Rows that get a label but don't influence the centres.
     rng : np.random.Generator
 
     Returns
     -------
     labels : np.ndarray [N], int64
-    centres : np.ndarray [L, D], float32
+    centres : np.ndarray [C, D], float32
     """
-    n_leaves = max(1, min(int(len(vectors) ** LEAVES), len(vectors) // SMALLEST))
-    if n_leaves == 1:
+    n_cells = max(1, min(int(len(vectors) ** CELLS_POWER), len(vectors) // FEWEST_PER_CELL))
+    if n_cells == 1:
         return np.zeros(len(vectors), np.int64), means(vectors, np.zeros(len(vectors), np.int64), 1)[0]
-    voters = np.delete(np.arange(len(vectors)), held_back)
-    sample = np.sort(rng.choice(voters, min(len(voters), LEARNT_FROM * n_leaves), replace=False))
-    centres = learn_centres(vectors[sample], n_leaves, rng)
-    labels = nearest_leaves(vectors, centres)
-    votes = labels.copy()
-    votes[held_back] = -1
-    settled, counts = means(vectors, votes, n_leaves)
-    return labels, np.where(counts[:, None] > 0, settled, centres)
+    learnt_from = np.delete(np.arange(len(vectors)), held_back)
+    sample = np.sort(rng.choice(learnt_from, min(len(learnt_from), SAMPLE_PER_CELL * n_cells), replace=False))
+    centres = learn_centres(vectors[sample], n_cells, rng)
+    labels = nearest_cells(vectors, centres)
+    learnt_labels = labels.copy()
+    learnt_labels[held_back] = -1
+    final, counts = means(vectors, learnt_labels, n_cells)
+    return labels, np.where(counts[:, None] > 0, final, centres)
 
 
-def learn_centres(vectors, n_leaves, rng):
-    """Means [L, D] that are near to the vectors: Lloyd's algorithm, and leaves moved from where they are idle.
+def learn_centres(vectors: np.ndarray, n_cells: int, rng: np.random.Generator) -> np.ndarray:
+    """Centres [C, D] by Lloyd's algorithm, with cells moved to where they are needed.
 
-    Started from vectors chosen by chance, some clusters share one leaf and others have many, which Lloyd's algorithm
-    does not mend. So after each few rounds the leaves that would be missed least are given up, and the vectors of the
-    widest are cut by a random hyperplane in their stead.
+    From a random start, some clusters share one cell while others have many, and Lloyd's algorithm does not mend that.
+    So after each turn the cells that would be missed least are dissolved, and the widest cells are split by random
+    hyperplanes instead.
     """
-    labels = nearest_leaves(vectors, vectors[rng.choice(len(vectors), n_leaves, replace=False)])
+    labels = nearest_cells(vectors, vectors[rng.choice(len(vectors), n_cells, replace=False)])
     for turn in range(TURNS):
         for _ in range(ROUNDS):
-            centres, counts = means(vectors, labels, n_leaves)
-            labels = nearest_of_some(vectors, labels, around(centres, counts), centres)
+            centres, counts = means(vectors, labels, n_cells)
+            labels = nearest_candidates(vectors, labels, neighbouring_cells(centres, counts), centres)
         if turn < TURNS - 1:
-            labels = move_idle_leaves(vectors, labels, n_leaves, rng)
-    return means(vectors, labels, n_leaves)[0]
+            labels = move_idle_cells(vectors, labels, n_cells, rng)
+    return means(vectors, labels, n_cells)[0]
 
 
-def move_idle_leaves(vectors, labels, n_leaves, rng):
-    """Labels after up to a quarter of the leaves gave their vectors to a neighbour and took half of a wide leaf's."""
-    centres, counts = means(vectors, labels, n_leaves)
+def move_idle_cells(vectors: np.ndarray, labels: np.ndarray, n_cells: int, rng: np.random.Generator) -> np.ndarray:
+    """Labels after at most a quarter of the cells were dissolved, each reused for one half of a wide cell."""
+    centres, counts = means(vectors, labels, n_cells)
     residuals = vectors - centres[labels]
-    widths = np.bincount(labels, (residuals**2).sum(1), minlength=n_leaves)
+    widths = np.bincount(labels, (residuals**2).sum(1), minlength=n_cells)  # sums of squared distances
     neighbour, gap = nearest_other(centres, counts)
     losses = np.where(counts > 0, counts * gap, 0)
-    groups = grouped(np.arange(len(vectors)), labels, n_leaves)
+    groups = grouped(np.arange(len(vectors)), labels, n_cells)
     labels, busy = labels.copy(), counts == 0
-    idle = np.argsort(losses)[: n_leaves // 4]
-    for given_up, split in zip(idle, np.argsort(-widths), strict=False):
-        if losses[given_up] >= widths[split] / 2:
+    idle = np.argsort(losses)[: n_cells // 4]
+    for dissolved, split in zip(idle, np.argsort(-widths), strict=False):
+        if losses[dissolved] >= widths[split] / 2:
             break
-        if busy[split] or (counts[given_up] > 0 and busy[[given_up, neighbour[given_up]]].any()) or given_up == split:
+        if busy[split] or (counts[dissolved] > 0 and busy[[dissolved, neighbour[dissolved]]].any()):
             continue
-        busy[[given_up, split, neighbour[given_up]]] = True
-        labels[groups[given_up]] = neighbour[given_up]
+        if dissolved == split:
+            continue
+        busy[[dissolved, split, neighbour[dissolved]]] = True
+        labels[groups[dissolved]] = neighbour[dissolved]
         rows = groups[split]
-        labels[rows[far_side(residuals[rows], rng)]] = given_up
+        labels[rows[far_side(residuals[rows], rng)]] = dissolved
     return labels
 
 
-def far_side(residuals, rng):
-    """Which of a leaf's residuals, [n, D], lie beyond a hyperplane through their mean.
+def far_side(residuals: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Which residuals [n, D] of a cell lie beyond a random hyperplane through their mean, [n] bool.
 
-    Of a few random normals, drawn from the residuals' covariance, the one along which they vary most (as in
-    random-projection trees: Dasgupta & Freund, STOC 2008).
+    A few random normals are drawn from the covariance of the residuals, and the one along which the residuals vary most
+    is taken (compare the random-projection trees of Dasgupta & Freund, STOC 2008).
     """
     sample = residuals[:256]
     normals = rng.standard_normal((NORMALS, len(sample)), dtype=np.float32) @ sample
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-30
-    return residuals @ normals[(sample @ normals.T).var(0).argmax()] > 0
+    beyond: np.ndarray = residuals @ normals[(sample @ normals.T).var(0).argmax()] > 0
+    return beyond
 
 
-def means(vectors, labels, n_leaves):
-    """Means [L, D] of the vectors of each label, zero where there are none, and their numbers [L]."""
-    sums, counts = np.zeros((n_leaves, vectors.shape[1]), np.float32), np.zeros(n_leaves, np.int64)
-    kernels.sum_rows(vectors, labels, sums, counts)
+def means(vectors: np.ndarray, labels: np.ndarray, n_cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the vectors of each cell, [C, D], zero if it is empty; and their number, [C]."""
+    sums, counts = np.zeros((n_cells, vectors.shape[1]), np.float32), np.zeros(n_cells, np.int64)
+    build_kernels.sum_rows(vectors, labels, sums, counts)
     return sums / np.maximum(counts, 1).astype(np.float32)[:, None], counts
 
 
-def nearest_other(centres, counts):
-    """The nearest other leaf that has vectors, [L], and its squared distance."""
+def nearest_other(centres: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest other cell that is not empty, for each cell, [C]; and its squared distance, [C]."""
     squares = np.where(counts > 0, (centres**2).sum(1), np.inf).astype(np.float32)
     neighbour, gap = np.empty(len(centres), np.int64), np.empty(len(centres), np.float32)
     for first in range(0, len(centres), 1024):
@@ -119,8 +120,8 @@ def nearest_other(centres, counts):
     return neighbour, gap
 
 
-def around(centres, counts):
-    """The leaves whose centres are nearest to each leaf's, [L, n]; leaves without vectors are nobody's."""
+def neighbouring_cells(centres: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The cells with the nearest centres to each centre, itself among them, [C, n]; empty cells are left out."""
     halves = np.where(counts > 0, (centres**2).sum(1) / 2, np.inf).astype(np.float32)
     n = min(NEIGHBOURS, int((counts > 0).sum()))
     neighbours = np.empty((len(centres), n), np.int64)
@@ -130,24 +131,26 @@ def around(centres, counts):
     return neighbours
 
 
-def grouped(values, groups, n_groups):
-    """Split values by the number of their group: a list of arrays."""
-    order = np.argsort(groups, kind="stable")
-    return np.split(values[order], np.cumsum(np.bincount(groups, minlength=n_groups))[:-1])
+def grouped(values: np.ndarray, labels: np.ndarray, n_groups: int) -> list[np.ndarray]:
+    """The values of each label."""
+    order = np.argsort(labels, kind="stable")
+    return np.split(values[order], np.cumsum(np.bincount(labels, minlength=n_groups))[:-1])
 
 
-def nearest_of_some(vectors, groups, candidates, centres):
-    """Label of the nearest centre to each vector among the candidates of its group, [N]."""
+def nearest_candidates(
+    vectors: np.ndarray, labels: np.ndarray, candidates: np.ndarray, centres: np.ndarray
+) -> np.ndarray:
+    """The nearest cell to each vector among ``candidates[label]`` of its label, [N]."""
     halves = (centres**2).sum(1) / 2
-    labels = np.empty(len(vectors), np.int64)
-    for rows, leaves in zip(grouped(np.arange(len(vectors)), groups, len(candidates)), candidates, strict=True):
+    nearest = np.empty(len(vectors), np.int64)
+    for rows, cells in zip(grouped(np.arange(len(vectors)), labels, len(candidates)), candidates, strict=True):
         if len(rows):
-            labels[rows] = leaves[(vectors[rows] @ centres[leaves].T - halves[leaves]).argmax(1)]
-    return labels
+            nearest[rows] = cells[(vectors[rows] @ centres[cells].T - halves[cells]).argmax(1)]
+    return nearest
 
 
-def nearest_leaves(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Label of the nearest of all centres to each vector, [N]."""
+def nearest_cells(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """The nearest cell to each vector, [N]."""
     halves = (centres**2).sum(1) / 2
     labels = np.empty(len(vectors), np.int64)
     for first in range(0, len(vectors), 1024):

@@ -1,112 +1,117 @@
-"""Where the vectors of `RandomProjectionIndex` lie: leaf by leaf, with room for more where there were additions.
+"""How `RandomProjectionIndex` stores its vectors: cell by cell, with free slots in the cells once vectors were added.
 
-Axes: N vectors, L leaves, D dimensions, R rotated dimensions, W = R / 64 words.
+Axes: N vectors, n some of them, S slots, C cells, D dimensions, R rotated dimensions, W = R / 64 words.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from cochlea_sb.index import kernels
+from . import build_kernels
 
-BLOCK = 65536  # vectors rotated at a time
-SPARE = 32  # least number of slots kept free in each leaf of an index that grows
+BLOCK = 65536  # vectors that are rotated at a time
+LEAST_SPARE = 32  # free slots in each cell of an index that grows
 
 
 class Pool(NamedTuple):
-    """The vectors, those of a leaf side by side; slots between leaves may be unused."""
+    """The vectors and their codes, one slot for each vector; the vectors of a cell lie side by side."""
 
-    vectors: np.ndarray  # [slots, D] float32
-    ids: np.ndarray  # [slots] int64
-    codes: np.ndarray  # [2 W slots] uint64, leaf by leaf: `kernels.estimate` tells the order
-    scales: np.ndarray  # [slots] float32
-    alongs: np.ndarray  # [slots] float32: products of the residuals with their centres
+    vectors: np.ndarray  # [S, D] float32
+    ids: np.ndarray  # [S] int64
+    codes: np.ndarray  # [2 W S] uint64, in the order that `search_kernels.estimate` defines; [S, 2 W] before that
+    scales: np.ndarray  # [S] float32
+    centre_dots: np.ndarray  # [S] float32
 
 
-class Places(NamedTuple):
-    """Where in the pool each leaf's vectors are."""
+class Layout(NamedTuple):
+    """Which slots belong to which cell."""
 
-    starts: np.ndarray  # [L] int64, ascending
-    counts: np.ndarray  # [L] int64
-    rooms: np.ndarray  # [L] int64: slots that the leaf may fill
+    starts: np.ndarray  # [C] int64: first slots, ascending
+    counts: np.ndarray  # [C] int64: numbers of vectors, which lie in the first slots of a cell
+    capacities: np.ndarray  # [C] int64: numbers of slots
 
 
 def encode(
     unit: np.ndarray, ids: np.ndarray, rotation: np.ndarray, centres: np.ndarray, labels: np.ndarray
 ) -> tuple[Pool, np.ndarray]:
-    """A pool of vectors coded about the rotated centres of their labels, and their squared distances to them, [n].
+    """Encode vectors [n, D] of the cells ``labels``; centres are rotated.
 
-    Its codes are rows, [n, 2 W], as `lay_out` and `insert` take them.
+    Returns
+    -------
+    rows : Pool
+        In the order of the vectors, with codes as rows [n, 2 W].
+    squared_distances : np.ndarray [n], float32
+        To the centres.
     """
     codes, floats = np.empty((len(unit), len(rotation) // 32), np.uint64), np.empty((2, len(unit)), np.float32)
     squared_distances = []
     for first in range(0, len(unit), BLOCK):
-        some = slice(first, first + BLOCK)
-        rotated = unit[some] @ rotation.T
-        squared_distances += [kernels.encode(rotated, centres, labels[some], codes[some], *floats[:, some])]
+        block = slice(first, first + BLOCK)
+        rotated = unit[block] @ rotation.T
+        squared_distances += [build_kernels.encode(rotated, centres, labels[block], codes[block], *floats[:, block])]
     return Pool(unit, ids, codes, *floats), np.concatenate([floats[0, :0], *squared_distances])
 
 
-def lay_out(rows: Pool, labels: np.ndarray, n_leaves: int, spare: np.ndarray | None = None) -> tuple[Pool, Places]:
-    """A pool in which the vectors of each leaf are side by side, with spare slots, [L], and the leaves' places."""
-    counts = np.bincount(labels, minlength=n_leaves)
-    rooms = counts if spare is None else counts + spare
-    places = Places(np.cumsum(rooms) - rooms, counts, rooms.copy())
-    n, order = int(rooms.sum()), np.argsort(labels, kind="stable")
+def lay_out(rows: Pool, labels: np.ndarray, n_cells: int, spare: np.ndarray | None = None) -> tuple[Pool, Layout]:
+    """Put rows (as `encode` returns them) into the cells ``labels``, with ``spare`` [C] free slots in the cells."""
+    counts = np.bincount(labels, minlength=n_cells)
+    capacities = counts if spare is None else counts + spare
+    layout = Layout(np.cumsum(capacities) - capacities, counts, capacities.copy())
+    n_slots, order = int(capacities.sum()), np.argsort(labels, kind="stable")
     if spare is None:
-        sorted_rows = [array[order] for array in rows]
-        pool = Pool(*sorted_rows)._replace(codes=np.empty(rows.codes.size, np.uint64))
-        kernels.write_codes(sorted_rows[2], np.arange(n), labels[order], places.starts, places.rooms, pool.codes)
-        return pool, places
-    pool = Pool(*(np.empty((n, *array.shape[1:]), array.dtype) for array in rows))
+        sorted_rows = Pool(*(array[order] for array in rows))
+        pool = sorted_rows._replace(codes=np.empty(rows.codes.size, np.uint64))
+        slots, starts = np.arange(n_slots), layout.starts
+        build_kernels.write_codes(sorted_rows.codes, slots, labels[order], starts, layout.capacities, pool.codes)
+        return pool, layout
+    pool = Pool(*(np.empty((n_slots, *array.shape[1:]), array.dtype) for array in rows))
     pool = pool._replace(codes=pool.codes.ravel())
-    write(pool, places, occupied(places), Pool(*(array[order] for array in rows)), labels[order])
-    return pool, places
+    write(pool, layout, used_slots(layout), Pool(*(array[order] for array in rows)), labels[order])
+    return pool, layout
 
 
-def insert(pool: Pool, places: Places, rows: Pool, labels: np.ndarray) -> tuple[Pool, Places]:
-    """A pool and places with new vectors put into the leaves of their labels."""
-    counts = np.bincount(labels, minlength=len(places.counts))
-    total = places.counts + counts
-    full = total > places.rooms
+def insert(pool: Pool, layout: Layout, rows: Pool, labels: np.ndarray) -> tuple[Pool, Layout]:
+    """Add rows (as `encode` returns them) to the cells ``labels``; the pool is written to unless a cell is full."""
+    added = np.bincount(labels, minlength=len(layout.counts))
+    counts = layout.counts + added
+    full = counts > layout.capacities
     if full.any():
-        held = take_all(pool, places, rows.codes.shape[1])
+        held = take_all(pool, layout, rows.codes.shape[1])
         everything = Pool(*(np.concatenate(pair) for pair in zip(held, rows, strict=True)))
         spare = None
-        if len(labels) < len(held.ids) / 8:  # few, so more are likely to follow, most where these went
-            spare = SPARE + np.where(full, total, total // 4)
-        return lay_out(everything, np.concatenate([leaf_labels(places), labels]), len(counts), spare)
+        if len(labels) < len(held.ids) / 8:  # a small batch: more are likely to follow, most of them to the same cells
+            spare = LEAST_SPARE + np.where(full, counts, counts // 4)
+        return lay_out(everything, np.concatenate([cell_labels(layout), labels]), len(counts), spare)
     order = np.argsort(labels, kind="stable")
-    first = np.cumsum(counts) - counts
-    slots = (places.starts + places.counts - first)[labels[order]] + np.arange(len(labels))
-    write(pool, places, slots, Pool(*(array[order] for array in rows)), labels[order])
-    return pool, places._replace(counts=total)
+    first = np.cumsum(added) - added
+    slots = (layout.starts + layout.counts - first)[labels[order]] + np.arange(len(labels))
+    write(pool, layout, slots, Pool(*(array[order] for array in rows)), labels[order])
+    return pool, layout._replace(counts=counts)
 
 
-def write(pool, places, slots, rows, labels):
-    """Put vectors into slots of the leaves of their labels."""
+def write(pool: Pool, layout: Layout, slots: np.ndarray, rows: Pool, labels: np.ndarray) -> None:
+    """Write rows into slots of the cells ``labels``."""
     for array, values in zip(pool, rows, strict=True):
         if values is rows.codes:
-            kernels.write_codes(values, slots, labels, places.starts, places.rooms, array)
+            build_kernels.write_codes(values, slots, labels, layout.starts, layout.capacities, array)
         else:
             array[slots] = values
 
 
-def take_all(pool: Pool, places: Places, n_words: int) -> Pool:
-    """The vectors that a pool holds, leaf by leaf, with codes as rows, [N, n_words]."""
-    slots = occupied(places)
+def take_all(pool: Pool, layout: Layout, n_words: int) -> Pool:
+    """All vectors of a pool, cell by cell, with codes as rows [N, n_words]."""
+    slots = used_slots(layout)
     codes = np.empty((len(slots), n_words), np.uint64)
-    kernels.read_codes(pool.codes, slots, leaf_labels(places), places.starts, places.rooms, codes)
-    rows = (codes if array is pool.codes else array[slots] for array in pool)
-    return Pool(*rows)
+    build_kernels.read_codes(pool.codes, slots, cell_labels(layout), layout.starts, layout.capacities, codes)
+    return Pool(*(codes if array is pool.codes else array[slots] for array in pool))
 
 
-def occupied(places: Places) -> np.ndarray:
-    """Slots that hold vectors, leaf by leaf, [N]."""
-    first = np.cumsum(places.counts) - places.counts
-    return np.repeat(places.starts - first, places.counts) + np.arange(places.counts.sum())
+def used_slots(layout: Layout) -> np.ndarray:
+    """Slots that hold vectors, cell by cell, [N]."""
+    first = np.cumsum(layout.counts) - layout.counts
+    return np.repeat(layout.starts - first, layout.counts) + np.arange(layout.counts.sum())
 
 
-def leaf_labels(places: Places) -> np.ndarray:
-    """The leaf of each of the slots that `occupied` gives."""
-    return np.repeat(np.arange(len(places.counts)), places.counts)
+def cell_labels(layout: Layout) -> np.ndarray:
+    """The cell of each slot that `used_slots` returns, [N]."""
+    return np.repeat(np.arange(len(layout.counts)), layout.counts)

@@ -1,11 +1,11 @@
-"""Nearest neighbours by random projections: few leaves of the set are visited, codes of two bits a dimension rank it.
+"""Nearest neighbours by random projections: a query visits few cells and ranks their vectors by codes.
 
-The vectors are cut into leaves (`partition`). In its leaf a vector keeps two bits for each dimension of a random
-rotation, from which a query's cosine with it is estimated by popcounts; the few that may be among the best are compared
-exactly (`kernels` has the formulas). How many leaves a query visits, and how much doubt of an estimate is reason to
-look, is learnt from vectors held back while the index is built (`calibration`).
+The vectors are partitioned into cells (`partition`). A vector's code has two bits for each dimension of its rotated
+residual to the centre. A query's cosine is estimated from the codes by popcounts, and the few vectors that may be among
+the best are compared exactly (`search_kernels` gives the formulas). How many cells a query visits, and how much margin
+the estimates need, is learnt from vectors that are held back when the index is built (`calibration`).
 
-Axes: N vectors, Q queries, D dimensions, L leaves, R rotated dimensions, W = R / 64 words.
+Axes: N vectors, Q queries, D dimensions, C cells, R rotated dimensions, W = R / 64 words.
 """
 
 from __future__ import annotations
@@ -15,42 +15,43 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cochlea_sb.index import calibration, kernels, partition, storage
-from cochlea_sb.index.arguments import as_array, checked_ids, checked_k, places_of, query_rows, unit_rows, whole_numbers
-from cochlea_sb.index.pool import Places, Pool, encode, insert, lay_out, leaf_labels, occupied, take_all
-from cochlea_sb.index.threads import share_out
+from . import build_kernels, calibration, search_kernels, storage
+from .arguments import as_array, checked_ids, checked_k, positions_of, query_rows, unit_rows, whole_numbers
+from .partition import nearest_cells, partition
+from .pool import Layout, Pool, cell_labels, encode, insert, lay_out, take_all, used_slots
+from .threads import share_out
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 KIND = "random-projection"
-FEW = 20_000  # allowed vectors that are all compared rather than searched
-GROWTH = 4  # so many times its size at the last build, an index is laid out anew
+FEW = 20_000  # allowed vectors that are all compared instead of searched
+GROWTH = 4  # an index is rebuilt when it exceeds so many times the size it was built with
 NO_MASK, NO_IDS = np.zeros(0, bool), np.zeros(0, np.int64)
 
 
-class Leaves(NamedTuple):
-    """What is known of the leaves, and how queries are rotated."""
+class Cells(NamedTuple):
+    """The centres and their codes, and how vectors spread around them."""
 
-    rotation: np.ndarray  # [R, D] float32, orthonormal columns
-    middle: np.ndarray  # [R] float32: mean of the centres, which are coded about it
-    centres: np.ndarray  # [L, R] float32, rotated as all that follows
-    signs: np.ndarray  # [W, L] uint64: of the centres about their middle
-    scales: np.ndarray  # [L] float32: of an estimate from the signs
-    squares: np.ndarray  # [L] float32: |centre|^2
-    spreads: np.ndarray  # [L] float32: root mean square distance of a leaf's vectors to its centre
-    patience: np.ndarray  # [L] float32: 1 / log2(rank + 2)
+    rotation: np.ndarray  # [R, D] float32: P, with orthonormal columns
+    mean_centre: np.ndarray  # [R] float32, rotated: the centres are encoded relative to it
+    centres: np.ndarray  # [C, R] float32, rotated
+    signs: np.ndarray  # [W, C] uint64: codes of the centres, one bit for each coordinate
+    scales: np.ndarray  # [C] float32: scales of these codes
+    squared_norms: np.ndarray  # [C] float32: |centre|^2
+    spreads: np.ndarray  # [C] float32: root mean square distance of a cell's vectors to its centre
+    rank_weights: np.ndarray  # [C] float32: 1 / log2(rank + 2)
 
 
 class RandomProjectionIndex:
     """Search by cosine. Make one with `build` or `load`.
 
-    Queries may run side by side in threads, but not beside `add`, `remove` or `compact`. ``len(index)`` is the number
-    of its vectors.
+    Several threads may query at the same time, but not during `add` or `remove`. ``len(index)`` is the number of
+    vectors.
 
     Attributes
     ----------
-    effort : float in (0, 1], that queries use when they give none
+    effort : float in (0, 1], the default of queries
 
     Example
     -------
@@ -66,25 +67,25 @@ class RandomProjectionIndex:
 
     def __init__(
         self,
-        leaves: Leaves,
+        cells: Cells,
         pool: Pool,
-        places: Places,
-        observed: calibration.Observed,
+        layout: Layout,
+        needed: calibration.Needed,
         seed: int,
         built_with: int,
         effort: float,
     ) -> None:
-        self.leaves, self.pool, self.places, self.observed = leaves, pool, places, observed
+        self.cells, self.pool, self.layout, self.needed = cells, pool, layout, needed
         self.seed, self.built_with, self.effort = seed, built_with, effort
-        self.limits: dict[tuple[float, int], tuple[np.float32, np.float32]] = {}  # of the efforts that were asked for
+        self.limits: dict[tuple[float, int], tuple[np.float32, np.float32]] = {}  # by effort and row of `needed`
         self._changed()
 
     def _changed(self) -> None:
-        """Keep what each query needs: a call with few arguments is a fast one."""
-        counts = self.places.counts
+        """Prepare the arguments of the kernel; they are few, because numba takes time to unpack each."""
+        counts = self.layout.counts
         self.n_vectors = int(counts.sum())
-        floats, places = np.stack(self.leaves[4:]), np.stack(self.places)
-        self.arrays = *self.leaves[:4], floats, *self.pool, places, int(counts.max())
+        cell_floats, layout = np.stack(self.cells[4:]), np.stack(self.layout)
+        self.arrays = *self.cells[:4], cell_floats, *self.pool, layout, int(counts.max())
 
     @classmethod
     def build(cls, vectors: ArrayLike, ids: ArrayLike | None = None, *, seed: int = 0) -> RandomProjectionIndex:
@@ -93,9 +94,9 @@ class RandomProjectionIndex:
         Arguments
         ---------
         vectors : array_like [N, D], int or float
-            Of any norm; they are compared by cosine. A zero vector has cosine 0 with everything.
+            Of any norm; they are compared by cosine. A vector of zeros has cosine 0 with all others.
         ids : array_like [N], int, optional
-            0 to N - 1 by default; each once.
+            Different numbers, by default 0 to N - 1.
         seed : int, at least 0
             The same vectors and seed give the same index.
 
@@ -106,8 +107,8 @@ class RandomProjectionIndex:
         Raises
         ------
         ValueError
-            For vectors of another shape or kind, NaN or infinite values; ids of another number or kind, or repeated; a
-            seed out of range.
+            If vectors have another shape or type, or are not finite; if ids have another shape or type, or one is
+            given twice; if the seed is out of range.
         """
         if not isinstance(seed, (int, np.integer)) or seed < 0:
             raise ValueError(f"seed is {seed!r}: expected a whole number, at least 0.")
@@ -115,19 +116,19 @@ class RandomProjectionIndex:
         ids = np.arange(len(unit)) if ids is None else checked_ids(ids, len(unit))
         rng = np.random.default_rng(seed)
         held_back = calibration.choose(len(unit), rng)
-        labels, centres = partition.cut_into_leaves(unit, held_back, rng)
+        labels, centres = partition(unit, held_back, rng)
         rotation = random_rotation(unit.shape[1], rng)
-        middle, centres = rotation @ centres.mean(0), centres @ rotation.T
-        pool, squared_distances = encode(unit, ids, rotation, centres, labels)
+        mean_centre, centres = rotation @ centres.mean(0), centres @ rotation.T
+        rows, squared_distances = encode(unit, ids, rotation, centres, labels)
         signs, scales = np.empty((len(rotation) // 64, len(centres)), np.uint64), np.empty(len(centres), np.float32)
-        kernels.encode_signs(centres - middle, signs, scales)
+        build_kernels.encode_signs(centres - mean_centre, signs, scales)
         sums, counts = (np.bincount(labels, weights, len(centres)) for weights in (squared_distances, None))
-        spreads = np.maximum(np.sqrt(sums / np.maximum(counts, 1)), kernels.SMALLEST).astype(np.float32)
-        patience = (1 / np.log2(np.arange(len(centres)) + 2)).astype(np.float32)
-        leaves = Leaves(rotation, middle, centres, signs, scales, (centres**2).sum(1), spreads, patience)
-        pool, places = lay_out(pool, labels, len(centres))
-        index = cls(leaves, pool, places, calibration.NOTHING, int(seed), len(unit), calibration.DEFAULT_EFFORT)
-        index.observed = calibration.observe(index, ids[held_back])
+        spreads = np.maximum(np.sqrt(sums / np.maximum(counts, 1)), search_kernels.SMALLEST).astype(np.float32)
+        rank_weights = (1 / np.log2(np.arange(len(centres)) + 2)).astype(np.float32)
+        cells = Cells(rotation, mean_centre, centres, signs, scales, (centres**2).sum(1), spreads, rank_weights)
+        pool, layout = lay_out(rows, labels, len(centres))
+        index = cls(cells, pool, layout, calibration.NOTHING, int(seed), len(unit), calibration.DEFAULT_EFFORT)
+        index.needed = calibration.measure(index, ids[held_back])
         return index
 
     def __len__(self) -> int:
@@ -138,13 +139,13 @@ class RandomProjectionIndex:
 
     @property
     def dimensions(self) -> int:
-        """int: D, of the vectors."""
+        """int: number of dimensions D."""
         return int(self.pool.vectors.shape[1])
 
     @property
     def ids(self) -> np.ndarray:
-        """np.ndarray [N], int64: of the vectors, in no particular order."""
-        ids: np.ndarray = self.pool.ids[occupied(self.places)]
+        """np.ndarray [N], int64: ids of all vectors, in no particular order."""
+        ids: np.ndarray = self.pool.ids[used_slots(self.layout)]
         return ids
 
     def vectors_of(self, ids: ArrayLike) -> np.ndarray:
@@ -152,21 +153,21 @@ class RandomProjectionIndex:
 
         Arguments
         ---------
-        ids : array_like [n], int, or one of them
+        ids : array_like [n], int, or a single id
 
         Returns
         -------
         np.ndarray [n, D], float32, unit norm
-            In the order of ``ids``; vectors of zeros stay zeros.
+            In the order of ``ids``; vectors of zeros are zeros.
 
         Raises
         ------
         ValueError
-            For an id that is not in the index, or no whole number.
+            If an id is not in the index, or no whole number.
         """
         ids = whole_numbers(ids)
         slots = self._slots(np.unique(ids))
-        vectors: np.ndarray = self.pool.vectors[slots[places_of(ids, self.pool.ids[slots])]]
+        vectors: np.ndarray = self.pool.vectors[slots[positions_of(ids, self.pool.ids[slots])]]
         return vectors
 
     def query(
@@ -186,33 +187,35 @@ class RandomProjectionIndex:
             Of any norm.
         k : int, at least 1
         effort : float in (0, 1], optional
-            The one knob that trades speed for recall: about the recall to expect of queries that are like the indexed
-            vectors; for others, `tune` with some of them. 1 compares every vector and is exact. 0.98 unless tuned.
+            Trades speed for recall: the recall to expect, roughly, of queries that resemble the indexed vectors. For
+            other queries, `tune` with some of them. By default 0.98, or what `tune` set; 1 compares every vector and is
+            exact.
         allowed : array_like, int, optional
-            Only these ids are found; those that are not in the index are ignored. Up to 20,000 are all compared, which
-            is exact; more are searched among as if they were chosen by chance.
+            Find only these ids; ids that are not in the index are ignored. Up to 20,000 are all compared, which is
+            exact. More are searched as if they were a random subset.
         threads : int, at least 1, optional
-            All cores by default where there are queries enough to share.
+            By default all cores, if there are enough queries.
 
         Returns
         -------
         scores : np.ndarray [k] or [Q, k], float32
-            Exact cosines in descending order, ties by id; fewer columns where fewer than ``k`` can be found.
+            Exact cosines in descending order, ties by id; fewer columns if fewer than ``k`` vectors can be found.
         ids : np.ndarray, int64, of the same shape
 
         Raises
         ------
         ValueError
-            For queries of another shape or kind, NaN or infinite values, and settings out of range; or where what was
-            loaded is damaged.
+            If queries have another shape or type, or are not finite; if another argument is out of range.
+        DamagedIndex
+            If the index was loaded from damaged files.
         """
         queries = as_array(queries)
         rows = query_rows(queries, self.dimensions)
         k, few = min(checked_k(k), self.n_vectors), calibration.NEIGHBOURS[0]
         if allowed is None:
-            # The best of ten is found more surely than the best of one: how far to search was learnt for ten.
-            reach, slack = self._limits(effort, k if k > few else few)
-            scores, slots = self._search(rows, max(k, min(few, self.n_vectors)), reach, slack, NO_MASK, threads)
+            # At least ten are searched for, because how far to search was learnt for ten.
+            reach, margin = self._limits(effort, k if k > few else few)
+            scores, slots = self._search(rows, max(k, min(few, self.n_vectors)), reach, margin, NO_MASK, threads)
         else:
             scores, slots = self._query_among(rows, k, effort, np.unique(whole_numbers(allowed)), threads)
         ids = self.pool.ids[slots]
@@ -221,25 +224,25 @@ class RandomProjectionIndex:
     def _query_among(
         self, rows: np.ndarray, k: int, effort: float | None, allowed: np.ndarray, threads: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and slots of at most the k nearest among ascending ids."""
+        """Scores and slots of the k nearest, or fewer, among ascending ids."""
         slots = self._slots(allowed)
         k = min(k, len(slots))
         if len(slots) <= FEW:
-            self._limits(effort, k)  # is it in range?
+            self._limits(effort, k)  # checks the effort
             arrays = self.pool.vectors, self.pool.ids, slots
-            return share_out(lambda rows, *found: kernels.compare(rows, *arrays, *found), rows, k, threads)
+            return share_out(lambda rows, *out: search_kernels.compare(rows, *arrays, *out), rows, k, threads)
         mask = np.zeros(len(self.pool.ids), bool)
         mask[slots] = True
         k = max(k, calibration.NEIGHBOURS[0])
-        # The k-th of a share is about as far as that share's part of all.
+        # Among a random subset the k nearest are about as far as k / (size of the subset / size of the index) of all.
         return self._search(rows, k, *self._limits(effort, k * self.n_vectors // len(slots)), mask, threads)
 
     def _limits(self, effort: float | None, k: int) -> tuple[np.float32, np.float32]:
-        """Reach and slack of an effort for the k nearest, worked out once."""
+        """Reach and margin for an effort and the k nearest, cached."""
         key = (self.effort if effort is None else effort, calibration.row_for(k))
         found = self.limits.get(key) if isinstance(key[0], float) else None
         if found is None:
-            found = calibration.limits(self.observed, *key)
+            found = calibration.limits(self.needed, *key)
             if isinstance(key[0], float):
                 self.limits[key] = found
         return found
@@ -249,109 +252,107 @@ class RandomProjectionIndex:
         rows: np.ndarray,
         k: int,
         reach: np.float32,
-        slack: np.float32,
+        margin: np.float32,
         mask: np.ndarray = NO_MASK,
         threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and slots [Q, k] of queries among the slots of a mask, all where it is empty."""
-        arrays = *self.arrays, reach, slack, mask
-        return share_out(lambda rows, *found: kernels.search(rows, *arrays, *found), rows, k, threads)
+        """Scores and slots [Q, k] of the best in the slots of a mask; in all slots if it is empty."""
+        arrays = *self.arrays, reach, margin, mask
+        return share_out(lambda rows, *out: search_kernels.search(rows, *arrays, *out), rows, k, threads)
 
     def _slots(self, ids: np.ndarray) -> np.ndarray:
-        """Slots of those of the ids, in ascending order, that are in the index."""
+        """Slots of ascending ids; ids that are not in the index are left out."""
         slots = np.empty(len(ids), np.int64)
-        return slots[: kernels.find(ids, self.pool.ids, self.places.starts, self.places.counts, slots)]
+        return slots[: build_kernels.find(ids, self.pool.ids, self.layout.starts, self.layout.counts, slots)]
 
     def add(self, vectors: ArrayLike, ids: ArrayLike) -> None:
-        """Add vectors, each to the leaf whose centre is nearest.
+        """Add vectors, each to the cell with the nearest centre.
 
-        An index that grows beyond four times the size it was built with, and 4,000, is built anew.
+        An index that exceeds 4,000 vectors and four times the size it was built with is rebuilt.
 
         Arguments
         ---------
         vectors : array_like [n, D], int or float
             As in `build`.
         ids : array_like [n], int
-            New ones, each once.
+            Different numbers, none of them in the index.
 
         Raises
         ------
         ValueError
-            For an id that is in the index already, and as in `build`.
+            If an id is already in the index; and as in `build`.
         """
         unit = unit_rows(vectors, self.dimensions)
         ids = checked_ids(ids, len(unit))
         present = self._slots(np.sort(ids))
         if len(present):
-            raise ValueError(f"Id {self.pool.ids[present[0]]} is in the index already: remove it first.")
+            raise ValueError(f"Id {self.pool.ids[present[0]]} is already in the index: remove it first.")
         if len(self) + len(unit) > GROWTH * max(self.built_with, calibration.FEWEST):
             return self._rebuild(unit, ids)
-        labels = partition.nearest_leaves(unit @ self.leaves.rotation.T, self.leaves.centres)
-        new, _ = encode(unit, ids, self.leaves.rotation, self.leaves.centres, labels)
-        self.pool, self.places = insert(self.pool, self.places, new, labels)
+        labels = nearest_cells(unit @ self.cells.rotation.T, self.cells.centres)
+        rows, _ = encode(unit, ids, self.cells.rotation, self.cells.centres, labels)
+        self.pool, self.layout = insert(self.pool, self.layout, rows, labels)
         self._changed()
 
     def remove(self, ids: ArrayLike) -> None:
-        """Forget vectors.
+        """Remove vectors.
 
         Arguments
         ---------
-        ids : array_like [n], int, or one of them
-            Those that are not in the index are ignored.
+        ids : array_like [n], int, or a single id
+            Ids that are not in the index are ignored.
 
         Raises
         ------
         ValueError
-            For ids that are no whole numbers.
+            If an id is no whole number.
         """
         slots = np.sort(self._slots(np.unique(whole_numbers(ids))))[::-1]
-        leaves = np.searchsorted(self.places.starts, slots, side="right") - 1
-        kernels.take_out(slots, leaves, *self.pool, *self.places)
+        labels = np.searchsorted(self.layout.starts, slots, side="right") - 1
+        build_kernels.delete(slots, labels, *self.pool, *self.layout)
         self._changed()
 
-    def compact(self) -> None:
-        """Build anew from the vectors held, as if they had come at once: after many changes, for the best speed."""
-        self._rebuild(self.pool.vectors[:0], self.pool.ids[:0])
-
     def _rebuild(self, unit: np.ndarray, ids: np.ndarray) -> None:
-        slots = occupied(self.places)
+        """Build the index again, with more vectors."""
+        slots = used_slots(self.layout)
         unit, ids = np.concatenate([self.pool.vectors[slots], unit]), np.concatenate([self.pool.ids[slots], ids])
         fresh = RandomProjectionIndex.build(unit, ids, seed=self.seed)
         fresh.effort = self.effort
         self.__dict__.update(fresh.__dict__)
 
     def tune(self, recall: float = 0.99, queries: np.ndarray | None = None, k: int = 10) -> float:
-        """Set the effort that queries use when they give none to the least that reaches a recall@k.
+        """Set the default effort of queries to the least effort that reaches a recall@k.
 
         Arguments
         ---------
         recall : float in (0, 1]
-            Mean share of the true ``k`` nearest that is to be found.
+            Mean share of the true ``k`` nearest neighbours to find.
         queries : np.ndarray [Q, D], float, optional
-            Vectors like those to be searched with, a few hundred. By default vectors of the index, each of which is
-            left out of what is found for it.
+            A few hundred typical queries. By default vectors of the index, which don't count as their own neighbours.
         k : int, at least 1
 
         Returns
         -------
         float in (0.5, 1]
-            The effort, which is also kept in ``index.effort``, and saved.
+            The effort. It is also set as ``index.effort``, and saved.
 
         Raises
         ------
         ValueError
-            If the index is empty, a number is out of range, or the queries are of another shape or not finite.
+            If the index is empty; if queries have another shape or are not finite; if a number is out of range.
         """
         if not isinstance(recall, (int, float)) or not 0 < recall <= 1:
             raise ValueError(f"recall is {recall!r}: expected a number above 0 and at most 1.")
         k, own = min(checked_k(k), len(self)), NO_IDS
         if len(self) == 0 or (queries is not None and (np.ndim(queries) != 2 or len(queries) == 0)):
-            raise ValueError("There is nothing to tune with: expected vectors in the index, and queries [n, D] if any.")
+            raise ValueError(
+                "There is nothing to tune with: expected vectors in the index, and queries of shape [n, D] if any."
+            )
         if queries is None:
-            slots = np.random.default_rng(self.seed).permutation(occupied(self.places))[:500]
+            slots = np.random.default_rng(self.seed).permutation(used_slots(self.layout))[:500]
             queries, own, k = self.pool.vectors[slots], self.pool.ids[slots], min(k + 1, len(self))
         truth = self.query(queries, k, effort=1)[1]
-        low, high = 0.0, 1.0  # as shares of the way from an effort of 0.5 to 1, which is counted in tenfold steps
+        low, high = 0.0, 1.0  # x stands for an effort of 1 - 0.5 * 10 ** (-4 x)
         for _ in range(10):
             middle = (low + high) / 2
             found = self.query(queries, k, effort=1 - 0.5 * 10 ** (-4 * middle))[1]
@@ -361,26 +362,26 @@ class RandomProjectionIndex:
         return self.effort
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``.npy`` arrays and a JSON manifest; a reader, or a kill, sees the old index or the new one.
+        """Write ``.npy`` arrays and a JSON manifest; a reader, or a crash, sees either the old index or the new one.
 
         Arguments
         ---------
         folder : str or Path
-            Made where it is missing. An index that was saved there is replaced.
+            Created if missing. An index in it is replaced.
 
         Raises
         ------
         ValueError
-            If the folder is, or is below, a file.
+            If the folder is a file, or inside one.
         OSError
-            If it can't be written.
+            If the folder can't be written.
         """
-        pool, places = self.pool, self.places
-        if places.counts.sum() < len(pool.ids):  # nothing is written of unused slots
-            rows = take_all(pool, places, len(self.leaves.rotation) // 32)
-            pool, places = lay_out(rows, leaf_labels(places), len(places.counts))
-        arrays = {**{f"leaf_{name}": array for name, array in self.leaves._asdict().items()}, **pool._asdict()}
-        arrays |= {"counts": places.counts, **self.observed._asdict()}
+        pool, layout = self.pool, self.layout
+        if layout.counts.sum() < len(pool.ids):  # leave out free slots
+            rows = take_all(pool, layout, len(self.cells.rotation) // 32)
+            pool, layout = lay_out(rows, cell_labels(layout), len(layout.counts))
+        arrays = {**{f"cell_{name}": array for name, array in self.cells._asdict().items()}, **pool._asdict()}
+        arrays |= {"counts": layout.counts, **self.needed._asdict()}
         facts = {"seed": self.seed, "built_with": self.built_with, "effort": float(self.effort)}
         storage.save(folder, KIND, arrays, facts)
 
@@ -392,10 +393,10 @@ class RandomProjectionIndex:
         ---------
         folder : str or Path
         mmap : bool
-            Map the arrays rather than read them, so that processes share their memory. Changes to the index stay in
-            this process's memory until it is saved.
+            Map the arrays instead of reading them: processes share the memory. Changes to the index stay in this
+            process until it is saved.
         verify : bool
-            Compare the checksums of all files, which reads them; without ``mmap`` that is always done.
+            Compare the checksums of all files, which reads them. Without ``mmap`` this is always done.
 
         Returns
         -------
@@ -403,40 +404,39 @@ class RandomProjectionIndex:
 
         Raises
         ------
-        ValueError
-            If the folder is not an index of this version, or is damaged.
+        DamagedIndex
+            If the folder holds no index of this version, or a damaged one. It is a ValueError.
         """
         arrays, facts = storage.load(folder, KIND, mmap=mmap, verify=verify)
 
         def expect(name: str, *shape: int | None) -> np.ndarray:
             return storage.expect(folder, arrays, name, shape)
 
-        # The compiled code trusts these shapes.
+        # Compiled code checks no bounds: it trusts these shapes.
         vectors, counts = expect("vectors", None, None), expect("counts", None)
-        (n, n_dimensions), n_leaves, n_words = vectors.shape, len(counts), -(-vectors.shape[1] // 64)
-        leaf_floats = (expect(f"leaf_{name}", n_leaves) for name in Leaves._fields[4:])
-        leaves = Leaves(
-            expect("leaf_rotation", 64 * n_words, n_dimensions), expect("leaf_middle", 64 * n_words),
-            expect("leaf_centres", n_leaves, 64 * n_words), expect("leaf_signs", n_words, n_leaves), *leaf_floats,
+        (n, n_dimensions), n_cells, n_words = vectors.shape, len(counts), -(-vectors.shape[1] // 64)
+        cells = Cells(
+            expect("cell_rotation", 64 * n_words, n_dimensions), expect("cell_mean_centre", 64 * n_words),
+            expect("cell_centres", n_cells, 64 * n_words), expect("cell_signs", n_words, n_cells),
+            *(expect(f"cell_{name}", n_cells) for name in Cells._fields[4:]),
         )  # fmt: skip
         codes = expect("codes", 2 * n_words * n)
-        pool = Pool(vectors, expect("ids", n), codes, expect("scales", n), expect("alongs", n))
-        observed = calibration.Observed(
-            *(expect(name, None, len(calibration.SHARES)) for name in ("reaches", "slacks"))
-        )
-        if len(observed.reaches) != len(observed.slacks):
-            raise storage.damaged(folder, "what was observed does not fit together")
-        if n_leaves == 0 or n_dimensions == 0 or counts.min() < 0 or counts.max() > n or counts.sum() != n:
-            raise storage.damaged(folder, "its leaves do not hold its vectors")
-        places = Places(np.cumsum(counts) - counts, counts, counts.copy())
+        pool = Pool(vectors, expect("ids", n), codes, expect("scales", n), expect("centre_dots", n))
+        tables = (expect(name, None, len(calibration.SHARES)) for name in calibration.Needed._fields)
+        needed = calibration.Needed(*tables)
+        if len(needed.reaches) != len(needed.margins):
+            raise storage.damaged(folder, "reaches and margins have different shapes")
+        if n_cells == 0 or n_dimensions == 0 or counts.min() < 0 or counts.max() > n or counts.sum() != n:
+            raise storage.damaged(folder, "cells and vectors do not agree")
+        layout = Layout(np.cumsum(counts) - counts, counts, counts.copy())
         try:
             seed, built_with, effort = int(facts["seed"]), int(facts["built_with"]), float(facts["effort"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise storage.damaged(folder, error) from error
-        floats = (*leaves, *observed)
+        floats = (*cells, *needed)
         if seed < 0 or not 0 < effort <= 1 or not all(np.isfinite(a).all() for a in floats if a.dtype == np.float32):
             raise storage.damaged(folder, "some of its numbers are out of range")
-        return cls(leaves, pool, places, observed, seed, built_with, effort)
+        return cls(cells, pool, layout, needed, seed, built_with, effort)
 
 
 def random_rotation(n_dimensions: int, rng: np.random.Generator) -> np.ndarray:

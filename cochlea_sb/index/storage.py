@@ -1,8 +1,8 @@
 """An index on disk: a folder of ``.npy`` arrays and a manifest that names them.
 
-`index.json` tells the kind and version of the index, and each array's file, size and checksum. A save writes new files
-beside the old ones and then replaces the manifest, in one step of the file system: whoever opens the folder, or kills
-the writer, at any moment gets the old state or the new one. One process writes at a time; any number may read.
+`index.json` holds the kind and version of the index, and the file, size and checksum of each array. Saving writes new
+files beside the old ones, then replaces the manifest in one step of the file system. So a reader, or a crash, sees
+either the old index or the new one. Only one process may write at a time; any number may read.
 """
 
 import json
@@ -11,38 +11,40 @@ import re
 import secrets
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-VERSION = 2
+VERSION = 3
 MANIFEST = "index.json"
 CHUNK = 1 << 24  # bytes
-OWN = re.compile(
-    r"[a-z_]+\.index-[0-9a-f]{16}\.npy|index\.json\.[0-9a-f]{16}"
-)  # names that `save` gives beside the manifest
+OWN = re.compile(r"[a-z_]+\.index-[0-9a-f]{16}\.npy|index\.json\.[0-9a-f]{16}")  # files that `save` writes
 WHOLE, BITS = np.dtype(np.int64), np.dtype(np.uint64)
-TYPES = {"ids": WHOLE, "counts": WHOLE, "codes": BITS, "signs": BITS}  # others are float32
+TYPES = {"ids": WHOLE, "counts": WHOLE, "codes": BITS, "cell_signs": BITS}  # all others are float32
+
+
+class DamagedIndex(ValueError):
+    """A folder holds no index of this version, or a damaged one; the message names the folder."""
 
 
 def save(folder: str | os.PathLike[str], kind: str, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-    """Write arrays and a few facts.
+    """Write arrays and facts.
 
     Arguments
     ---------
     folder : str or Path
-        Made where it is missing. An index that it holds is replaced.
+        Created if missing. An index in it is replaced.
     kind : str
-        Which class can load it.
+        Names the class that can load it.
     arrays : dict of str to np.ndarray
     facts : dict
-        Numbers and short lists, written as JSON.
+        Numbers, written to the manifest.
     """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"'{folder}' is, or is below, a file: give a folder to save to.") from error
+        raise ValueError(f"'{folder}' is a file, or inside one: give a folder to save to.") from error
     token = secrets.token_hex(8)
     entries = {}
     for name, array in arrays.items():
@@ -66,7 +68,7 @@ def save(folder: str | os.PathLike[str], kind: str, arrays: dict[str, np.ndarray
         os.fsync(file.fileno())
     os.replace(partial, folder / MANIFEST)
     current = {entry["file"] for entry in entries.values()}
-    for path in folder.iterdir():  # what earlier saves left, finished or not
+    for path in folder.iterdir():  # left by earlier saves, finished or not
         if OWN.fullmatch(path.name) and path.name not in current:
             path.unlink(missing_ok=True)
 
@@ -81,10 +83,10 @@ def load(
     folder : str or Path
     kind : str
     mmap : bool
-        Map the arrays: nothing is read before it is used, and processes share the pages. Changes stay in memory.
+        Map the arrays: they are read when they are used, and processes share the memory. Changes stay in this process.
     verify : bool
-        Compare all checksums, which reads everything. Sizes and shapes are always compared, and without ``mmap`` so
-        are the checksums.
+        Compare all checksums, which reads everything. Without ``mmap`` this is always done. Sizes and shapes are
+        always compared.
 
     Returns
     -------
@@ -93,8 +95,8 @@ def load(
 
     Raises
     ------
-    ValueError
-        Where there is no such index, or it is damaged.
+    DamagedIndex
+        If there is no such index, or it is damaged.
     """
     folder = Path(folder)
     try:
@@ -102,14 +104,14 @@ def load(
             manifest = read_manifest(folder)
             if (manifest["kind"], manifest["version"]) != (kind, VERSION):
                 found = f"{manifest['kind']}, version {manifest['version']}"
-                raise ValueError(f"'{folder}' holds an index of another kind ({found}): expected {kind}, {VERSION}.")
+                raise DamagedIndex(f"'{folder}' holds an index of another kind ({found}): expected {kind}, {VERSION}.")
             try:
                 arrays = {
                     name: read_array(folder / entry["file"], entry, mmap, verify or not mmap)
                     for name, entry in manifest["arrays"].items()
                 }
                 return arrays, manifest["facts"]
-            except FileNotFoundError:  # replaced by a writer since the manifest was read
+            except FileNotFoundError:  # a writer replaced it after the manifest was read
                 if read_manifest(folder) == manifest:
                     raise
     except (OSError, KeyError, TypeError, AttributeError) as error:
@@ -117,47 +119,46 @@ def load(
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The manifest of a saved index; ValueError where there is none."""
+    """The manifest of a saved index; DamagedIndex if there is none."""
     try:
         with open(Path(folder) / MANIFEST, encoding="utf-8") as file:
-            manifest = json.load(file)
+            manifest: dict[str, Any] = json.load(file)
         if not isinstance(manifest.get("arrays"), dict):
-            raise ValueError("it names no arrays")
+            raise ValueError("no arrays")
         return manifest
     except FileNotFoundError as error:
-        raise ValueError(f"'{folder}' holds no index (no {MANIFEST}): give a folder that `save` wrote.") from error
+        raise DamagedIndex(f"'{folder}' holds no index (no {MANIFEST}): give a folder that `save` wrote.") from error
     except NotADirectoryError as error:
-        raise ValueError(f"'{folder}' is a file: give the folder that `save` wrote.") from error
+        raise DamagedIndex(f"'{folder}' is a file: give the folder that `save` wrote.") from error
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"'{folder}' holds no readable index: its {MANIFEST} is not one that `save` wrote.") from error
+        raise damaged(folder, f"{MANIFEST} can't be read") from error
 
 
-def read_array(path, entry, mmap, verify):
-    """One array; ValueError where its file is not what the manifest tells."""
+def read_array(path: Path, entry: dict[str, Any], mmap: bool, verify: bool) -> np.ndarray:
+    """One array; DamagedIndex if its file differs from the manifest's entry."""
     if path.name != entry["file"] or "/" in entry["file"] or "\\" in entry["file"]:
-        raise ValueError(f"'{path.parent}' is damaged: its manifest names a file outside of it. Build it again.")
+        raise damaged(path.parent, "its manifest names a file outside of the folder")
     if path.stat().st_size != entry["bytes"] or (verify and checksum(path) != entry["crc32"]):
-        raise ValueError(f"'{path}' is damaged: its size or checksum is not the one saved. Build the index again.")
+        raise damaged(path, "its size or checksum has changed")
     try:
         # Copy-on-write: removing a vector changes the pages of this process only.
-        array = np.asarray(
-            np.load(path, mmap_mode="c" if mmap and 0 not in entry["shape"] else None, allow_pickle=False)
-        )
+        mode: Literal["c"] | None = "c" if mmap and 0 not in entry["shape"] else None
+        array = np.asarray(np.load(path, mmap_mode=mode, allow_pickle=False))
     except OSError:
         raise
-    except Exception as error:  # of many kinds, where a header is damaged
+    except Exception as error:  # a damaged header raises many kinds
         raise damaged(path, error) from error
     if (array.dtype.str, list(array.shape)) != (entry["dtype"], entry["shape"]):
-        raise ValueError(f"'{path}' is damaged: it holds another array than the one saved. Build the index again.")
+        raise damaged(path, "it holds another array than the one saved")
     return array
 
 
 def expect(
     folder: str | os.PathLike[str], arrays: dict[str, np.ndarray], name: str, shape: tuple[int | None, ...]
 ) -> np.ndarray:
-    """An array of a loaded index; ValueError where it is missing or has another shape (None: any size) or type."""
+    """An array of a loaded index; DamagedIndex if it is missing, or its shape (None: any size) or type is wrong."""
     array = arrays.get(name)
-    dtype = TYPES.get(name.removeprefix("leaf_"), np.dtype(np.float32))
+    dtype = TYPES.get(name, np.dtype(np.float32))
     if array is None or array.dtype != dtype or len(array.shape) != len(shape):
         raise damaged(folder, f"no {dtype} array '{name}' of {len(shape)} dimensions")
     if any(size not in (None, found) for size, found in zip(shape, array.shape, strict=True)):
@@ -165,7 +166,7 @@ def expect(
     return array
 
 
-def checksum(path):
+def checksum(path: Path) -> int:
     """CRC-32 of a file."""
     value = 0
     with open(path, "rb") as file:
@@ -174,5 +175,5 @@ def checksum(path):
     return value
 
 
-def damaged(path: str | os.PathLike[str], error: object) -> ValueError:
-    return ValueError(f"'{path}' is not a readable index ({error}): build it again.")
+def damaged(path: str | os.PathLike[str], reason: object) -> DamagedIndex:
+    return DamagedIndex(f"'{path}' is damaged or no index ({reason}): build the index again.")

@@ -1,4 +1,4 @@
-"""Share queries among threads: the kernels run without the interpreter's lock."""
+"""Share queries among threads: the kernels release the interpreter's lock."""
 
 import os
 from collections.abc import Callable
@@ -6,62 +6,65 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from cochlea_sb.index.arguments import not_finite
+from .arguments import not_finite
+from .storage import DamagedIndex
 
-LEAST = 32  # queries a thread
+FEWEST_QUERIES = 32  # for each thread
 
 
 def share_out(
-    work: Callable[[np.ndarray, np.ndarray, np.ndarray], int], queries: np.ndarray, k: int, threads: int | None = None
+    search: Callable[[np.ndarray, np.ndarray, np.ndarray], int], queries: np.ndarray, k: int, threads: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and places of the best ``k`` of each query.
+    """Scores and slots of the best ``k`` matches of each query.
 
     Arguments
     ---------
-    work : callable
-        ``work(queries, scores, places)`` writes the last two, [n, k], for its queries, [n, D]; it returns the first
-        that is not finite, -1 where all are, or -2 where the index is damaged. It is not called where ``k`` is 0.
+    search : callable
+        ``search(queries, scores, slots)`` takes queries [n, D] and writes scores and slots, [n, k]. It returns -1, the
+        first query that is not finite, or -2 if the index is damaged. It is not called if ``k`` is 0.
     queries : np.ndarray [Q, D], float32
     k : int
     threads : int, optional
-        All cores where there are queries enough.
+        By default all cores, if there are enough queries.
 
     Returns
     -------
     scores : np.ndarray [Q, k], float32
-    places : np.ndarray [Q, k], int64
+    slots : np.ndarray [Q, k], int64
 
     Raises
     ------
     ValueError
-        Where a query is not finite, or the index is damaged.
+        If a query is not finite, or ``threads`` is out of range.
+    DamagedIndex
+        If numbers of the index are not finite.
     """
     if threads is not None and (not isinstance(threads, (int, np.integer)) or threads < 1):
         raise ValueError(f"threads is {threads!r}: expected a whole number, at least 1, or None for all cores.")
-    scores, places = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+    scores, slots = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
     if k == 0 or len(queries) == 0:
-        return scores, places
-    if len(queries) < 2 * LEAST or threads == 1:
-        check(work(queries, scores, places))
-        return scores, places
-    n_threads = min(threads or available_cores(), len(queries) // LEAST)
+        return scores, slots
+    if len(queries) < 2 * FEWEST_QUERIES or threads == 1:
+        check(search(queries, scores, slots))
+        return scores, slots
+    n_threads = min(threads or available_cores(), len(queries) // FEWEST_QUERIES)
     ends = np.linspace(0, len(queries), 4 * n_threads + 1).astype(int).tolist()
     parts = [slice(*pair) for pair in zip(ends, ends[1:], strict=False)]
     with ThreadPoolExecutor(n_threads) as pool:
-        wrong = pool.map(lambda part: (part.start, work(queries[part], scores[part], places[part])), parts)
-        for start, row in wrong:
-            check(row, start)
-    return scores, places
+        results = pool.map(lambda part: (part.start, search(queries[part], scores[part], slots[part])), parts)
+        for start, result in results:
+            check(result, start)
+    return scores, slots
 
 
-def check(row, start=0):
-    """Raise what a kernel's answer stands for."""
-    if row >= 0:
-        raise not_finite(start + row)
-    if row < -1:
-        raise ValueError("The index is damaged: some of its numbers are not finite. Build it again.")
+def check(result: int, start: int = 0) -> None:
+    """Raise the error that a kernel's result stands for."""
+    if result >= 0:
+        raise not_finite(start + result)
+    if result < -1:
+        raise DamagedIndex("The index is damaged (some of its numbers are not finite): build it again.")
 
 
-def available_cores():
-    """Cores that this process may use."""
+def available_cores() -> int:
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

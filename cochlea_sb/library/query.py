@@ -1,4 +1,4 @@
-"""What a search can start from: a file, a stretch of one, a waveform, an embedding, or a mixture of such examples."""
+"""What a search can start from: a file, a part of one, a waveform, an embedding, or a mixture of these."""
 
 from __future__ import annotations
 
@@ -14,99 +14,95 @@ if TYPE_CHECKING:
     from cochlea_sb.inference.audio_encoder import AudioEncoder
 
 FORMS = (
-    "a file, (file, start_seconds, end_seconds), a waveform [samples], an embedding [{}], or a dict of examples and "
-    "their weights"
+    "a file, (file, start_seconds, end_seconds), a waveform [samples], an embedding [{}], or a dict of such queries "
+    "and their weights"
 )
 
 
-class Example(NamedTuple):
-    """A query ready to be searched with.
+class Query(NamedTuple):
+    """An encoded query.
 
     vector : np.ndarray [D], float32, unit norm
-    paths : set of str, names by which a library may know the files it was made of
+    paths : set of str, paths of the files it was made of
     """
 
     vector: np.ndarray
     paths: set[str]
 
 
-def embed_example(query: Any, dimensions: int, get_encoder: Callable[[], AudioEncoder]) -> Example:
-    """The embedding of a query.
+def encode_query(given: Any, dimensions: int, get_encoder: Callable[[], AudioEncoder]) -> Query:
+    """Encode a query.
 
     Arguments
     ---------
-    query :
-        As in `SoundLibrary.search`.
+    given :
+        The ``query`` of `SoundLibrary.search`.
     dimensions : int
         D.
     get_encoder : callable
-        Gives the `AudioEncoder`; called only where there is something to encode.
+        Returns the `AudioEncoder`; called only if there is a sound to encode.
 
     Returns
     -------
-    Example
+    Query
 
     Raises
     ------
     AudioError
         If a file can't be read.
     UserError
-        If the query is of no form that is known, or a mixture cancels out.
+        If the query has none of the known forms, or a mixture cancels out.
     """
-    if isinstance(query, list) and query and all(isinstance(part, (str, os.PathLike)) for part in query):
-        query = [(part, 1.0) for part in query]
-    if isinstance(query, dict) or (isinstance(query, list) and query and all(is_pair(part) for part in query)):
-        return mixture(list(query.items()) if isinstance(query, dict) else query, dimensions, get_encoder)
-    if isinstance(query, (str, os.PathLike)):
-        path = os.path.expanduser(query)
-        return Example(get_encoder().encode_file(path).cpu().numpy(), names_of(path))
-    if isinstance(query, tuple) and len(query) in (2, 3) and isinstance(query[0], (str, os.PathLike)):
-        path = os.path.expanduser(query[0])
-        if not all(isinstance(second, (int, float, type(None))) for second in query[1:]) or query[1] is None:
-            raise UserError(f"The stretch of '{path}' is {query[1:]}: expected its start and end in seconds.")
-        return Example(get_encoder().encode_file(path, *query[1:]).cpu().numpy(), names_of(path))
+    if isinstance(given, list) and given and all(isinstance(part, (str, os.PathLike)) for part in given):
+        given = [(part, 1.0) for part in given]
+    if isinstance(given, dict) or (isinstance(given, list) and given and all(is_weighted(part) for part in given)):
+        return mixture(list(given.items()) if isinstance(given, dict) else given, dimensions, get_encoder)
+    if isinstance(given, (str, os.PathLike)):
+        given = (given,)
+    if isinstance(given, tuple) and len(given) in (1, 2, 3) and isinstance(given[0], (str, os.PathLike)):
+        path, part = os.path.expanduser(given[0]), given[1:]
+        if not all(isinstance(second, (int, float, type(None))) for second in part) or part[:1] == (None,):
+            raise UserError(f"The part of '{path}' is {part}: expected its start and end in seconds.")
+        vector = get_encoder().encode_file(path, *part).cpu().numpy()
+        return Query(vector, {os.path.realpath(path), os.path.abspath(path)})  # a library may know either path
     try:
-        array = query.detach().cpu().numpy() if hasattr(query, "detach") else np.asarray(query)
+        array = given.detach().cpu().numpy() if hasattr(given, "detach") else np.asarray(given)
         array = array.astype(np.float32) if array.dtype.kind in "fiu" else array
-    except (ValueError, TypeError):  # rows of several lengths
+    except (ValueError, TypeError):  # rows of different lengths
         array = np.asarray(None)
     if array.dtype != np.float32 or array.ndim != 1 or not len(array):
-        kind = f"an array of shape {list(array.shape)}" if array.ndim else f"a {type(query).__name__}"
+        kind = f"an array of shape {list(array.shape)}" if array.ndim else f"a {type(given).__name__}"
         raise UserError(f"The query is {kind}: expected {FORMS.format(dimensions)}.")
     if not np.isfinite(array).all():
         raise UserError("The query holds NaN or infinite values: expected finite ones.")
     if len(array) == dimensions:
-        return Example(unit(array, "The embedding is zero: expected a direction."), set())
-    return Example(get_encoder().encode_batch(array)[0, 0].cpu().numpy(), set())
+        return Query(unit(array, "The embedding is zero: expected a direction."), set())
+    return Query(get_encoder().encode_batch(array)[0, 0].cpu().numpy(), set())
 
 
-def mixture(parts: list[Any], dimensions: int, get_encoder: Callable[[], AudioEncoder]) -> Example:
-    """The weighted sum of examples, of norm 1."""
+def mixture(parts: list[Any], dimensions: int, get_encoder: Callable[[], AudioEncoder]) -> Query:
+    """The weighted sum of queries, scaled to norm 1."""
     if not parts:
-        raise UserError("The mixture is empty: expected at least one example and its weight.")
+        raise UserError("The mixture is empty: expected at least one query and its weight.")
     total, paths = np.zeros(dimensions, np.float32), set()
-    for query, weight in parts:
+    for given, weight in parts:
         if isinstance(weight, bool) or not isinstance(weight, (int, float, np.number)) or not np.isfinite(weight):
-            raise UserError(f"The weight of '{query}' is {weight!r}: expected a finite number.")
-        example = embed_example(query, dimensions, get_encoder)
-        total += np.float32(weight) * example.vector
-        paths |= example.paths
-    return Example(unit(total, "The examples of the mixture cancel out: expected other weights."), paths)
+            raise UserError(f"The weight of '{given}' is {weight!r}: expected a finite number.")
+        query = encode_query(given, dimensions, get_encoder)
+        total += np.float32(weight) * query.vector
+        paths |= query.paths
+    return Query(unit(total, "The queries of the mixture cancel out: expected other weights."), paths)
 
 
-def unit(vector: np.ndarray, sentence: str) -> np.ndarray:
-    """A vector over its norm; UserError with a sentence where it has none."""
+def unit(vector: np.ndarray, message: str) -> np.ndarray:
+    """A vector divided by its norm; UserError with a message if the norm is 0."""
     norm = np.linalg.norm(vector.astype(np.float64))
     if not norm > 1e-6:
-        raise UserError(sentence)
+        raise UserError(message)
     scaled: np.ndarray = vector / norm
     return scaled.astype(np.float32)
 
 
-def names_of(path: str) -> set[str]:
-    """Names by which a library may know a file."""
-    return {os.path.realpath(path), os.path.abspath(path)}
-
-
-def is_pair(part: object) -> bool:
+def is_weighted(part: object) -> bool:
+    """Whether this is a pair of a query and its weight."""
     return isinstance(part, (tuple, list)) and len(part) == 2 and isinstance(part[1], (int, float, np.number))

@@ -1,8 +1,8 @@
-"""Embedded sounds on disk: a Parquet file with a row for each window, whole or not there at all.
+"""Shards: Parquet files of encoded sounds, with one row for each window.
 
-`recipes/embed.py` writes such files for anyone (`datasets.load_dataset("parquet", ...)` and pandas read them), and a
-library keeps what was added last in them. The file's metadata holds the encoder's identity, the distance between
-windows, and which sounds could not be read.
+`recipes/embed.py` writes them for use by anyone (`datasets.load_dataset("parquet", ...)` and pandas read them), and the
+delta of a library consists of them. The metadata of a file holds the identity of the encoder, the distance between
+windows, and the sounds that could not be read.
 
 Axes: S sounds, W windows, D embedding dimensions.
 """
@@ -10,6 +10,7 @@ Axes: S sounds, W windows, D embedding dimensions.
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cochlea_sb.errors import UserError
+from cochlea_sb.inference.batch import Embedded
 
 METADATA = b"cochlea_sb"
-# What is known of a sound; `size` and `changed_ns` are its file's, `problem` says why it could not be read.
+# `size` and `changed_ns` describe the file, `content` is its hash, `problem` tells why a sound could not be read.
 SOUND = pa.schema(
     {
         "path": pa.string(),
@@ -37,41 +39,49 @@ OF_EACH_WINDOW = ("path", "label", "seconds", "size", "changed_ns", "content")
 
 
 class Shard(NamedTuple):
-    """What a shard holds."""
+    """The content of a shard."""
 
-    sounds: pa.Table  # [S], of `SOUND`; those that could not be read come last, with 0 windows
+    sounds: pa.Table  # [S], columns of `SOUND`; sounds that could not be read come last, with 0 windows
     vectors: np.ndarray  # [W, D] float32, sound by sound
     identity: dict[str, Any]  # of the encoder
     hop_seconds: float
-    removed: list[str]  # paths of sounds that are in a library no longer
+    removed: list[str]  # paths that were removed from the library
 
 
-def sound_table(embedded):
-    """Table [S] of what is known of `cochlea_sb.inference.batch.Embedded` sounds."""
+def sound_table(embedded: Sequence[Embedded]) -> pa.Table:
+    """Table [S] with the columns of `SOUND`."""
     rows = [
         (path, label, one.seconds, size, changed_ns, one.content, len(one.windows), one.problem)
         for one in embedded
         for path, _, label, size, changed_ns in [one.source]
     ]
-    columns = list(zip(*rows, strict=True)) if rows else [[] for _ in SOUND]
+    columns: list[Any] = list(zip(*rows, strict=True)) if rows else [[] for _ in SOUND]
     return pa.table([pa.array(column, field.type) for column, field in zip(columns, SOUND, strict=True)], SOUND)
 
 
-def write_shard(path, embedded, identity, hop_seconds, *, removed=(), made_of=None):
-    """Write embedded sounds.
+def write_shard(
+    path: str | os.PathLike[str],
+    embedded: Sequence[Embedded],
+    identity: dict[str, Any],
+    hop_seconds: float,
+    *,
+    removed: Sequence[str] = (),
+    made_of: str | None = None,
+) -> None:
+    """Write encoded sounds.
 
     Arguments
     ---------
     path : str or Path
-        Replaced, if it is there.
-    embedded : list of cochlea_sb.inference.batch.Embedded
+        Replaced if it exists.
+    embedded : sequence of cochlea_sb.inference.batch.Embedded
     identity : dict
-        Of the encoder.
+        `AudioEncoder.identity`.
     hop_seconds : float
-    removed : list of str
-        Paths that a library forgets.
+    removed : sequence of str
+        Paths that were removed from the library.
     made_of : str, optional
-        Tells the writer which sounds these were.
+        A hash by which the writer recognises the list of sounds.
     """
     read = [one for one in embedded if one.problem is None]
     size = max((one.windows.shape[1] for one in embedded), default=1)
@@ -93,11 +103,11 @@ def write_shard(path, embedded, identity, hop_seconds, *, removed=(), made_of=No
 
 
 def write_parquet(path: str | os.PathLike[str], table: pa.Table) -> None:
-    """Write a Parquet file that is on the disk, whole, before it has its name."""
+    """Write a Parquet file that is complete on disk before it gets its name."""
     path = Path(path)
     partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
     plain = [name for name in table.column_names if name != "embedding"]
-    # Numbers without a pattern: compressing them takes long and saves nothing.
+    # Embeddings have no pattern: compressing them would take long and save nothing.
     compression = {name: "zstd" for name in plain} | (
         {"embedding.list.element": "none"} if "embedding" in table.column_names else {}
     )
@@ -109,10 +119,10 @@ def write_parquet(path: str | os.PathLike[str], table: pa.Table) -> None:
 
 
 def read_facts(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """The facts of a shard: a dict, or None where the file is not one of ours."""
+    """The metadata of a shard, or None if the file is no shard."""
     try:
         metadata = pq.read_schema(path).metadata or {}
-        facts = json.loads(metadata[METADATA])
+        facts: dict[str, Any] = json.loads(metadata[METADATA])
         return facts if isinstance(facts.get("identity"), dict) else None
     except (KeyError, ValueError, AttributeError, OSError, pa.ArrowException):
         return None
@@ -128,12 +138,12 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
     Raises
     ------
     UserError
-        Where it is damaged, or no shard.
+        If it is damaged, or no shard.
     """
     facts = read_facts(path)
     try:
         if facts is None or not 0 < float(facts["hop_seconds"]) < 1e6:
-            raise UserError("it has no facts of an encoder")
+            raise ValueError("it names no encoder")
         table = pq.read_table(path)
         lists = table["embedding"].combine_chunks()
         vectors = (
@@ -143,13 +153,13 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
             .reshape(-1, lists.type.list_size)
         )
         if lists.null_count or lists.flatten().null_count or not np.isfinite(vectors).all():
-            raise UserError("some of its embeddings are missing or not finite")
+            raise ValueError("some of its embeddings are missing or not finite")
         if any(table[name].null_count for name in ("path", "start_seconds", "seconds", "size", "changed_ns")):
-            raise UserError("some of its rows have gaps")
+            raise ValueError("some of its values are missing")
         starts = table["start_seconds"].to_numpy()
         firsts = np.flatnonzero(starts == 0)
         if len(starts) and (len(firsts) == 0 or firsts[0] != 0):
-            raise UserError("its first sound does not begin at 0 s")
+            raise ValueError("its first sound does not begin at 0 s")
         counts = np.diff(np.append(firsts, len(starts)))
         columns = {name: table[name].combine_chunks().take(pa.array(firsts)) for name in OF_EACH_WINDOW}
         columns |= {"n_windows": pa.array(counts, pa.int64()), "problem": pa.nulls(len(firsts), pa.string())}
@@ -157,7 +167,7 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
         unread = pa.Table.from_pylist(facts["unread"], SOUND)
         counts = unread["n_windows"].to_pylist()
         if any(unread[name].null_count for name in SOUND.names if name != "label") or any(counts):
-            raise UserError("what it says of unread sounds is no such thing")
+            raise ValueError("its list of unreadable sounds is invalid")
         removed = [str(name) for name in facts["removed"]]
         return Shard(
             pa.concat_tables([sounds, unread]), vectors, facts["identity"], float(facts["hop_seconds"]), removed
@@ -166,11 +176,11 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"'{path}' is no readable shard of embeddings ({reason}): embed these sounds again.") from error
+        raise UserError(f"'{path}' is damaged or no shard of embeddings ({reason}): embed it again.") from error
 
 
 def embedding_shards(folder: str | os.PathLike[str]) -> list[str]:
-    """Shards that recipes/embed.py left in a folder, or a shard itself; an empty list where there are none."""
+    """The shards in a folder, or the shard itself if a file is given; an empty list if there are none."""
     folder = os.path.expanduser(folder)
     if os.path.isdir(folder):
         files = sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".parquet"))

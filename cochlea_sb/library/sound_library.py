@@ -1,6 +1,6 @@
-"""Search a collection of sounds by example: what is indexed, and from where, survives whatever happens to the process.
+"""A library of sounds that can be searched by example.
 
-Axes: W windows, D embedding dimensions.
+Axes: D embedding dimensions.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cochlea_sb.errors import UserError
-from cochlea_sb.library.query import Example, embed_example
+from cochlea_sb.library.query import Query, encode_query
+from cochlea_sb.library.results import Added, Match
 from cochlea_sb.library.state import State
 from cochlea_sb.library.store import Store
 
@@ -29,40 +30,11 @@ if TYPE_CHECKING:
     from cochlea_sb.library.writer import Writer
 
 
-class Match(NamedTuple):
-    """A stretch of a sound that is like what was sought.
-
-    path : str, of a file, absolute; or the name of a dataset's row
-    start_seconds, end_seconds : float
-    score : float, cosine
-    label : str, or None where it has none
-    """
-
-    path: str
-    start_seconds: float
-    end_seconds: float
-    score: float
-    label: str | None = None
-
-
-class Added(NamedTuple):
-    """What `SoundLibrary.add` did.
-
-    added : int, sounds: new ones and those that had changed
-    unchanged : int, sounds that were passed over
-    problems : dict of str, reason by path, of sounds that could not be read this time
-    """
-
-    added: int
-    unchanged: int
-    problems: dict[str, str]
-
-
 class SoundLibrary:
-    """Sounds that can be searched by example: a folder on disk. Make one with `create`, or `open` it.
+    """Sounds that can be searched by example, in a folder on disk. Make one with `create` or `open`.
 
-    Any number of processes may search a library, and one may change it meanwhile. What is open shows the library as
-    it was when it was opened, until `refresh`. ``len(library)`` is the number of sounds that could be read.
+    Any number of processes may search a library while one changes it. An open library shows the state at its opening
+    or last `refresh`. ``len(library)`` is the number of sounds that could be read.
 
     Example
     -------
@@ -89,16 +61,16 @@ class SoundLibrary:
     def create(
         cls, folder: str | os.PathLike[str], encoder: AudioEncoder, *, hop_seconds: float = 0.48
     ) -> SoundLibrary:
-        """Begin a library.
+        """Create a library.
 
         Arguments
         ---------
         folder : str or Path
-            A folder that is not there yet, or empty.
+            A new or empty folder.
         encoder : AudioEncoder
-            Makes the embeddings of all its sounds.
+            Encodes all sounds of the library.
         hop_seconds : float
-            Distance between the windows that are embedded, rounded to whole frames (0.01 s).
+            Distance between windows, rounded to whole frames (0.01 s).
 
         Returns
         -------
@@ -107,9 +79,9 @@ class SoundLibrary:
         Raises
         ------
         UserError
-            If something is there already, or the hop is out of range: see `AudioEncoder.hop_frames`.
+            If the folder is not empty, or the hop is out of range (see `AudioEncoder.hop_frames`).
         OSError
-            If it can't be written.
+            If the folder can't be written.
         """
         store = Store(folder)
         hop_seconds = encoder.hop_frames(hop_seconds) * encoder.frame_seconds
@@ -131,9 +103,9 @@ class SoundLibrary:
         ---------
         folder : str or Path
         encoder : AudioEncoder, optional
-            The one it was made with; by default it is loaded from where it was then, when it is needed.
+            The encoder that the library was made with. By default it is loaded from its source when it is needed.
         run_opts : dict, optional
-            For the encoder that is loaded, such as ``{"device": "cuda"}``.
+            Options for loading the encoder, such as ``{"device": "cuda"}``.
 
         Returns
         -------
@@ -142,18 +114,18 @@ class SoundLibrary:
         Raises
         ------
         UserError
-            If there is no library, it is damaged, or it was made with another encoder. One that must be loaded is
-            compared, and may fail, at its first use.
+            If there is no library, it is damaged, or it was made with another encoder. An encoder that is loaded from
+            its source is only checked then.
         """
         return cls(Store(folder), encoder, run_opts)
 
     def refresh(self) -> None:
-        """See what others have changed since the library was opened.
+        """Read what other processes have changed.
 
         Raises
         ------
         UserError
-            If it is there no longer, or damaged.
+            If the library is gone or damaged.
         """
         self._state = State(*self.store.read())
 
@@ -165,7 +137,7 @@ class SoundLibrary:
 
     @property
     def n_windows(self) -> int:
-        """int: windows that are searched."""
+        """int: number of windows that are searched."""
         return int(self._state.counts[self._state.known].sum())
 
     @property
@@ -175,42 +147,42 @@ class SoundLibrary:
 
     @property
     def sounds(self) -> pa.Table:
-        """pyarrow.Table: what is known of each sound that could be read.
+        """pyarrow.Table: one row for each sound that could be read.
 
-        A row has its path, label, seconds, size (of the file, in bytes), content (a hash), n_windows, and more.
+        Columns are path, label, seconds, size (of the file, in bytes), content (its hash), n_windows, and more.
         """
         state = self._state
         return state.sounds.filter(pa.array(state.readable))
 
     @property
     def problems(self) -> dict[str, str]:
-        """dict of str: of each sound that could not be read, the reason by its path."""
+        """dict of str: the reason by path for each sound that could not be read."""
         state = self._state
         rows = state.sounds.filter(pa.array(state.known & (state.counts == 0)))
         return dict(zip(rows["path"].to_pylist(), rows["problem"].to_pylist(), strict=True))
 
     @property
     def identity(self) -> dict[str, Any]:
-        """dict of str: ``source``, ``revision`` and ``fingerprint`` of the encoder: see `AudioEncoder.identity`."""
+        """dict of str: ``source``, ``revision`` and ``fingerprint`` of the encoder, see `AudioEncoder.identity`."""
         identity: dict[str, Any] = self._state.manifest["encoder"]
         return identity
 
     @property
     def encoder(self) -> AudioEncoder:
-        """AudioEncoder: the one the library was made with; loaded when it is first needed.
+        """AudioEncoder: the encoder that the library was made with, loaded when it is first needed.
 
         Raises
         ------
         UserError
-            If the library does not say where it is, it can't be loaded, or another is there now.
+            If the library names no source of its encoder, it can't be loaded, or it has changed there.
         """
         if self._encoder is None:
             from cochlea_sb.inference.audio_encoder import AudioEncoder
 
             if self.identity["source"] is None:
-                raise UserError(f"'{self.store.folder}' does not say where its encoder is: open it with the encoder.")
+                raise UserError(f"'{self.store.folder}' names no source of its encoder: open it with the encoder.")
             try:
-                # Whoever made the library chose this model, not whoever opens it: from_hparams trusts neither.
+                # A stranger who made the library may have chosen this model: from_hparams runs nothing of it.
                 found = AudioEncoder.from_hparams(
                     self.identity["source"], run_opts=self._run_opts, revision=self.identity["revision"]
                 )
@@ -222,13 +194,13 @@ class SoundLibrary:
         return self._encoder
 
     def _checked(self, encoder: AudioEncoder) -> AudioEncoder:
-        """An encoder, if it is the library's."""
+        """The encoder; UserError if the library was made with another."""
         identity = encoder.identity()
         if identity["fingerprint"] != self.identity["fingerprint"]:
             raise UserError(
                 f"'{self.store.folder}' was made with another encoder ({self.identity['source']}, fingerprint "
                 f"{self.identity['fingerprint'][:12]}) than '{identity['source']}' ({identity['fingerprint'][:12]}): "
-                "their embeddings can't be compared; take that one, or index the sounds again into a new library."
+                "their embeddings can't be compared. Use that encoder, or index the sounds again into a new library."
             )
         return encoder
 
@@ -246,24 +218,24 @@ class SoundLibrary:
         label: str | None = None,
         effort: float | None = None,
     ) -> list[Match]:
-        """The sounds that are most like an example.
+        """Find the sounds that are most similar to a query.
 
         Arguments
         ---------
         query : str, Path, tuple, np.ndarray, torch.Tensor, dict or list
-            A file; ``(file, start_seconds, end_seconds)``, a stretch of it; a waveform [samples] in [-1, 1] at the
-            encoder's sample rate (16 kHz by default); an embedding [D]; or a mixture: a dict, or a list of pairs, of
-            such examples and their weights, which may be negative; or a list of files, which weigh the same.
+            A file; a part of it, ``(file, start_seconds, end_seconds)``; a waveform [samples] in [-1, 1] at the
+            encoder's sample rate (16 kHz by default); an embedding [D]; a list of files; or a mixture, which is a dict
+            or a list of pairs of such queries and their weights. A weight may be negative.
         k : int, at least 1
-            How many matches.
+            Number of matches.
         skip : int, at least 0
-            How many to leave out first: ``skip=20`` gives the second page of twenty.
+            Number of best matches to leave out: ``skip=20`` gives the second page of twenty.
         every_window : bool
-            Matches are windows; by default they are sounds, each by its best window.
+            Return all windows that match, instead of the best window of each sound.
         with_query : bool
-            Find the files of the query, too.
+            Also return the files of the query.
         path : str or Path, optional
-            Only sounds whose path has this in it, or matches it where it has wildcards (``*/kicks/*.wav``).
+            Only sounds whose path contains this text, or matches it if it has wildcards (``*/kicks/*.wav``).
         label : str, optional
             Only sounds of this label.
         effort : float in (0, 1], optional
@@ -272,28 +244,30 @@ class SoundLibrary:
         Returns
         -------
         list of Match
-            Best first; fewer where there are not so many.
+            Best first; fewer than ``k`` if there are not so many.
 
         Raises
         ------
         AudioError
-            If an example can't be read, or a stretch is not inside it.
+            If a file can't be read, or a part is not inside it.
         UserError
-            If the query is none of these, is zero or not finite, or a mixture cancels out; if ``path`` or ``label`` is
-            no text, or a number is out of range; or as `encoder` does, where there is something to encode.
+            If the query has none of these forms, is zero or not finite, or a mixture cancels out; if ``path`` or
+            ``label`` is no text, or a number is out of range; if the index is damaged; and as `encoder` does, if there
+            is a sound to encode.
         """
         for name, number, least in (("k", k, 1), ("skip", skip, 0)):
             if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
                 raise UserError(f"{name} is {number!r}: expected a whole number, at least {least}.")
-        if effort is not None and not (isinstance(effort, (int, float, np.number)) and 0 < effort <= 1):
+        is_number = isinstance(effort, (int, float, np.number)) and not isinstance(effort, bool)
+        if effort is not None and not (is_number and 0 < effort <= 1):
             raise UserError(f"effort is {effort!r}: expected a number above 0 and at most 1 (exact).")
-        example = self.embed(query)
-        left_out, wanted = set() if with_query else example.paths, skip + k
-        state = self._state  # one and the same, whatever other threads do meanwhile
+        encoded = self.encode(query)
+        left_out, wanted = set() if with_query else encoded.paths, skip + k
+        state = self._state  # another thread may replace it meanwhile
         allowed = None if path is None and label is None else state.windows_of(rows_where(state, path, label))
         n, paths = 2 * wanted + 32, state.sounds["path"]
         while True:
-            scores, windows = state.nearest(example.vector, n, effort, allowed)
+            scores, windows = state.nearest(encoded.vector, n, effort, allowed)
             rows = state.rows_of(windows)
             kept = state.known[rows]
             if left_out:
@@ -306,10 +280,10 @@ class SoundLibrary:
             n *= 4
         return [match_of(state, rows[i], windows[i], scores[i]) for i in kept[skip:wanted].tolist()]
 
-    def embed(
+    def encode(
         self, query: str | os.PathLike[str] | tuple[Any, ...] | list[Any] | dict[Any, float] | np.ndarray | torch.Tensor
-    ) -> Example:
-        """What a query is searched by.
+    ) -> Query:
+        """Encode a query.
 
         Arguments
         ---------
@@ -318,15 +292,15 @@ class SoundLibrary:
 
         Returns
         -------
-        Example
-            ``vector``, np.ndarray [D], float32, unit norm; ``paths``, set of str, names of the files it was made of.
+        Query
+            ``vector``, np.ndarray [D], float32, unit norm; ``paths``, set of str, paths of the files it was made of.
 
         Raises
         ------
         AudioError, UserError
             As in `search`.
         """
-        return embed_example(query, self._state.manifest["dimensions"], lambda: self.encoder)
+        return encode_query(query, self._state.manifest["dimensions"], lambda: self.encoder)
 
     # ------------------------------------------------------------------------------------------------- changing
 
@@ -342,26 +316,26 @@ class SoundLibrary:
         threads: int | None = None,
         commit_seconds: float = 30.0,
     ) -> Added:
-        """Add sounds. What is there already, unchanged, is passed over; what has changed is replaced.
+        """Add sounds. Sounds that the library has are skipped; sounds that have changed are replaced.
 
-        The work is kept every ``commit_seconds``, at first more often: killed at any moment, the same call goes on
-        from there.
+        The work is saved every ``commit_seconds``, and more often at first. After an interruption, the same call
+        continues from there.
 
         Arguments
         ---------
         sources : str, Path, datasets.Dataset, or a list of them
             As in `cochlea_sb.data.sources.list_sources`; also Parquet shards that recipes/embed.py wrote with the same
-            encoder, which are taken as they are.
+            encoder.
         folder_labels, config, split :
             As in `cochlea_sb.data.sounds.load_sounds`.
         retry : bool
-            Try again what could not be read before and has not changed.
+            Try again to read sounds that could not be read before.
         progress : bool
             Show a progress bar.
         threads : int, at least 1, optional
-            That decode; half the cores by default.
+            Number of threads that decode, by default half the cores.
         commit_seconds : float
-            The most work that may be lost, in seconds.
+            The longest time whose work an interruption may lose.
 
         Returns
         -------
@@ -370,74 +344,74 @@ class SoundLibrary:
         Raises
         ------
         UserError
-            If a source is not there, holds no sounds, or is a shard that is damaged, or of another encoder or hop;
-            if ``threads`` is out of range; if another process is changing the library; or as `encoder` does.
+            If a source is missing or holds no sounds; if a shard is damaged, or has another encoder or hop; if
+            ``threads`` is out of range; if another process is changing the library; and as `encoder` does.
         OSError
-            If it can't be written.
+            If the library can't be written.
         """
         given = sources if isinstance(sources, (list, tuple)) else [sources]
         options = {"folder_labels": folder_labels, "config": config, "split": split}
         with self._writer() as writer:
-            return Added(*writer.add(list(given), options, retry, progress, threads, commit_seconds))
+            return writer.add(list(given), options, retry, progress, threads, commit_seconds)
 
     def remove(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> int:
-        """Forget sounds.
+        """Remove sounds from the library; their files stay.
 
         Arguments
         ---------
         paths : str or Path, or a list of them
-            Files, folders (with all below them), or patterns with wildcards.
+            Files, folders (with everything in them), or patterns with wildcards.
 
         Returns
         -------
         int
-            How many sounds were forgotten.
+            Number of removed sounds.
 
         Raises
         ------
         UserError
-            If a path is of no sound of the library, or another process is changing it.
+            If a path matches no sound of the library, or another process is changing the library.
         OSError
-            If it can't be written.
+            If the library can't be written.
         """
         given = [paths] if isinstance(paths, (str, os.PathLike)) or not isinstance(paths, Iterable) else list(paths)
         with self._writer() as writer:
             return writer.remove(given)
 
     def prune(self) -> list[str]:
-        """Forget sounds whose files are gone from the disk. A disk that is not mounted looks like that, too.
+        """Remove sounds whose files no longer exist. The files of a disk that is not mounted count as gone.
 
         Returns
         -------
         list of str
-            Their paths.
+            Paths of the removed sounds.
 
         Raises
         ------
         UserError
             If another process is changing the library.
         OSError
-            If it can't be written.
+            If the library can't be written.
         """
         with self._writer() as writer:
             return writer.prune()
 
-    def save(self) -> None:
-        """Put everything into one index, for the quickest search; sounds are safe without.
+    def merge(self) -> None:
+        """Merge the delta into the index, for the fastest search. The library does so by itself once it is useful.
 
         Raises
         ------
         UserError
             If another process is changing the library.
         OSError
-            If it can't be written.
+            If the library can't be written.
         """
         with self._writer() as writer:
-            writer.fold()
+            writer.merge()
 
     @contextmanager
     def _writer(self) -> Iterator[Writer]:
-        """Be the only one who changes the library, from its present state on."""
+        """Lock the library, and bring it up to date."""
         from cochlea_sb.library.writer import Writer
 
         with self.store.lock():
@@ -458,7 +432,7 @@ def match_of(state: State, row: int, window: int, score: float) -> Match:
 
 
 def rows_where(state: State, path: str | os.PathLike[str] | None, label: str | None) -> np.ndarray:
-    """Rows of known sounds whose path and label are as wanted; None takes all."""
+    """Rows of sounds that match a path and a label; None matches all."""
     if not isinstance(label, (str, type(None))) or not isinstance(path, (str, os.PathLike, type(None))):
         raise UserError(f"path is {path!r} and label is {label!r}: expected text, or None for all sounds.")
     passed = state.readable.copy()

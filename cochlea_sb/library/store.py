@@ -1,12 +1,12 @@
-"""What a library is on disk: files that never change, and a manifest that is replaced in one step.
+"""A library on disk: files that never change, and a manifest that is replaced in one step.
 
-    library.json            which encoder, which files; whoever reads it sees the state before a change or after it
-    sounds-*.parquet        the catalogue: what is known of each sound (`shards.SOUND` and its first window's number)
-    index-*/                the index of their windows
-    recent-*.parquet        shards of what came later (`shards`), searched beside the index until it takes them in
+    library.json            the manifest: the encoder, and the names of the current files
+    sounds-*.parquet        the catalogue: what is known of each sound (`shards.SOUND`, the number of its first window)
+    index-*/                the index of all windows in the catalogue
+    delta-*.parquet         the delta: shards of what was added or removed since the last merge (`shards`)
     lock                    held by the process that changes the library
 
-A record of a sound in a later file replaces those of the same path in earlier ones.
+A reader sees the state before a change or after it. A record in the delta replaces earlier ones of the same path.
 """
 
 import json
@@ -28,11 +28,12 @@ from cochlea_sb.errors import UserError
 from cochlea_sb.files import link
 from cochlea_sb.hub import names_on_hub
 from cochlea_sb.index.interface import Index, load_index
+from cochlea_sb.index.storage import DamagedIndex
 from cochlea_sb.library.shards import SOUND, Shard, read_shard, write_parquet
 
-VERSION = 1
+VERSION = 2
 OWN = re.compile(
-    r"(sounds|recent)-[0-9a-f]{16}\.parquet(\.[0-9a-f]{16}\.partial)?|index-[0-9a-f]{16}|"
+    r"(sounds|delta)-[0-9a-f]{16}\.parquet(\.[0-9a-f]{16}\.partial)?|index-[0-9a-f]{16}|"
     r"library\.json\.[0-9a-f]{16}\.partial"
 )
 CATALOGUE = SOUND.append(pa.field("first_window", pa.int64()))
@@ -52,31 +53,31 @@ class Store:
         self.folder = Path(os.path.expanduser(folder))
 
     def exists(self) -> bool:
-        """Whether there is a library."""
+        """Whether the folder holds a library."""
         return (self.folder / LIBRARY_MANIFEST).is_file()
 
     def create(self, facts: dict[str, Any]) -> None:
-        """Begin an empty library with some facts in its manifest; UserError where something is there already."""
-        manifest = {"version": VERSION, **facts, "next_window": 0, "catalogue": None, "index": None, "recent": []}
+        """Create an empty library with some facts in its manifest; UserError if something is there already."""
+        manifest = {"version": VERSION, **facts, "next_window": 0, "catalogue": None, "index": None, "delta": []}
         try:
-            strangers = [path for path in self.folder.iterdir() if path.name != "lock" and not OWN.fullmatch(path.name)]
-            if strangers and not self.exists():
-                raise UserError(f"'{self.folder}' is there and is no library: give the name of a new folder.")
+            others = [path for path in self.folder.iterdir() if path.name != "lock" and not OWN.fullmatch(path.name)]
+            if others and not self.exists():
+                raise UserError(f"'{self.folder}' exists and is no library: give the name of a new folder.")
         except FileNotFoundError:
             self.folder.mkdir(parents=True, exist_ok=True)
         except NotADirectoryError as error:
-            raise UserError(f"'{self.folder}' is, or is below, a file, and no library: name a new folder.") from error
+            raise UserError(f"'{self.folder}' is a file, or inside one, and no library: name a new folder.") from error
         with self.lock():
             if self.exists():
-                raise UserError(f"'{self.folder}' holds a library already: open it, or choose another folder.")
+                raise UserError(f"'{self.folder}' already holds a library: open it, or choose another folder.")
             self.commit(manifest)
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest, a dict; UserError where there is none, or another version's."""
+        """The manifest; UserError if there is none, or one of another version."""
         try:
-            manifest = json.loads((self.folder / LIBRARY_MANIFEST).read_text(encoding="utf-8"))
+            manifest: dict[str, Any] = json.loads((self.folder / LIBRARY_MANIFEST).read_text(encoding="utf-8"))
             version = manifest["version"]
-            files = [manifest["catalogue"], manifest["index"], *manifest["recent"]]
+            files = [manifest["catalogue"], manifest["index"], *manifest["delta"]]
             encoder = manifest["encoder"]
             texts = [encoder["fingerprint"], encoder["source"] or "", encoder["revision"] or ""]
             whole = all(isinstance(text, str) for text in texts) and bool(texts[0])
@@ -90,20 +91,19 @@ class Store:
                 hint += f", or fetch it: hf download {self.folder} --repo-type dataset --local-dir NAME"
             raise UserError(f"'{self.folder}' holds no library (no {LIBRARY_MANIFEST}): {hint}.") from error
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise self.damaged(f"its {LIBRARY_MANIFEST} is not one that was written here") from error
+            raise self.damaged(f"its {LIBRARY_MANIFEST} can't be read") from error
         if version != VERSION:
-            raise UserError(f"'{self.folder}' is a library of version {version}: expected version {VERSION}.")
+            raise UserError(f"'{self.folder}' has version {version}, expected {VERSION}: index its sounds again.")
         if not whole or not all(name is None or OWN.fullmatch(str(name)) for name in files):
-            raise self.damaged(f"its {LIBRARY_MANIFEST} names what no library holds")
+            raise self.damaged(f"its {LIBRARY_MANIFEST} holds invalid values")
         return manifest
 
     def damaged(self, reason: str) -> UserError:
-        """A UserError that says so."""
         return UserError(f"'{self.folder}' is damaged ({reason}): index its sounds again, into a new library.")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the only one who changes the library; the lock of a process that ends, however it does, is free."""
+        """Keep other processes from changing the library; a process that ends or is killed frees its lock."""
         lock = filelock.FileLock(self.folder / "lock")
         if (self.folder / "lock").is_symlink():
             raise self.damaged("its lock is a link")
@@ -111,25 +111,25 @@ class Store:
             lock.acquire(timeout=0)
         except filelock.Timeout as error:
             raise UserError(
-                f"'{self.folder}' is in use: another process is changing it. Searching goes on meanwhile; run this "
-                "again when that has ended."
+                f"'{self.folder}' is in use: another process is changing it. Searches go on; run this again once that "
+                "process has ended."
             ) from error
         except OSError as error:
-            raise UserError(f"'{self.folder}' cannot be changed ({error.strerror}): may you write there?") from error
+            raise UserError(f"'{self.folder}' can't be changed ({error.strerror}): may you write there?") from error
         try:
             yield
         finally:
             lock.release()
 
     def commit(self, manifest: dict[str, Any]) -> None:
-        """Make a manifest the library's state, and delete what it has no use for. Needs the lock."""
+        """Replace the manifest, and delete files that the new one does not name. Needs the lock."""
         partial = self.folder / f"{LIBRARY_MANIFEST}.{secrets.token_hex(8)}.partial"
         with open(partial, "x", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, self.folder / LIBRARY_MANIFEST)
-        current = {manifest["catalogue"], manifest["index"], *manifest["recent"]}
+        current = {manifest["catalogue"], manifest["index"], *manifest["delta"]}
         for path in self.folder.iterdir():
             if OWN.fullmatch(path.name) and path.name not in current:
                 if path.is_dir() and not path.is_symlink():
@@ -138,25 +138,17 @@ class Store:
                     path.unlink(missing_ok=True)
 
     def new_name(self, kind: str, suffix: str = "") -> str:
-        """The name of a new file: ``sounds``, ``recent`` or ``index``."""
+        """The name of a new file: ``sounds``, ``delta`` or ``index``."""
         return f"{kind}-{secrets.token_hex(8)}{suffix}"
 
     def write_catalogue(self, table: pa.Table) -> str:
-        """Write a table of `CATALOGUE`; returns the file's name."""
+        """Write a table with the columns of `CATALOGUE`; returns the name of the file."""
         name = self.new_name("sounds", ".parquet")
         write_parquet(self.folder / name, table)
         return name
 
     def read(self) -> tuple[dict[str, Any], pa.Table, Index | None, list[Shard]]:
-        """The library's state.
-
-        Returns
-        -------
-        manifest : dict
-        catalogue : pa.Table, of `CATALOGUE`
-        index : cochlea_sb.index.interface.Index or None
-        recent : list of Shard
-        """
+        """The arguments of `State`; UserError if there is no library, or it is damaged."""
         while True:
             manifest = self.manifest()
             try:
@@ -168,53 +160,47 @@ class Store:
                     if not (self.folder / manifest["index"]).is_dir():
                         raise FileNotFoundError(manifest["index"])
                     index = load_index(self.folder / manifest["index"])
-                recent = [read_shard(self.folder / name) for name in manifest["recent"]]
-            except (OSError, ValueError, pa.ArrowException) as error:
-                if self.manifest() != manifest:  # replaced by a writer since it was read
+                delta = [read_shard(self.folder / name) for name in manifest["delta"]]
+            except (OSError, UserError, DamagedIndex, pa.ArrowException) as error:
+                if self.manifest() != manifest:  # a writer replaced it after it was read
                     continue
                 if isinstance(error, UserError):
                     raise
                 raise self.damaged(" ".join(str(error).split())) from error
-            self.check(manifest, catalogue, index, recent)
-            return manifest, catalogue, index, recent
+            self.check(manifest, catalogue, index, delta)
+            return manifest, catalogue, index, delta
 
     def link_to(self, folder: Path) -> dict[str, Any]:
-        """Give the files of the present state second names in a new folder, beside which the manifest is to be written.
-
-        Returns
-        -------
-        dict
-            The manifest.
-        """
+        """Link the current files, except the manifest, into a new folder; returns the manifest."""
         while True:
             manifest = self.manifest()
             try:
-                for name in filter(None, (manifest["catalogue"], manifest["index"], *manifest["recent"])):
+                for name in filter(None, (manifest["catalogue"], manifest["index"], *manifest["delta"])):
                     path = self.folder / name
                     (folder / name if path.is_dir() else folder).mkdir(parents=True, exist_ok=True)
                     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
                         link(file, folder / file.relative_to(self.folder))
-                if self.manifest() == manifest:  # a writer may have been deleting them meanwhile
+                if self.manifest() == manifest:  # else a writer may have deleted some meanwhile
                     return manifest
                 shutil.rmtree(folder)
             except FileNotFoundError as error:
                 if self.manifest() == manifest:
                     raise self.damaged(f"'{error.filename}' is missing") from error
-                shutil.rmtree(folder)  # replaced by a writer since the manifest was read
+                shutil.rmtree(folder)  # a writer replaced it after the manifest was read
 
-    def check(self, manifest: dict[str, Any], catalogue: pa.Table, index: Index | None, recent: list[Shard]) -> None:
-        """Raise a UserError unless the parts of a library fit together."""
+    def check(self, manifest: dict[str, Any], catalogue: pa.Table, index: Index | None, delta: list[Shard]) -> None:
+        """Raise a UserError unless the parts of a library agree."""
         needed = ("path", "seconds", "size", "changed_ns", "n_windows", "first_window")
         if any(catalogue[name].null_count for name in needed):
             raise self.damaged("its catalogue has gaps")
         counts, firsts = catalogue["n_windows"].to_numpy(), catalogue["first_window"].to_numpy()
-        first_recent = manifest["next_window"] - sum(len(shard.vectors) for shard in recent)
-        inside = (counts >= 0) & (counts < 1 << 40) & (firsts >= 0) & (firsts <= first_recent)
-        if not inside.all() or ((firsts + counts)[:-1] > firsts[1:]).any() or (firsts + counts > first_recent).any():
+        first_in_delta = manifest["next_window"] - sum(len(shard.vectors) for shard in delta)
+        inside = (counts >= 0) & (counts < 1 << 40) & (firsts >= 0) & (firsts <= first_in_delta)
+        if not inside.all() or ((firsts + counts)[:-1] > firsts[1:]).any() or (firsts + counts > first_in_delta).any():
             raise self.damaged("its catalogue is out of order")
         if int(counts.sum()) != (0 if index is None else len(index)):
             raise self.damaged("its catalogue and its index do not agree")
-        sizes = {shard.vectors.shape[1] for shard in recent if len(shard.vectors)}
+        sizes = {shard.vectors.shape[1] for shard in delta if len(shard.vectors)}
         sizes |= set() if index is None else {index.dimensions}
         if sizes - {manifest["dimensions"]}:
-            raise self.damaged("its vectors are of several sizes")
+            raise self.damaged("its vectors have different dimensions")

@@ -111,7 +111,7 @@ def export(
         raise UserError(f"'{folder}' exists already: push that folder, or delete it first.") from error
     try:
         if is_library:
-            replaces: tuple[str, ...] = ("index-*", "sounds-*", "recent-*")
+            replaces: tuple[str, ...] = ("index-*", "sounds-*", "delta-*")
             card, notes = export_library(source, folder, name, license, model)
         elif shards:
             replaces = ("embeddings-*.parquet",)
@@ -192,7 +192,7 @@ def export_library(
     manifest = Store(source).link_to(folder)
     manifest["encoder"] = public_encoder(manifest["encoder"], model)
     write_text(folder / LIBRARY_MANIFEST, json.dumps(manifest, indent=1))
-    SoundLibrary.open(folder).save()
+    SoundLibrary.open(folder).merge()
     manifest, catalogue, _, _ = store.read()
     catalogue = catalogue.filter(pc.greater(catalogue["n_windows"], 0))
     paths = without_root(catalogue["path"].to_pylist())

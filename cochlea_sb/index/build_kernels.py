@@ -1,0 +1,129 @@
+"""Compiled code that fills and changes an index: encodes vectors, and writes, finds and deletes them.
+
+The module docstring of `search_kernels` defines the codes. No function here calls one of another file: numba compiles
+a cached function again when its own file changes, but not when a file that it calls does.
+
+Axes: N vectors, n some of them, S slots, C cells, D dimensions, R rotated dimensions, W = R / 64 words.
+"""
+
+import numpy as np
+from numba import njit
+
+from .search_kernels import FAST, SMALLEST
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def sum_rows(vectors, labels, sums, counts):
+    """Add the rows of each label to sums [C, D] and their number to counts [C]; rows with a label < 0 are skipped."""
+    for i in range(vectors.shape[0]):
+        label = labels[i]
+        if label >= 0:
+            counts[label] += 1
+            for j in range(vectors.shape[1]):
+                sums[label, j] += vectors[i, j]
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def encode_signs(residuals, signs, scales):
+    """Encode residuals ``r`` by one bit for each coordinate.
+
+    Writes the signs [W, C] uint64 of rotated residuals [C, R], and scales [C] = ``|r|^2 / sum_j |r_j|``.
+    """
+    for i in range(residuals.shape[0]):
+        squares, sizes = np.float32(0), np.float32(0)
+        for w in range(signs.shape[0]):
+            word = np.uint64(0)
+            for j in range(64):
+                x = residuals[i, 64 * w + j]
+                squares += x * x
+                sizes += abs(x)
+                word |= np.uint64(x > 0) << np.uint64(j)
+            signs[w, i] = word
+        scales[i] = squares / sizes if sizes > 0 else np.float32(0)
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def encode(rotated, centres, labels, codes, scales, centre_dots):
+    """Encode the residuals ``r = P (x - c)`` of vectors to the centres of their cells by two bits for each coordinate.
+
+    Takes rotated vectors [n, R], centres [C, R] and labels [n]. Writes codes [n, 2 W] uint64, the words of all high
+    bits before those of the low bits; scales [n] = ``|r|^2 / <r, y>``, where ``y`` are the levels; and centre_dots [n]
+    = ``<r, P c>``. Returns the squared lengths ``|r|^2``, [n].
+    """
+    squared = np.empty(rotated.shape[0], np.float32)
+    residual = np.empty(rotated.shape[1], np.float32)
+    n_words = codes.shape[1] // 2
+    for i in range(rotated.shape[0]):
+        centre = centres[labels[i]]
+        squares, centre_dot, product = np.float32(0), np.float32(0), np.float32(0)
+        for j in range(rotated.shape[1]):
+            x = rotated[i, j] - centre[j]
+            residual[j] = x
+            squares += x * x
+            centre_dot += x * centre[j]
+        root_mean_square = np.sqrt(squares / rotated.shape[1])
+        for w in range(n_words):
+            highs, lows = np.uint64(0), np.uint64(0)
+            for j in range(64):
+                x = residual[64 * w + j]
+                large = abs(x) > root_mean_square
+                product += 3 * abs(x) if large else abs(x)
+                highs |= np.uint64(x > 0) << np.uint64(j)
+                lows |= np.uint64((x > 0) == large) << np.uint64(j)
+            codes[i, w], codes[i, n_words + w] = highs, lows
+        scales[i] = max(squares / product if product > 0 else np.float32(0), SMALLEST)
+        centre_dots[i] = centre_dot
+        squared[i] = squares
+    return squared
+
+
+@njit(cache=True, nogil=True)
+def write_codes(rows, slots, labels, starts, capacities, codes):
+    """Copy code words [n, 2 W] into the codes of the cells, in the order that `search_kernels.estimate` reads."""
+    for i in range(slots.shape[0]):
+        cell = labels[i]
+        for w in range(rows.shape[1]):
+            codes[rows.shape[1] * starts[cell] + w * capacities[cell] + slots[i] - starts[cell]] = rows[i, w]
+
+
+@njit(cache=True, nogil=True)
+def read_codes(codes, slots, labels, starts, capacities, rows):
+    """The inverse of `write_codes`."""
+    for i in range(slots.shape[0]):
+        cell = labels[i]
+        for w in range(rows.shape[1]):
+            rows[i, w] = codes[rows.shape[1] * starts[cell] + w * capacities[cell] + slots[i] - starts[cell]]
+
+
+@njit(cache=True, nogil=True)
+def find(wanted, ids, starts, counts, slots):
+    """Write the slots of the wanted ids, which must ascend; returns how many were found."""
+    n = 0
+    if wanted.shape[0] == 0:
+        return n
+    for cell in range(starts.shape[0]):
+        for slot in range(starts[cell], starts[cell] + counts[cell]):
+            if wanted[0] <= ids[slot] <= wanted[-1]:
+                place = np.searchsorted(wanted, ids[slot])
+                if wanted[place] == ids[slot] and n < slots.shape[0]:
+                    slots[n] = slot
+                    n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def delete(slots, labels, vectors, ids, codes, scales, centre_dots, starts, counts, capacities):
+    """Delete the vectors in some slots of the cells ``labels``, [n]: the last vector of a cell fills each gap.
+
+    Slots must descend, so that the vector that fills a gap is not itself to be deleted.
+    """
+    n_words = codes.shape[0] // max(1, ids.shape[0])
+    for i in range(slots.shape[0]):
+        slot, cell = slots[i], labels[i]
+        counts[cell] -= 1
+        last = starts[cell] + counts[cell]
+        vectors[slot], ids[slot] = vectors[last], ids[last]
+        scales[slot], centre_dots[slot] = scales[last], centre_dots[last]
+        for w in range(n_words):
+            word = n_words * starts[cell] + w * capacities[cell] - starts[cell]
+            codes[word + slot] = codes[word + last]

@@ -1,0 +1,431 @@
+"""Compiled code that searches `RandomProjectionIndex`: estimates cosines from codes, compares the best exactly.
+
+Codes (RaBitQ: Gao & Long, SIGMOD 2024, section 3; with several bits: Gao et al., SIGMOD 2025). A vector ``x`` in a cell
+with the centre ``c`` has the rotated residual ``r = P (x - c)``, where ``P`` is a random rotation. Its code has two
+bits for each coordinate: the sign, and whether the absolute value exceeds the root mean square of all coordinates.
+Together they stand for a level ``y`` of -3, -1, 1 or 3. One float is added, ``scale = |r|^2 / <r, y>``.
+
+Estimate. The cosine with a unit query ``q`` is
+
+    <q, x> = <q, c> + <P q, r>  ~  <q, c> + scale * <P q, y>.
+
+Over random rotations this is unbiased. The error is close to normal; its standard deviation is proportional to
+``scale * |q|``. Near the centre, ``q - c`` is much shorter than ``q``. Then ``<P (q - c), r>`` is estimated instead,
+with a proportionally smaller error, and the missing part ``<c, x - c>``, stored as ``centre_dot``, is added.
+
+Speed. The rotated query is rounded to seven levels, ``P q ~ step * v`` with integers ``v`` from -3 to 3. In two's
+complement ``v`` has three bits, of weights 1, 2 and -4: three bit-planes. So ``<v, y>`` takes ANDs and popcounts of
+64-bit words. The loops run over arrays, and the compiler chooses the instructions.
+
+All functions that search are in this file, because numba compiles a cached function again when its own file changes,
+but not when a file that it calls does.
+
+Axes: Q queries, S slots for vectors, C cells, D dimensions, R rotated dimensions (D rounded up to W words of 64 bits).
+"""
+
+import numpy as np
+from numba import njit
+from numba.extending import intrinsic
+
+LEVELS = np.float32(3)  # a rotated coordinate is rounded to -3 .. 3 steps
+STEP = 0.65  # standard deviations of the coordinates: near the optimum for seven levels and a normal distribution
+RECENTRE_WITHIN = 0.5  # squared distance to a centre below which rounding the query's residual pays
+CENTRE_MARGIN = 8  # in scales of the centres' codes; their error has a standard deviation of about 1.2 scales
+PATIENCE = 8  # the search ends after so many skipped near cells in a row
+TAKEN = np.int64(np.iinfo(np.int64).max)
+SMALLEST = np.float32(1e-6)  # lower bound of scales and spreads; exceeds the rounding errors of float32
+
+# The compiler may reorder sums, and so vectorise them, and may assume that nothing is NaN; infinities are allowed.
+FAST = {"reassoc", "contract", "nsz", "arcp", "nnan"}
+
+
+@intrinsic
+def popcount(typing_context, word):
+    """Number of one bits in an unsigned integer."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return word(word), generate
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def normalise(row, unit):
+    """Write a row [D] scaled to norm 1 as float32; zeros stay zeros. Returns False if the row is not finite."""
+    scale, squares = np.float64(1), np.float64(0)
+    for j in range(row.shape[0]):
+        squares += np.float64(row[j]) * np.float64(row[j])
+    if not 1e-100 < squares < 1e100:  # zeros, squares that over- or underflow, and values that are not finite
+        largest = np.float64(0)
+        for j in range(row.shape[0]):
+            if not abs(row[j]) < np.inf:
+                return False
+            largest = max(largest, abs(np.float64(row[j])))
+        scale, squares = (largest if largest > 0 else 1.0), 0.0
+        for j in range(row.shape[0]):
+            squares += (row[j] / scale) ** 2
+    inverse = 1 / np.sqrt(squares) if squares > 0 else 0.0
+    for j in range(row.shape[0]):
+        unit[j] = row[j] / scale * inverse
+    return True
+
+
+@njit(cache=True, nogil=True)
+def normalise_all(rows, unit):
+    """`normalise` each row of [N, D]; returns the first row that is not finite, or -1."""
+    for i in range(rows.shape[0]):
+        if not normalise(rows[i], unit[i]):
+            return i
+    return -1
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def dot(x, y):
+    """``<x, y>``."""
+    total = np.float32(0)
+    for j in range(x.shape[0]):
+        total += x[j] * y[j]
+    return total
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def rotate(query, rotation, rotated):
+    """Write ``rotation @ query``, [R]."""
+    for j in range(rotation.shape[0]):
+        rotated[j] = dot(rotation[j], query)
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def round_to_planes(rotated, planes):
+    """Write the bit-planes [W, 3] uint64 of a rotated query [R] ~ step * v; returns ``step`` and ``sum_j v_j``."""
+    squares = dot(rotated, rotated)
+    step = np.float32(STEP) * np.sqrt(squares / np.float32(rotated.shape[0]))
+    per_step = 1 / step if step > 0 else np.float32(0)
+    total, bit = np.int32(0), np.uint64(1)
+    for w in range(planes.shape[0]):
+        one, two, four = np.uint64(0), np.uint64(0), np.uint64(0)
+        for j in range(64):
+            level = np.int32(min(max(np.rint(rotated[64 * w + j] * per_step), -LEVELS), LEVELS))
+            total += level
+            bits = np.uint64(np.uint32(level))  # two's complement
+            one |= (bits & bit) << np.uint64(j)
+            two |= (bits >> np.uint64(1) & bit) << np.uint64(j)
+            four |= (bits >> np.uint64(2) & bit) << np.uint64(j)
+        planes[w, 0], planes[w, 1], planes[w, 2] = one, two, four
+    return step, np.float32(total)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def weigh(word, one, two, four):
+    """``sum_j word_j v_j`` over 64 coordinates, where bit-planes of weights 1, 2 and -4 hold ``v``; float32."""
+    ones, twos, fours = popcount(word & one), popcount(word & two), popcount(word & four)
+    return np.float32(np.int32(ones + (twos << np.uint64(1)) - (fours << np.uint64(2))))
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def estimate_by_signs(signs, scales, planes, step, total, offset, out):
+    """Write the estimated cosines of C centres with a query, from the signs [W, C] of the centres' residuals.
+
+    A sign bit ``b`` stands for a level ``y = 2 b - 1``, so ``offset + scale * step * (2 <b, v> - sum(v))``. The
+    ``offset`` is the query's product with the point that the residuals start from.
+    """
+    for w in range(planes.shape[0]):
+        one, two, four, words = planes[w, 0], planes[w, 1], planes[w, 2], signs[w]
+        for i in range(out.shape[0]):
+            product = weigh(words[i], one, two, four)
+            out[i] = product if w == 0 else out[i] + product
+    twice = np.float32(2)
+    for i in range(out.shape[0]):
+        out[i] = offset + scales[i] * step * (twice * out[i] - total)
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def estimate(codes, scales, centre_dots, share, start, n, capacity, planes, step, total, offset, margin, out):
+    """Write upper bounds of the cosines of a query with the n vectors of a cell: estimates plus ``margin * scale``.
+
+    With the bits ``high`` and ``low`` of a code, its level is ``y = 4 high + 2 low - 3``. So the bound is
+    ``offset + share * centre_dot + scale * (step * (4 <high, v> + 2 <low, v> - 3 sum(v)) + margin)``, where ``offset``
+    is the query's product with the centre; ``share`` is 1 if ``v`` rounds the query's residual to the centre, else 0.
+
+    The codes of a cell lie together: word w of its i-th vector is at ``2 W start + w capacity + i``, where the first W
+    words hold the high bits.
+    """
+    n_words, constant, twice = planes.shape[0], margin - np.float32(3) * step * total, np.float32(2)
+    first = 2 * n_words * start
+    for w in range(n_words):
+        one, two, four = planes[w, 0], planes[w, 1], planes[w, 2]
+        # Slices rather than sums as indices: numba would check whether a sum is negative, which is three times slower.
+        highs, lows = codes[first + w * capacity :][:n], codes[first + (n_words + w) * capacity :][:n]
+        for i in range(n):
+            product = twice * weigh(highs[i], one, two, four) + weigh(lows[i], one, two, four)
+            out[i] = product if w == 0 else out[i] + product
+    scales, centre_dots = scales[start : start + n], centre_dots[start : start + n]
+    for i in range(n):
+        out[i] = offset + share * centre_dots[i] + scales[i] * (constant + twice * step * out[i])
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def estimate_in_cell(
+    rotated, planes, step, total, offset, squared, centre, codes, scales, centre_dots, start, n, capacity,
+    margin, residual, residual_planes, out,
+):  # fmt: skip
+    """`estimate` for a cell, from the query's residual to the centre if that is much shorter than the query.
+
+    The error of an estimate is proportional to the length of what was rounded. So the margin is multiplied by the
+    length of the residual, which is returned (1 for the query itself). ``squared`` is the squared distance of the
+    query and the centre.
+    """
+    if squared > RECENTRE_WITHIN:
+        estimate(
+            codes, scales, centre_dots, np.float32(0), start, n, capacity,
+            planes, step, total, offset, margin, out,
+        )  # fmt: skip
+        return np.float32(1)
+    for j in range(rotated.shape[0]):
+        residual[j] = rotated[j] - centre[j]
+    length = max(np.sqrt(dot(residual, residual)), SMALLEST)
+    step, total = round_to_planes(residual, residual_planes)
+    margin *= length
+    estimate(
+        codes, scales, centre_dots, np.float32(1), start, n, capacity,
+        residual_planes, step, total, offset, margin, out,
+    )  # fmt: skip
+    return length
+
+
+@njit(cache=True, nogil=True, inline="always")
+def worse(score, slot, other_score, other_slot, ids):
+    """Whether the first match ranks below the other: its score is lower or, at a tie, its id larger."""
+    return score < other_score or (score == other_score and ids[slot] > ids[other_slot])
+
+
+@njit(cache=True, nogil=True)
+def offer(score, slot, scores, slots, n_found, ids):
+    """Put a match into a heap of the best k, the worst at the root; returns the number of matches in the heap."""
+    k = scores.shape[0]
+    if n_found < k:
+        i = n_found
+        n_found += 1
+        while i > 0:
+            parent = (i - 1) // 2
+            if not worse(score, slot, scores[parent], slots[parent], ids):
+                break
+            scores[i], slots[i] = scores[parent], slots[parent]
+            i = parent
+    else:
+        if not worse(scores[0], slots[0], score, slot, ids):
+            return n_found
+        i = sink(score, slot, scores, slots, k, ids)
+    scores[i], slots[i] = score, slot
+    return n_found
+
+
+@njit(cache=True, nogil=True)
+def sink(score, slot, scores, slots, size, ids):
+    """Sink a match from the root of a heap of ``size``: worse matches move up; returns the position left for it."""
+    i = 0
+    while 2 * i + 1 < size:
+        child = 2 * i + 1
+        if child + 1 < size and worse(scores[child + 1], slots[child + 1], scores[child], slots[child], ids):
+            child += 1
+        if not worse(scores[child], slots[child], score, slot, ids):
+            break
+        scores[i], slots[i] = scores[child], slots[child]
+        i = child
+    return i
+
+
+@njit(cache=True, nogil=True)
+def sort_heap(scores, slots, n_found, ids):
+    """Sort a heap in place, best match first."""
+    for size in range(n_found - 1, 0, -1):
+        score, slot = scores[size], slots[size]
+        scores[size], slots[size] = scores[0], slots[0]
+        i = sink(score, slot, scores, slots, size, ids)
+        scores[i], slots[i] = score, slot
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def select(values, n, floor, ceiling, chosen):
+    """Write the positions of the first n values that lie in [floor, ceiling); returns how many there are."""
+    n_chosen = 0
+    for start in range(0, n, 16):  # most blocks hold none: counting without branches is fast
+        stop = min(start + 16, n)
+        n_inside = 0
+        for i in range(start, stop):
+            n_inside += (values[i] >= floor) & (values[i] < ceiling)
+        if n_inside > 0:
+            for i in range(start, stop):
+                if floor <= values[i] < ceiling:
+                    chosen[n_chosen] = i
+                    n_chosen += 1
+    return n_chosen
+
+
+@njit(cache=True, nogil=True)
+def smallest(values):
+    """Minimum of positive float32 values, taken of their bits as integers: same order, and the loop vectorises."""
+    bits = values.view(np.int32)
+    least = bits[:1].copy()
+    for i in range(bits.shape[0]):
+        least[0] = min(least[0], bits[i])
+    return least.view(np.float32)[0]
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def value_that_k_reach(values, n, k):
+    """By bisection, a value that at least k of the first n values reach, and few more; minus infinity if n < k."""
+    if n < k:
+        return np.float32(-np.inf)
+    low, high = values[0], values[0]
+    for i in range(n):
+        low, high = min(low, values[i]), max(high, values[i])
+    for _ in range(8):
+        middle = (low + high) / 2
+        n_reach = 0
+        for i in range(n):
+            n_reach += values[i] >= middle
+        low, high = (middle, high) if n_reach >= k else (low, middle)
+    return low
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def search(
+    queries, rotation, mean_centre, centres, centre_signs, cell_floats, vectors, ids, codes, scales, centre_dots,
+    layout, largest, reach, margin, allowed, scores, slots,
+):  # fmt: skip
+    """Find the best vectors for each query, best first.
+
+    For one query: estimate the distances of all centres; compute those of the near centres exactly; visit the cells in
+    order of distance, as far as ``reach`` allows; in each, compare exactly those vectors whose estimate plus margin
+    reaches the worst match so far.
+
+    Arguments
+    ---------
+    queries : [Q, D] float32, of any norm
+    rotation ... centre_signs : the first fields of `random_projection.Cells`
+    cell_floats : [4, C] float32, its other fields: scales, squared_norms, spreads, rank_weights
+    vectors ... centre_dots : the fields of `pool.Pool`
+    layout : [3, C] int64, the fields of `pool.Layout`
+    largest : int
+        At least the number of vectors in the largest cell.
+    reach : float32
+        A cell is visited if ``gap / deviation * log2(rank + 2) <= reach``. The gap is the score of the worst match so
+        far minus the similarity of the centre; the deviation of a similarity within the cell is the distance of the
+        centre times the spread of the cell; the rank counts the nearer cells.
+    margin : float32
+        A vector is compared exactly if its estimate plus ``margin * scale`` reaches the worst match so far.
+    allowed : [S] or [0] bool
+        Slots that may be found; all if it is empty.
+    scores, slots : [Q, k] float32, int64
+        Written. The index must hold at least k vectors that may be found.
+
+    Returns
+    -------
+    int
+        -1; or the first query that is not finite, at which the search ends; or -2 if numbers of the index are not
+        finite.
+    """
+    centre_scales, squared_norms, spreads, rank_weights = cell_floats[0], cell_floats[1], cell_floats[2], cell_floats[3]
+    starts, counts, capacities = layout[0], layout[1], layout[2]
+    n_cells, n_words, k = starts.shape[0], rotation.shape[0] // 64, scores.shape[1]
+    planes, residual_planes = np.empty((n_words, 3), np.uint64), np.empty((n_words, 3), np.uint64)
+    rotated, residual = np.empty(64 * n_words, np.float32), np.empty(64 * n_words, np.float32)
+    similarity, distance = np.empty(n_cells, np.float32), np.empty(n_cells, np.float32)  # distances are squared
+    query = np.empty(queries.shape[1], np.float32)
+    near, near_similarity = np.empty(n_cells, np.int64), np.empty(n_cells, np.float32)
+    near_distance, queue = np.empty(n_cells, np.float32), np.empty(n_cells, np.int64)
+    bounds, cosines = np.empty(largest, np.float32), np.empty(largest, np.float32)
+    candidates = np.empty(largest, np.int64)
+    # A query that is far from all centres is about equally far from each: only a margin keeps the nearest among them.
+    centre_margin = np.float32(CENTRE_MARGIN) * centre_scales.mean()
+    for row in range(queries.shape[0]):
+        if not normalise(queries[row], query):
+            return row
+        best, best_slots = scores[row], slots[row]
+        rotate(query, rotation, rotated)
+        step, total = round_to_planes(rotated, planes)
+        offset = dot(rotated, mean_centre)
+        estimate_by_signs(centre_signs, centre_scales, planes, step, total, offset, similarity)
+        mean = np.float32(0)
+        for cell in range(n_cells):
+            distance[cell] = max(np.float32(1) + squared_norms[cell] - np.float32(2) * similarity[cell], SMALLEST)
+            mean += distance[cell]
+        nearest = smallest(distance)
+        cut = max((nearest + mean / n_cells) / 2, nearest + centre_margin)
+        n_near = select(distance, n_cells, np.float32(-np.inf), cut, near)
+        for i in range(n_near):
+            near_similarity[i] = dot(rotated, centres[near[i]])
+            squared = np.float32(1) + squared_norms[near[i]] - np.float32(2) * near_similarity[i]
+            near_distance[i] = max(squared, SMALLEST)
+            queue[i] = (np.int64(near_distance.view(np.int32)[i]) << 32) + i  # sorts by distance; i is kept below
+
+        # Near cells come first, in order of distance; then all others, unless PATIENCE ended the search.
+        n_found, rank, n_skipped, position, n_taken = 0, 0, 0, 0, 0
+        threshold = np.float32(-np.inf)
+        while position < n_cells and n_skipped < PATIENCE:
+            is_near = n_taken < n_near
+            if is_near:
+                first_in_queue = TAKEN
+                for i in range(n_near):
+                    first_in_queue = min(first_in_queue, queue[i])
+                place = first_in_queue & 0xFFFFFFFF
+                queue[place] = TAKEN
+                n_taken += 1
+                cell, offset, squared = near[place], near_similarity[place], near_distance[place]
+            else:
+                cell = position
+                position += 1
+                if distance[cell] < cut:  # was near
+                    continue
+                offset, squared = similarity[cell], distance[cell]
+            deviation = np.sqrt(squared) * spreads[cell]
+            if counts[cell] == 0 or threshold - offset > reach * rank_weights[rank] * deviation + SMALLEST:
+                rank += is_near
+                n_skipped += is_near and counts[cell] > 0
+                continue
+            rank += 1
+            n_skipped = 0
+            if not is_near:
+                offset = dot(rotated, centres[cell])
+            first, n = starts[cell], counts[cell]
+            estimate_in_cell(
+                rotated, planes, step, total, offset, squared, centres[cell],
+                codes, scales, centre_dots, first, n, capacities[cell], margin, residual, residual_planes, bounds,
+            )  # fmt: skip
+            # Before k matches are found, the best bounds of the cell go first: they raise the threshold for the rest.
+            ceiling = np.float32(np.inf)
+            floor = threshold if n_found == k else value_that_k_reach(bounds, n, k)
+            for _ in range(2):
+                n_candidates = select(bounds, n, floor, ceiling, candidates)
+                for j in range(n_candidates):  # a loop of its own: memory accesses overlap
+                    cosines[j] = dot(query, vectors[first + candidates[j]])
+                for j in range(n_candidates):
+                    slot = first + candidates[j]
+                    if allowed.shape[0] == 0 or allowed[slot]:
+                        n_found = offer(cosines[j], slot, best, best_slots, n_found, ids)
+                if n_found == k:
+                    threshold = best[0]
+                if floor <= threshold or floor == -np.inf:
+                    break
+                ceiling, floor = floor, threshold
+        if n_found < k:
+            return -2
+        sort_heap(best, best_slots, n_found, ids)
+    return -1
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def compare(queries, vectors, ids, among, scores, slots):
+    """Find the best vectors for each query by comparing all in the slots ``among``; otherwise like `search`."""
+    query = np.empty(queries.shape[1], np.float32)
+    for row in range(queries.shape[0]):
+        if not normalise(queries[row], query):
+            return row
+        n_found, k = 0, scores.shape[1]
+        for slot in among:
+            cosine = dot(query, vectors[slot])
+            if n_found < k or cosine >= scores[row, 0]:
+                n_found = offer(cosine, slot, scores[row], slots[row], n_found, ids)
+        sort_heap(scores[row], slots[row], n_found, ids)
+    return -1
