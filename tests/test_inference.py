@@ -12,9 +12,9 @@ import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from cochlea_sb.audio import read_audio
-from cochlea_sb.encoders.windowed import cut_windows
+from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.errors import AudioError, UserError
-from cochlea_sb.inference.audio_encoder import AudioEncoder, batches_by_length
+from cochlea_sb.inference.audio_encoder import AudioEncoder
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,9 @@ def test_windows_of_many_sounds_at_once_are_those_of_each(encoder, files):
         torch.testing.assert_close(windows, alone, atol=1e-5, rtol=1e-4)
         frames = encoder.mods.compute_features(torch.from_numpy(wav)[None])
         with torch.inference_mode():
-            cut = cut_windows(frames, 30, encoder.mods.embedding_model.silence)[0]
+            silence = torch.full((1, 96, 64), encoder.mods.embedding_model.silence)
+            cut = torch.cat([frames, silence], 1)[0].unfold(0, 96, 30).transpose(1, 2)[: len(windows)]
+            assert 30 * (len(windows) - 1) + 96 >= frames.shape[1]
             torch.testing.assert_close(windows, encoder.mods.embedding_model(cut)[:, 0], atol=1e-5, rtol=1e-4)
     assert encoder.embed_windows([]) == [] and type(encoder.embed_windows(wavs[:1])) is list
 
@@ -119,14 +121,20 @@ def test_a_stretch_of_a_file(encoder, files):
         encoder.encode_file(files[3], 10.0)
 
 
-def test_batches_hold_similar_lengths_and_stay_bounded():
-    lengths = [5, 100, 7, 30, 2, 90, 6]
-    groups = batches_by_length(lengths, 120)
-    assert sorted(row for group in groups for row in group) == list(range(7))
-    for group in groups:
-        assert len(group) == 1 or len(group) * max(lengths[row] for row in group) <= 120
-    assert groups == [[1], [5], [3, 2, 6, 0], [4]]
-    assert batches_by_length([], 10) == []
+def test_waveforms_are_encoded_in_bounded_batches(encoder, monkeypatch):
+    wavs = [torch.randn(samples) / 10 for samples in (50000, 100, 16000, 30000, 1)]
+    alone = torch.cat([encoder.encode_batch(wav)[0] for wav in wavs])
+    torch.testing.assert_close(encoder.encode_waveforms(wavs), alone, atol=1e-5, rtol=1e-4)
+    sizes, real = [], FrameBank.from_waveforms
+    monkeypatch.setattr("cochlea_sb.inference.audio_encoder.BATCH_SECONDS", 2)
+    monkeypatch.setattr(
+        FrameBank, "from_waveforms", lambda batch, *rest: sizes.append(len(batch)) or real(batch, *rest)
+    )
+    torch.testing.assert_close(encoder.encode_waveforms(iter(wavs)), alone, atol=1e-5, rtol=1e-4)
+    assert sizes == [1, 3, 1]
+    assert encoder.encode_waveforms([]).shape == (0, 128)
+    with pytest.raises(UserError, match="expected .samples., at least one"):
+        encoder.encode_waveforms([torch.zeros(0)])
 
 
 @pytest.mark.parametrize("source", ["no/such/folder", "./nothing", "results", "tests/nothing"])

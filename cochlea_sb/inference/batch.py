@@ -16,13 +16,13 @@ import numpy as np
 from cochlea_sb.audio import read_audio
 from cochlea_sb.data.sources import Row, Source
 from cochlea_sb.errors import AudioError
-from cochlea_sb.inference.read_ahead import read_ahead
+from cochlea_sb.inference.read_ahead import in_batches, read_ahead
 from cochlea_sb.machine import n_cores, torch_threads
 
 if TYPE_CHECKING:
     from cochlea_sb.inference.audio_encoder import AudioEncoder
 
-BATCH_SECONDS, BATCH_SOUNDS = 120, 256  # that go through the encoder together, at most
+BATCH_SECONDS = 120  # sound that goes through the encoder together
 CHUNK = 1 << 20  # bytes
 
 
@@ -84,15 +84,9 @@ def embed_sounds(
     threads = max(1, cores // 2) if threads is None else threads
     read = partial(decode, sample_rate=encoder.sample_rate, known=() if known is None else known)
     with torch_threads(max(1, cores - threads)):
-        batch: list[Decoded] = []
-        held = 0
-        for sound in read_ahead(read, sources, threads=threads):
-            batch.append(sound)
-            held += len(sound)
-            if held >= BATCH_SECONDS * encoder.sample_rate or len(batch) == BATCH_SOUNDS:
-                yield from embed_batch(encoder, batch, hop_seconds, known)
-                batch, held = [], 0
-        yield from embed_batch(encoder, batch, hop_seconds, known)
+        decoded = read_ahead(read, sources, threads=threads)
+        for batch in in_batches(decoded, BATCH_SECONDS * encoder.sample_rate):
+            yield from embed_batch(encoder, batch, hop_seconds, known)
 
 
 def embed_batch(
