@@ -276,7 +276,7 @@ def test_the_encoder_that_a_library_names_builds_known_parts_only(saved, model_f
 def test_links_in_a_library_lead_nowhere(saved, encoder, folder, tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    for name in ("library.json.partial", "library.json.0123456789abcdef.partial", "sounds-0123456789abcdef.parquet"):
+    for name in ("library.json.partial", ".library.json.0123456789abcdef.partial", "sounds-0123456789abcdef.parquet"):
         os.symlink(victim, saved / name)
     os.symlink(tmp_path, saved / "index-0123456789abcdef")
     (saved / "notes.txt").write_text("mine, too")

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 from cochlea_sb.errors import UserError
@@ -69,6 +70,9 @@ def read_ahead(
                 state["working"] -= 1
                 changed.notify_all()
 
+    def ready(number: int) -> bool:
+        return number in results or not state["working"]
+
     workers = [threading.Thread(target=work, daemon=True) for _ in range(n_cores() if threads is None else threads)]
     state["working"] = len(workers)
     for worker in workers:
@@ -77,7 +81,7 @@ def read_ahead(
     try:
         while True:
             with changed:
-                changed.wait_for(lambda wanted=number: wanted in results or not state["working"])
+                changed.wait_for(partial(ready, number))
                 if number not in results and "sources" not in results:
                     return
                 result, failed = results.pop(number if number in results else "sources")

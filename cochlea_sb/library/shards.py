@@ -9,8 +9,6 @@ Axes: S sounds, W windows, D embedding dimensions.
 
 import json
 import os
-import secrets
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cochlea_sb.errors import UserError
+from cochlea_sb.files import whole_file
 
 METADATA = b"cochlea_sb"
 # What is known of a sound; `size` and `changed_ns` are its file's, `problem` says why it could not be read.
@@ -94,18 +93,13 @@ def write_shard(path, embedded, identity, hop_seconds, *, removed=(), made_of=No
 
 def write_parquet(path: str | os.PathLike[str], table: pa.Table) -> None:
     """Write a Parquet file that is on the disk, whole, before it has its name."""
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
     plain = [name for name in table.column_names if name != "embedding"]
     # Numbers without a pattern: compressing them takes long and saves nothing.
     compression = {name: "zstd" for name in plain} | (
         {"embedding.list.element": "none"} if "embedding" in table.column_names else {}
     )
-    with open(partial, "xb") as file:
-        pq.write_table(table, file, compression=compression, use_dictionary=plain)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        pq.write_table(table, partial, compression=compression, use_dictionary=plain)
 
 
 def read_facts(path: str | os.PathLike[str]) -> dict[str, Any] | None:

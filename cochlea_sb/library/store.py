@@ -25,14 +25,14 @@ import pyarrow.parquet as pq
 
 from cochlea_sb.data import LIBRARY_MANIFEST
 from cochlea_sb.errors import UserError
-from cochlea_sb.files import link, names_on_hub
+from cochlea_sb.files import link, names_on_hub, write_text
 from cochlea_sb.index.interface import Index, load_index
 from cochlea_sb.library.shards import SOUND, Shard, read_shard, write_parquet
 
 VERSION = 1
 OWN = re.compile(
-    r"(sounds|recent)-[0-9a-f]{16}\.parquet(\.[0-9a-f]{16}\.partial)?|index-[0-9a-f]{16}|"
-    r"library\.json\.[0-9a-f]{16}\.partial"
+    r"(sounds|recent)-[0-9a-f]{16}\.parquet|index-[0-9a-f]{16}|"
+    r"\.((sounds|recent)-[0-9a-f]{16}\.parquet|library\.json)\.[0-9a-f]{16}\.partial"
 )
 CATALOGUE = SOUND.append(pa.field("first_window", pa.int64()))
 
@@ -122,12 +122,7 @@ class Store:
 
     def commit(self, manifest: dict[str, Any]) -> None:
         """Make a manifest the library's state, and delete what it has no use for. Needs the lock."""
-        partial = self.folder / f"{LIBRARY_MANIFEST}.{secrets.token_hex(8)}.partial"
-        with open(partial, "x", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self.folder / LIBRARY_MANIFEST)
+        write_text(self.folder / LIBRARY_MANIFEST, json.dumps(manifest, indent=1))
         current = {manifest["catalogue"], manifest["index"], *manifest["recent"]}
         for path in self.folder.iterdir():
             if OWN.fullmatch(path.name) and path.name not in current:
