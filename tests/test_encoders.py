@@ -162,13 +162,13 @@ def test_a_code_knows_nothing_of_padding_and_all_of_the_rest():
     sound = torch.randn(1, 50, 64)
     padded = torch.cat([sound, torch.full((1, 46, 64), SILENCE)], dim=1)
     assert encoder.real(padded).sum() == 50
-    alone = encoder.embed(padded)
-    together = encoder.embed(torch.cat([padded, torch.randn(1, 96, 64)]))[:1]  # one of a batch of longer ones
+    alone = encoder.encode(padded)
+    together = encoder.encode(torch.cat([padded, torch.randn(1, 96, 64)]))[:1]  # one of a batch of longer ones
     torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-4)
     for changed in (0, 25, 49):
         other = padded.clone()
         other[0, changed] += 3
-        assert float((encoder.embed(other) - alone).detach().abs().max()) > 1e-4
+        assert float((encoder.encode(other) - alone).detach().abs().max()) > 1e-4
 
 
 @pytest.mark.parametrize("feed_back", [False, True])

@@ -88,7 +88,7 @@ def test_windows_average_to_the_file(encoder, files):
 def test_windows_of_many_sounds_at_once_are_those_of_each(encoder, files):
     wavs = [read_audio(path) for path in files if "empty" not in path and "missing" not in path]
     wavs += [np.zeros(1, np.float32), wavs[2][:15361]]
-    for wav, windows in zip(wavs, encoder.embed_windows(wavs, hop_seconds=0.3), strict=True):
+    for wav, windows in zip(wavs, encoder.encode_waveform_windows(wavs, hop_seconds=0.3), strict=True):
         buffer = io.BytesIO()
         soundfile.write(buffer, wav, 16000, format="WAV", subtype="FLOAT")
         alone, _ = encoder.encode_windows(buffer.getvalue(), hop_seconds=0.3)
@@ -99,7 +99,7 @@ def test_windows_of_many_sounds_at_once_are_those_of_each(encoder, files):
             cut = torch.cat([frames, silence], 1)[0].unfold(0, 96, 30).transpose(1, 2)[: len(windows)]
             assert 30 * (len(windows) - 1) + 96 >= frames.shape[1]
             torch.testing.assert_close(windows, encoder.mods.embedding_model(cut)[:, 0], atol=1e-5, rtol=1e-4)
-    assert encoder.embed_windows([]) == [] and type(encoder.embed_windows(wavs[:1])) is list
+    assert encoder.encode_waveform_windows([]) == [] and type(encoder.encode_waveform_windows(wavs[:1])) is list
 
 
 def test_the_fingerprint_follows_the_weights(encoder, model_folder, tmp_path):

@@ -26,7 +26,7 @@ WINDOW_FRAMES = 96  # 0.96 s, the context of Jansen et al. 2017, section 4.1
 class WindowEncoder(nn.Module):
     """Base of encoders that see one window at a time; a sound is the mean of its windows.
 
-    A subclass implements ``embed(windows) -> embeddings``: [n, 96, mels] to [n, D], not necessarily of unit norm.
+    A subclass implements ``encode(windows) -> embeddings``: [n, 96, mels] to [n, D], not necessarily of unit norm.
 
     Arguments
     ---------
@@ -75,7 +75,7 @@ class WindowEncoder(nn.Module):
         n_frames = frames.shape[1]
         if n_frames <= WINDOW_FRAMES:  # one window, as in training, where batch statistics need the batch in one piece
             windows = F.pad(frames, (0, 0, 0, WINDOW_FRAMES - n_frames), value=self.silence)
-            return F.normalize(self.embed(windows).float(), dim=-1)[:, None]
+            return F.normalize(self.encode(windows).float(), dim=-1)[:, None]
         bank = FrameBank.from_padded(frames, real_frames(frames, lens), self.silence, self.level)
         return average_windows(self, bank)[:, None]
 
@@ -84,7 +84,7 @@ class WindowEncoder(nn.Module):
         """torch.device: of the weights."""
         return next(chain(self.parameters(), self.buffers())).device
 
-    def embed(self, windows: torch.Tensor) -> torch.Tensor:
+    def encode(self, windows: torch.Tensor) -> torch.Tensor:
         """Embed windows: [n, 96, mels] to [n, D]."""
         raise NotImplementedError
 
@@ -164,7 +164,7 @@ def encode_windows(
     size = windows_at_once(encoder.device)
     for block in zip(sounds.split(size), starts.split(size), strict=True):
         windows = bank.crops(*block, WINDOW_FRAMES).to(encoder.device).float()
-        yield F.normalize(encoder.embed(windows).float(), dim=-1)
+        yield F.normalize(encoder.encode(windows).float(), dim=-1)
 
 
 @torch.no_grad()

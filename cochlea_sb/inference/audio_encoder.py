@@ -263,7 +263,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         UserError
             If the hop is out of range: see `hop_frames`; or if ``path`` is none of these.
         """
-        embeddings = self.embed_windows([read_audio(path, self.sample_rate)], hop_seconds)[0]
+        embeddings = self.encode_waveform_windows([read_audio(path, self.sample_rate)], hop_seconds)[0]
         starts = torch.arange(len(embeddings), dtype=torch.float64) * self.hop_frames(hop_seconds) * self.frame_seconds
         return embeddings, starts
 
@@ -293,7 +293,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         return hop
 
     @torch.inference_mode()
-    def embed_windows(self, wavs: Sequence[np.ndarray], hop_seconds: float = 0.48) -> list[torch.Tensor]:
+    def encode_waveform_windows(self, wavs: Sequence[np.ndarray], hop_seconds: float = 0.48) -> list[torch.Tensor]:
         """Embed each window of many sounds of any lengths.
 
         Arguments

@@ -26,7 +26,7 @@ BATCH_SECONDS = 120  # sound that goes through the encoder together
 CHUNK = 1 << 20  # bytes
 
 
-class Embedded(NamedTuple):
+class Encoded(NamedTuple):
     """What came of a sound; where ``problem`` says why it could not be read, there are no windows."""
 
     source: Source
@@ -53,14 +53,14 @@ class Decoded(NamedTuple):
         return not len(self.wav) and self.problem is None
 
 
-def embed_sounds(
+def encode_sounds(
     encoder: AudioEncoder,
     sources: Iterable[Source],
     hop_seconds: float = 0.48,
     *,
     threads: int | None = None,
     known: Any = None,
-) -> Iterator[Embedded]:
+) -> Iterator[Encoded]:
     """Embed the windows of sounds.
 
     Arguments
@@ -77,7 +77,7 @@ def embed_sounds(
 
     Yields
     ------
-    Embedded
+    Encoded
         One for each source, in their order. About an hour of sound is held at a time, and one sound for each thread.
     """
     cores = n_cores()
@@ -86,26 +86,26 @@ def embed_sounds(
     with torch_threads(max(1, cores - threads)):
         decoded = read_ahead(read, sources, threads=threads)
         for batch in in_batches(decoded, BATCH_SECONDS * encoder.sample_rate):
-            yield from embed_batch(encoder, batch, hop_seconds, known)
+            yield from encode_decoded(encoder, batch, hop_seconds, known)
 
 
-def embed_batch(
+def encode_decoded(
     encoder: AudioEncoder, batch: list[Decoded], hop_seconds: float, known: Any = None
-) -> Iterator[Embedded]:
-    """`Embedded` for each `Decoded`."""
+) -> Iterator[Encoded]:
+    """`Encoded` for each `Decoded`."""
     wavs = [sound.wav for sound in batch if len(sound)]
-    windows = iter(encoder.embed_windows(wavs, hop_seconds) if wavs else ())
+    windows = iter(encoder.encode_waveform_windows(wavs, hop_seconds) if wavs else ())
     nothing = np.zeros((0, encoder.embedding_size), np.float32)
     contents = [sound.content for sound in batch if sound.is_known]
     recalled: Iterator[tuple[np.ndarray, float]] = iter(known.recall(contents) if contents else ())
     for sound in batch:
         if sound.is_known:
-            yield Embedded(sound.source, *next(recalled), sound.content, None)
+            yield Encoded(sound.source, *next(recalled), sound.content, None)
             continue
         vectors, problem = next(windows).cpu().numpy() if len(sound) else nothing, sound.problem
         if not np.isfinite(vectors).all():  # half the precision may not do for every sound
             vectors, problem = nothing, f"{sound.source.path}: its embedding is not finite; use another precision."
-        yield Embedded(sound.source, vectors, len(sound) / encoder.sample_rate, sound.content, problem)
+        yield Encoded(sound.source, vectors, len(sound) / encoder.sample_rate, sound.content, problem)
 
 
 def decode(source: Source, sample_rate: int, known: Any = ()) -> Decoded:

@@ -46,7 +46,7 @@ class Shard(NamedTuple):
 
 
 def sound_table(embedded):
-    """Table [S] of what is known of `cochlea_sb.inference.batch.Embedded` sounds."""
+    """Table [S] of what is known of `cochlea_sb.inference.batch.Encoded` sounds."""
     rows = [
         (path, label, one.seconds, size, changed_ns, one.content, len(one.windows), one.problem)
         for one in embedded
@@ -63,7 +63,7 @@ def write_shard(path, embedded, identity, hop_seconds, *, removed=(), made_of=No
     ---------
     path : str or Path
         Replaced, if it is there.
-    embedded : list of cochlea_sb.inference.batch.Embedded
+    embedded : list of cochlea_sb.inference.batch.Encoded
     identity : dict
         Of the encoder.
     hop_seconds : float

@@ -19,7 +19,7 @@ from cochlea_sb.data.sources import ROW, Source, list_sources
 from cochlea_sb.errors import UserError
 from cochlea_sb.index.exact import ExactIndex
 from cochlea_sb.index.interface import FEW, build_index, load_index
-from cochlea_sb.inference.batch import Embedded, embed_sounds
+from cochlea_sb.inference.batch import Encoded, encode_sounds
 from cochlea_sb.library.shards import embedding_shards, read_shard, write_shard
 from cochlea_sb.library.state import State
 
@@ -107,7 +107,7 @@ class Writer:
         bar = tqdm(total=len(todo), disable=not progress, unit="sound", desc="Indexing", smoothing=0.05)
         try:
             hop_seconds, known = self.state.manifest["hop_seconds"], Contents(self.state)
-            for one in embed_sounds(self.get_encoder(), todo, hop_seconds, threads=threads, known=known):
+            for one in encode_sounds(self.get_encoder(), todo, hop_seconds, threads=threads, known=known):
                 pending.append(one)
                 if one.problem is not None:
                     problems[one.source.path] = one.problem
@@ -142,7 +142,7 @@ class Writer:
             ends = np.cumsum([sound["n_windows"] for sound in sounds])
             parts = [shard.vectors[end - sound["n_windows"] : end] for end, sound in zip(ends, sounds, strict=True)]
             embedded = [
-                Embedded(
+                Encoded(
                     Source(s["path"], None, s["label"], s["size"], s["changed_ns"]),
                     vectors,
                     s["seconds"],
