@@ -3,6 +3,8 @@
 import io
 import os
 import shutil
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -146,3 +148,10 @@ def test_no_model_there(source):
 def test_a_device_that_is_not_there(model_folder):
     with pytest.raises(UserError, match="device is 'cuda:63', which can't be used here"):
         AudioEncoder.from_hparams(model_folder, run_opts={"device": "cuda:63"})
+
+
+def test_inference_loads_neither_training_nor_datasets():
+    code = "import sys, cochlea_sb.inference.audio_encoder, cochlea_sb.inference.batch\n"
+    code += "print([name for name in ('datasets', 'pandas', 'cochlea_sb.training') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr

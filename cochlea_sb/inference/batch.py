@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cochlea_sb.audio import read_audio
-from cochlea_sb.data.sources import Row, Source
 from cochlea_sb.errors import AudioError
 from cochlea_sb.inference.read_ahead import in_batches, read_ahead
 from cochlea_sb.machine import n_cores, torch_threads
 
 if TYPE_CHECKING:
+    from cochlea_sb.data.sources import Source
     from cochlea_sb.inference.audio_encoder import AudioEncoder
 
 BATCH_SECONDS = 120  # sound that goes through the encoder together
@@ -112,7 +112,8 @@ def decode(source: Source, sample_rate: int, known: Any = ()) -> Decoded:
     """`Decoded` from a source; without its samples where its content is known."""
     content = ""
     try:
-        audio = source.audio.fetch() if isinstance(source.audio, Row) else source.audio
+        # A row of a dataset is fetched here; its class is not imported, as it would bring `datasets`.
+        audio = source.audio.fetch() if hasattr(source.audio, "fetch") else source.audio
         content = hash_of(audio)
         if content and content in known:
             return Decoded(source, np.zeros(0, np.float32), content, None)
