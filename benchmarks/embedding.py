@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from cochlea_sb import AudioEncoder, SoundLibrary
 from cochlea_sb.data.sources import list_sources
-from cochlea_sb.inference.batch import decode, embed_batch, embed_sounds
+from cochlea_sb.inference.batch import decode, encode_decoded, encode_sounds
 from cochlea_sb.inference.read_ahead import read_ahead
 from cochlea_sb.machine import n_cores, torch_threads
 
@@ -78,7 +78,7 @@ def main():
     def encode_alone():
         with torch_threads(max(1, n_cores() - threads)):
             for first in range(0, len(decoded), 100):
-                list(embed_batch(encoder, decoded[first : first + 100], 0.48))
+                list(encode_decoded(encoder, decoded[first : first + 100], 0.48))
         if arguments.device != "cpu":
             torch.cuda.synchronize()
 
@@ -94,9 +94,9 @@ def main():
             "encoder alone": encode_alone,
             "end to end": end_to_end,
             "plain loop": lambda: plain_loop(plain, paths, folder),
-            "ours": lambda: list(embed_sounds(encoder, chosen)),
+            "ours": lambda: list(encode_sounds(encoder, chosen)),
         }
-        list(embed_sounds(encoder, chosen[:20]))
+        list(encode_sounds(encoder, chosen[:20]))
         plain_loop(plain, paths[:5], folder)
         taken = {name: [] for name in jobs}
         for _ in tqdm(range(arguments.rounds), desc="rounds"):

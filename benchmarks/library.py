@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cochlea_sb.data.sources import Source
-from cochlea_sb.inference.batch import Embedded
+from cochlea_sb.inference.batch import Encoded
 from cochlea_sb.library.sound_library import SoundLibrary
 from cochlea_sb.library.store import Store
 
@@ -77,7 +77,7 @@ def generate(folder, n_sounds, n_windows):
                 vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
                 path = f"/samples/pack {number % 97}/kind{kind}/sound {number}.wav"
                 source = Source(path, None, f"kind{kind}", 1_000_000 + number, number)
-                embedded.append(Embedded(source, vectors, 0.48 * (n_windows + 1), f"{number:032x}", None))
+                embedded.append(Encoded(source, vectors, 0.48 * (n_windows + 1), f"{number:032x}", None))
             writer.commit(embedded)
         writer.merge()
 

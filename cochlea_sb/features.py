@@ -64,6 +64,16 @@ class FrontEnd(nn.Module):
         # By Parseval, the positive bins of a sine of amplitude 1 hold n_fft * sum(window ** 2) / 4.
         self.register_buffer("taper", hann * (2 / math.sqrt(self.n_fft * hann.square().sum())), persistent=False)
 
+    @property
+    def frame_size(self) -> int:
+        """int: values in a frame, M."""
+        raise NotImplementedError
+
+    @property
+    def silence(self) -> float:
+        """float: value of all of a frame in digital silence."""
+        raise NotImplementedError
+
     def settings(self) -> dict[str, float]:
         """Constructor arguments that rebuild this front end (with its class, the cache key of computed frames).
 

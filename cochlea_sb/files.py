@@ -1,15 +1,19 @@
-"""Files that are there as a whole or not at all."""
+"""Files that are complete or not there at all: atomic, durable writes."""
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A path to write beside ``path``, which it replaces in one step once the block has ended well.
+    """Write a file so that its name always stands for the old content or for all of the new.
+
+    Gives the path of a new file in the same folder, ``.NAME.<16 hexadecimal digits>.partial``. After the block its
+    content is flushed to the disk, and it replaces ``path`` in one step. An exception deletes it.
 
     Example
     -------
@@ -21,12 +25,25 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     'all of it'
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
         yield partial
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
         os.replace(partial, path)
+        flush_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush the names of a folder's files to the disk, where the system can."""
+    with suppress(OSError):  # Windows opens no folders, and some file systems flush none
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -21,7 +21,7 @@ from cochlea_sb.cli import load_encoder, run
 from cochlea_sb.data.corpus import write_problems
 from cochlea_sb.data.sources import list_sources
 from cochlea_sb.errors import UserError
-from cochlea_sb.inference.batch import embed_sounds, hash_of
+from cochlea_sb.inference.batch import encode_sounds, hash_of
 from cochlea_sb.library.shards import read_facts, write_shard
 
 
@@ -83,7 +83,7 @@ def main(argv):
 
     # All sounds form one stream, which is cut into shards.
     todo = [path for path in list(shards)[arguments.worker :: arguments.workers] if not path.exists()]
-    stream = embed_sounds(encoder, chain(*(shards[path] for path in todo)), hop_seconds, threads=arguments.threads)
+    stream = encode_sounds(encoder, chain(*(shards[path] for path in todo)), hop_seconds, threads=arguments.threads)
     with tqdm(total=sum(len(shards[path]) for path in todo), unit="sound", desc="Embedding") as bar:
         for path in todo:
             embedded = []

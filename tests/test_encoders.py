@@ -10,7 +10,7 @@ from cochlea_sb.encoders.bag_of_audio_words import BagOfAudioWords
 from cochlea_sb.encoders.cnn import ConvEncoder
 from cochlea_sb.encoders.log_mel import FlattenedLogMel
 from cochlea_sb.encoders.seq2seq import Seq2SeqDecoder, Seq2SeqEncoder
-from cochlea_sb.encoders.windowed import cut_windows, embed_bank, window_weights
+from cochlea_sb.encoders.windowed import encode_bank, window_weights
 from cochlea_sb.errors import UserError
 
 SILENCE = -18.42
@@ -75,15 +75,24 @@ def test_windows_of_a_bank_average_to_the_same_embedding(encoder, monkeypatch):
     sounds = [(torch.randn(length, 64) * 3 - 9).half() for length in lengths]
     bank = FrameBank(torch.cat(sounds), torch.tensor(lengths), SILENCE)
     alone = torch.cat([encoder(sound[None].float()) for sound in sounds])[:, 0]
-    torch.testing.assert_close(embed_bank(encoder, bank), alone, atol=1e-3, rtol=1e-2)
+    torch.testing.assert_close(encode_bank(encoder, bank), alone, atol=1e-3, rtol=1e-2)
 
 
 def test_windows_are_cut_at_the_hop_and_padded_with_silence():
-    frames = torch.arange(200.0)[None, :, None].expand(1, 200, 64)
-    windows = cut_windows(frames, 48, SILENCE)
-    assert windows.shape == (1, 4, 96, 64)
-    assert windows[0, :, 0, 0].tolist() == [0, 48, 96, 144]
-    assert (windows[0, 3, 56:] == SILENCE).all()
+    bank = FrameBank.from_padded(torch.arange(200.0)[None, :, None], torch.tensor([200]), SILENCE)
+    windows = bank.crops(*bank.windows(96, 48), 96)
+    assert windows.shape == (4, 96, 1)
+    assert windows[:, 0, 0].tolist() == [0, 48, 96, 144]
+    assert (windows[3, 56:] == SILENCE).all()
+    assert bank.crops(torch.tensor([0]), torch.tensor([-2]), 4)[0, :, 0].tolist() == pytest.approx(
+        [SILENCE] * 2 + [0, 1]
+    )
+
+
+def test_a_long_sound_has_a_gradient(encoder):
+    frames = torch.randn(2, 300, 64, requires_grad=True)
+    encoder(frames)[..., 0].sum().backward()
+    assert frames.grad.abs().sum() > 0
 
 
 def test_window_weights_grow_smoothly_with_the_sound():
@@ -122,7 +131,7 @@ def test_a_bag_of_words_counts_what_is_heard_and_weighs_what_is_rare():
     common = int(encoder.counts(windows).sum(0).argmax())  # band 3, in all three sounds
     rare = [word for word in range(4) if word != common]
     assert encoder.idf[common] == 1 and torch.allclose(encoder.idf[rare], torch.tensor(4 / 2).log() + 1)
-    scores = embed_bank(encoder, bank) @ embed_bank(encoder, bank).T
+    scores = encode_bank(encoder, bank) @ encode_bank(encoder, bank).T
     assert torch.allclose(scores.diag(), torch.ones(3)) and float(scores[0, 1]) < 0.5
     # The order of what is heard does not count, nor does what is far fainter, nor padding.
     faint = tones(9, 3)
@@ -153,13 +162,13 @@ def test_a_code_knows_nothing_of_padding_and_all_of_the_rest():
     sound = torch.randn(1, 50, 64)
     padded = torch.cat([sound, torch.full((1, 46, 64), SILENCE)], dim=1)
     assert encoder.real(padded).sum() == 50
-    alone = encoder.embed(padded)
-    together = encoder.embed(torch.cat([padded, torch.randn(1, 96, 64)]))[:1]  # one of a batch of longer ones
+    alone = encoder.encode(padded)
+    together = encoder.encode(torch.cat([padded, torch.randn(1, 96, 64)]))[:1]  # one of a batch of longer ones
     torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-4)
     for changed in (0, 25, 49):
         other = padded.clone()
         other[0, changed] += 3
-        assert float((encoder.embed(other) - alone).detach().abs().max()) > 1e-4
+        assert float((encoder.encode(other) - alone).detach().abs().max()) > 1e-4
 
 
 @pytest.mark.parametrize("feed_back", [False, True])

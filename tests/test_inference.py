@@ -3,6 +3,8 @@
 import io
 import os
 import shutil
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -12,9 +14,9 @@ import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from cochlea_sb.audio import read_audio
-from cochlea_sb.encoders.windowed import cut_windows
+from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.errors import AudioError, UserError
-from cochlea_sb.inference.audio_encoder import AudioEncoder, batches_by_length
+from cochlea_sb.inference.audio_encoder import AudioEncoder
 
 
 @pytest.fixture(scope="module")
@@ -88,16 +90,18 @@ def test_windows_average_to_the_file(encoder, files):
 def test_windows_of_many_sounds_at_once_are_those_of_each(encoder, files):
     wavs = [read_audio(path) for path in files if "empty" not in path and "missing" not in path]
     wavs += [np.zeros(1, np.float32), wavs[2][:15361]]
-    for wav, windows in zip(wavs, encoder.embed_windows(wavs, hop_seconds=0.3), strict=True):
+    for wav, windows in zip(wavs, encoder.encode_waveform_windows(wavs, hop_seconds=0.3), strict=True):
         buffer = io.BytesIO()
         soundfile.write(buffer, wav, 16000, format="WAV", subtype="FLOAT")
         alone, _ = encoder.encode_windows(buffer.getvalue(), hop_seconds=0.3)
         torch.testing.assert_close(windows, alone, atol=1e-5, rtol=1e-4)
         frames = encoder.mods.compute_features(torch.from_numpy(wav)[None])
         with torch.inference_mode():
-            cut = cut_windows(frames, 30, encoder.mods.embedding_model.silence)[0]
+            silence = torch.full((1, 96, 64), encoder.mods.embedding_model.silence)
+            cut = torch.cat([frames, silence], 1)[0].unfold(0, 96, 30).transpose(1, 2)[: len(windows)]
+            assert 30 * (len(windows) - 1) + 96 >= frames.shape[1]
             torch.testing.assert_close(windows, encoder.mods.embedding_model(cut)[:, 0], atol=1e-5, rtol=1e-4)
-    assert encoder.embed_windows([]) == [] and type(encoder.embed_windows(wavs[:1])) is list
+    assert encoder.encode_waveform_windows([]) == [] and type(encoder.encode_waveform_windows(wavs[:1])) is list
 
 
 def test_the_fingerprint_follows_the_weights(encoder, model_folder, tmp_path):
@@ -119,14 +123,20 @@ def test_a_stretch_of_a_file(encoder, files):
         encoder.encode_file(files[3], 10.0)
 
 
-def test_batches_hold_similar_lengths_and_stay_bounded():
-    lengths = [5, 100, 7, 30, 2, 90, 6]
-    groups = batches_by_length(lengths, 120)
-    assert sorted(row for group in groups for row in group) == list(range(7))
-    for group in groups:
-        assert len(group) == 1 or len(group) * max(lengths[row] for row in group) <= 120
-    assert groups == [[1], [5], [3, 2, 6, 0], [4]]
-    assert batches_by_length([], 10) == []
+def test_waveforms_are_encoded_in_bounded_batches(encoder, monkeypatch):
+    wavs = [torch.randn(samples) / 10 for samples in (50000, 100, 16000, 30000, 1)]
+    alone = torch.cat([encoder.encode_batch(wav)[0] for wav in wavs])
+    torch.testing.assert_close(encoder.encode_waveforms(wavs), alone, atol=1e-5, rtol=1e-4)
+    sizes, real = [], FrameBank.from_waveforms
+    monkeypatch.setattr("cochlea_sb.inference.audio_encoder.BATCH_SECONDS", 2)
+    monkeypatch.setattr(
+        FrameBank, "from_waveforms", lambda batch, *rest: sizes.append(len(batch)) or real(batch, *rest)
+    )
+    torch.testing.assert_close(encoder.encode_waveforms(iter(wavs)), alone, atol=1e-5, rtol=1e-4)
+    assert sizes == [1, 3, 1]
+    assert encoder.encode_waveforms([]).shape == (0, 128)
+    with pytest.raises(UserError, match="expected .samples., at least one"):
+        encoder.encode_waveforms([torch.zeros(0)])
 
 
 @pytest.mark.parametrize("source", ["no/such/folder", "./nothing", "results", "tests/nothing"])
@@ -138,3 +148,10 @@ def test_no_model_there(source):
 def test_a_device_that_is_not_there(model_folder):
     with pytest.raises(UserError, match="device is 'cuda:63', which can't be used here"):
         AudioEncoder.from_hparams(model_folder, run_opts={"device": "cuda:63"})
+
+
+def test_inference_loads_neither_training_nor_datasets():
+    code = "import sys, cochlea_sb.inference.audio_encoder, cochlea_sb.inference.batch\n"
+    code += "print([name for name in ('datasets', 'pandas', 'cochlea_sb.training') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr

@@ -175,7 +175,7 @@ def test_two_writers_in_one_process(encoder, folder, tmp_path):
 def test_an_interrupted_add_keeps_what_was_done(encoder, folder, tmp_path, monkeypatch):
     from cochlea_sb.library import writer
 
-    library, real = SoundLibrary.create(tmp_path / "a.library", encoder), writer.embed_sounds
+    library, real = SoundLibrary.create(tmp_path / "a.library", encoder), writer.encode_sounds
 
     def interrupted(*arguments, **options):
         for number, one in enumerate(real(*arguments, **options)):
@@ -183,10 +183,10 @@ def test_an_interrupted_add_keeps_what_was_done(encoder, folder, tmp_path, monke
                 raise KeyboardInterrupt
             yield one
 
-    monkeypatch.setattr(writer, "embed_sounds", interrupted)
+    monkeypatch.setattr(writer, "encode_sounds", interrupted)
     with pytest.raises(KeyboardInterrupt):
         library.add(folder, progress=False)
-    monkeypatch.setattr(writer, "embed_sounds", real)
+    monkeypatch.setattr(writer, "encode_sounds", real)
     opened = SoundLibrary.open(tmp_path / "a.library", encoder)
     assert len(opened) + len(opened.problems) == 40 and len(library) == len(opened)
     assert opened.add(folder, progress=False).unchanged == 40
@@ -292,7 +292,7 @@ def test_the_encoder_that_a_library_names_builds_known_parts_only(saved, model_f
 def test_links_in_a_library_lead_nowhere(saved, encoder, folder, tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    for name in ("library.json.partial", "library.json.0123456789abcdef.partial", "sounds-0123456789abcdef.parquet"):
+    for name in ("library.json.partial", ".library.json.0123456789abcdef.partial", "sounds-0123456789abcdef.parquet"):
         os.symlink(victim, saved / name)
     os.symlink(tmp_path, saved / "index-0123456789abcdef")
     (saved / "notes.txt").write_text("mine, too")

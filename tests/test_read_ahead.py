@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cochlea_sb.inference.read_ahead import read_ahead
+from cochlea_sb.inference.read_ahead import in_batches, read_ahead
 
 
 def test_results_come_in_the_order_of_their_sources():
@@ -63,3 +63,9 @@ def test_threads_end_when_the_reader_has_had_enough():
             break
         time.sleep(0.01)
     assert threading.active_count() == before and len(done) < 400
+
+
+def test_batches_are_bounded_by_length_and_by_number():
+    assert [len(batch) for batch in in_batches(range(600), 1)] == [256, 256, 88]  # numbers have no length
+    assert list(in_batches(["abc", "d", "ef"], 3)) == [["abc"], ["d", "ef"]]
+    assert list(in_batches([], 3)) == []

@@ -1,12 +1,16 @@
-"""All frames of a corpus as one tensor, so that drawing a batch is index arithmetic.
+"""All frames of many sounds as one tensor: drawing a batch, or cutting sounds into windows, is index arithmetic.
 
-Axes: N sounds, F frames of the whole corpus, B batch, T frames of a crop, M mel bands.
+Training draws from the bank of a corpus; inference makes a small bank of the waveforms at hand.
+
+Axes: B batch, T frames of the longest sound or of a crop, M mel bands.
 """
 
-from collections.abc import Callable
-from pathlib import Path
+from __future__ import annotations
 
-import datasets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
@@ -15,13 +19,16 @@ from cochlea_sb.features import FrontEnd, level
 from cochlea_sb.files import whole_file
 from cochlea_sb.machine import memory_bytes
 
+if TYPE_CHECKING:
+    import datasets
+
 
 class FrameBank:
-    """The frames of a corpus, one sound after the other.
+    """The frames of many sounds, one sound after the other.
 
     Arguments
     ---------
-    frames : torch.Tensor [all_frames, mels], float16
+    frames : torch.Tensor [all_frames, mels], float16 or float32
     lengths : torch.Tensor [sounds], int64
         Number of frames of each sound, at least 1; they sum up to ``all_frames``.
     silence : float
@@ -57,8 +64,8 @@ class FrameBank:
     @classmethod
     def from_dataset(
         cls, frames: datasets.Dataset, front_end: FrontEnd, device: str = "cpu", *, max_bytes: int | None = None
-    ) -> "FrameBank":
-        """Lay the rows of a dataset of frames out as one tensor.
+    ) -> FrameBank:
+        """Make a bank of a dataset of frames.
 
         Arguments
         ---------
@@ -69,8 +76,8 @@ class FrameBank:
         device : str
             Where the tensor should lie: a CUDA device, or else the CPU.
         max_bytes : int, optional
-            What the tensor may occupy there; by default half of the GPU's free memory, or half of the machine's. A
-            larger corpus stays in a memory-mapped file beside the cache, and crops travel to the device instead.
+            Most memory that the frames may take; by default half of the GPU's free memory, or half of the machine's.
+            A larger corpus stays in a memory-mapped file in the cache, and its crops are copied to the device.
 
         Returns
         -------
@@ -88,6 +95,61 @@ class FrameBank:
             tensor = torch.from_numpy(map_rows(frames, shape))
         return cls(tensor, lengths, front_end.silence, front_end.level)
 
+    @classmethod
+    def from_waveforms(
+        cls, wavs: Sequence[np.ndarray | torch.Tensor], front_end: FrontEnd, device: str | torch.device = "cpu"
+    ) -> FrameBank:
+        """Compute the frames of waveforms of any lengths, all in one pass of the front end.
+
+        Arguments
+        ---------
+        wavs : list of np.ndarray or torch.Tensor [samples], float in [-1, 1]
+            At the front end's sample rate; at least one waveform. Memory grows with their total length.
+        front_end : FrontEnd
+        device : str or torch.device
+            Where the frames are computed and stay.
+
+        Returns
+        -------
+        FrameBank
+            Its frames are float32.
+        """
+        hop, gap = front_end.hop, -(-front_end.window // front_end.hop)
+        lengths = torch.tensor([front_end.frames_in(len(wav)) for wav in wavs])
+        # Gaps as long as an analysis window separate the sounds, so that no frame sees two of them.
+        firsts = (lengths + gap).cumsum(0) - lengths - gap
+        joined = torch.zeros(int((lengths + gap).sum()) * hop)
+        for wav, first in zip(wavs, (firsts * hop).tolist(), strict=True):
+            joined[first : first + len(wav)] = torch.as_tensor(wav)
+        frames = front_end(joined[None].to(device))[0]
+        kept = [frames[first : first + n] for first, n in zip(firsts.tolist(), lengths.tolist(), strict=True)]
+        return cls(torch.cat(kept), lengths, front_end.silence, front_end.level)
+
+    @classmethod
+    def from_padded(
+        cls,
+        frames: torch.Tensor,
+        lengths: torch.Tensor,
+        silence: float,
+        level: Callable[[torch.Tensor], torch.Tensor] = level,
+    ) -> FrameBank:
+        """Make a bank of a padded batch, without its padding.
+
+        Arguments
+        ---------
+        frames : torch.Tensor [B, T, M]
+        lengths : torch.Tensor [B], int64, 1 to T
+            Number of frames of each sound.
+        silence, level :
+            As in `FrameBank`.
+
+        Returns
+        -------
+        FrameBank
+        """
+        within = torch.arange(frames.shape[1], device=frames.device) < lengths.to(frames.device)[:, None]
+        return cls(frames[within], lengths, silence, level)
+
     def __len__(self) -> int:
         return len(self.lengths)
 
@@ -101,26 +163,27 @@ class FrameBank:
         return self.frames.device
 
     def crops(self, sounds: torch.Tensor, starts: torch.Tensor, n_frames: int) -> torch.Tensor:
-        """Cut one crop for each pair of sound and start; silence where a sound ends before its crop does.
+        """Cut one crop for each pair of sound and start; beyond both ends of a sound lies silence.
 
         Arguments
         ---------
         sounds : torch.Tensor [batch], int64
         starts : torch.Tensor [batch], int64
-            First frame within the sound.
+            First frame of the crop, counted from the first of the sound; it may be negative.
         n_frames : int
 
         Returns
         -------
-        torch.Tensor [batch, n_frames, mels], float16
+        torch.Tensor [batch, n_frames, mels], of the type of the frames
         """
         ends = self.ends[sounds, None]
-        rows = ends - self.lengths[sounds, None] + starts[:, None] + torch.arange(n_frames, device=self.device)
-        crops = self.frames[rows.clamp(max=len(self.frames) - 1)]
-        return crops.masked_fill_((rows >= ends)[..., None], self.silence)
+        firsts = ends - self.lengths[sounds, None]
+        rows = firsts + starts[:, None] + torch.arange(n_frames, device=self.device)
+        crops = self.frames[rows.clamp(0, len(self.frames) - 1)]
+        return crops.masked_fill_(((rows < firsts) | (rows >= ends))[..., None], self.silence)
 
     def windows(self, n_frames: int, hop: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """All windows of all sounds: from a sound's start on, every ``hop`` frames, until the sound is covered.
+        """Windows that cover all sounds: one every ``hop`` frames from the start of each sound.
 
         Returns
         -------
@@ -134,12 +197,12 @@ class FrameBank:
         return sounds, (torch.arange(len(sounds), device=self.device) - first) * hop
 
     def peaks(self, sounds: torch.Tensor, starts: torch.Tensor, n_frames: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loudest frame of windows, and of the whole sounds that they are in.
+        """Levels of the loudest frame of each window, and of the loudest frame of its sound.
 
         Arguments
         ---------
         sounds, starts : torch.Tensor [windows], int64
-            From `windows`, which cover their sounds.
+            From `windows`.
         n_frames : int
 
         Returns
@@ -155,9 +218,9 @@ class FrameBank:
             levels[torch.minimum(start[:, None] + within, end[:, None])].amax(1)
             for start, end in zip(first.split(1 << 14), last.split(1 << 14), strict=True)
         ]
-        peaks = torch.cat(peaks)
+        all_peaks = torch.cat(peaks)
         loudest = torch.full((len(self),), -torch.inf, device=self.device)
-        return peaks, loudest.scatter_reduce(0, sounds, peaks, "amax")[sounds]
+        return all_peaks, loudest.scatter_reduce(0, sounds, all_peaks, "amax")[sounds]
 
     def mean(self) -> torch.Tensor:
         """Mean frame of the corpus, torch.Tensor [mels] float32."""
@@ -167,33 +230,36 @@ class FrameBank:
         return (total / len(self.frames)).float()
 
 
-def half_of_memory(device):
-    """Half of a GPU's free memory, or of all the machine's, in bytes."""
+def half_of_memory(device: str) -> int:
+    """Half of a GPU's free memory, or of the machine's memory, in bytes."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 2
     return memory_bytes() // 2
 
 
-def copy_rows(frames, out):
-    """Copy the rows' frames into ``out`` [all_frames, mels], a batch of rows at a time."""
+def copy_rows(frames: datasets.Dataset, out: torch.Tensor | np.ndarray) -> None:
+    """Copy the frames of all rows into ``out`` [all_frames, mels], a batch of rows at a time."""
     done = 0
     for table in frames.select_columns(["frames"]).with_format("arrow").iter(batch_size=64):
         for chunk in table.column("frames").chunks:
             values = chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, out.shape[1])
-            block = out[done : done + len(values)]
             if isinstance(out, np.ndarray):
-                block[:] = values
-            else:
-                block.copy_(torch.from_numpy(values.copy()))  # Arrow's memory is read-only, which torch warns of
+                out[done : done + len(values)] = values
+            else:  # torch warns of Arrow's memory, which is read-only: a copy
+                out[done : done + len(values)].copy_(torch.from_numpy(values.copy()))
             done += len(values)
 
 
-def map_rows(frames, shape):
-    """The rows' frames as one read-only memory-mapped array; the file is written once and kept in the cache."""
+def map_rows(frames: datasets.Dataset, shape: tuple[int, int]) -> np.ndarray:
+    """The frames of all rows as one memory-mapped array; its file is written once and stays in the cache."""
+    import datasets
+
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "cochlea_sb"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"bank-{frames._fingerprint}.npy"
     if not file.is_file():
         with whole_file(file) as partial:
             copy_rows(frames, np.lib.format.open_memmap(partial, "w+", np.float16, shape))
-    return np.load(file, mmap_mode="c")  # copy on write: torch wants writable memory, the file never changes
+    # Copy on write: torch wants writable memory, the file never changes.
+    array: np.ndarray = np.load(file, mmap_mode="c")
+    return array

@@ -75,7 +75,7 @@ class BagOfAudioWords(WindowEncoder):
         self.register_buffer("words", torch.zeros(n_words, n_components))  # [V, P]
         self.register_buffer("idf", torch.ones(n_words))
 
-    def embed(self, windows: torch.Tensor) -> torch.Tensor:
+    def encode(self, windows: torch.Tensor) -> torch.Tensor:
         """Weighted histograms of words: [n, 96, M] to [n, V]."""
         return self.counts(windows).sqrt() * self.idf
 

@@ -56,7 +56,7 @@ class ConvEncoder(WindowEncoder):
             nn.Linear(2 * width * rows, embedding_size, bias=False), nn.BatchNorm1d(embedding_size, affine=False)
         )
 
-    def embed(self, windows: torch.Tensor) -> torch.Tensor:
+    def encode(self, windows: torch.Tensor) -> torch.Tensor:
         """Embed windows: [n, 96, mels] to [n, D]."""
         normal = self.normalise(self.levelled(windows).transpose(1, 2))[:, None]  # [n, 1, M, T]
         maps = self.convolutions(normal.contiguous(memory_format=torch.channels_last))  # [n, C, M', T']

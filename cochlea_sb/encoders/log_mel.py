@@ -41,7 +41,7 @@ class FlattenedLogMel(WindowEncoder):
         self.frame_size, self.embedding_size = frame_size, WINDOW_FRAMES * frame_size
         self.register_buffer("mean", torch.zeros(frame_size))
 
-    def embed(self, windows: torch.Tensor) -> torch.Tensor:
+    def encode(self, windows: torch.Tensor) -> torch.Tensor:
         """Flatten windows: [n, 96, M] to [n, 96 * M]."""
         return (windows - self.mean).flatten(1)
 

@@ -53,7 +53,7 @@ class ResNet50(WindowEncoder):
         self.network = resnet50(weights=None, num_classes=embedding_size)
         self.network.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
 
-    def embed(self, windows: torch.Tensor) -> torch.Tensor:
+    def encode(self, windows: torch.Tensor) -> torch.Tensor:
         """Embed windows: [n, 96, mels] to [n, D]."""
         normal = self.normalise(self.levelled(windows).transpose(1, 2))
         embeddings: torch.Tensor = self.network(normal[:, None])

@@ -64,7 +64,7 @@ class Seq2SeqEncoder(WindowEncoder):
             nn.Linear(4 * hidden_size, embedding_size, bias=False), nn.BatchNorm1d(embedding_size, affine=False)
         )
 
-    def embed(self, windows: torch.Tensor) -> torch.Tensor:
+    def encode(self, windows: torch.Tensor) -> torch.Tensor:
         """Codes of windows: [n, 96, M] to [n, D]."""
         normal = self.normalise(self.levelled(windows).transpose(1, 2)).transpose(1, 2)
         steps = normal.unflatten(1, (-1, self.step_frames)).flatten(2)  # [n, S, step_frames * M]

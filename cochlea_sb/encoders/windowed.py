@@ -1,4 +1,7 @@
-"""What every encoder shares: cutting frames into windows, and a sound's embedding from its windows'.
+"""The one way from frames to embeddings, which all encoders share.
+
+A `FrameBank` holds the frames of sounds and lists their windows; `encode_windows` turns windows into unit vectors, in
+blocks; `encode_bank` sums the vectors of a sound, weighted. `WindowEncoder.forward` is the same for a padded batch.
 
 Axes: B sounds, T frames, W windows, M mel bands, D embedding dimensions.
 """
@@ -7,19 +10,17 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.errors import UserError
 from cochlea_sb.features import audibility, level
-
-if TYPE_CHECKING:
-    from cochlea_sb.data.frame_bank import FrameBank
 
 WINDOW_FRAMES = 96  # 0.96 s, the context of Jansen et al. 2017, section 4.1
 
@@ -27,7 +28,7 @@ WINDOW_FRAMES = 96  # 0.96 s, the context of Jansen et al. 2017, section 4.1
 class WindowEncoder(nn.Module):
     """Base of encoders that see one window at a time; a sound is the mean of its windows.
 
-    A subclass implements ``embed(windows) -> embeddings``: [n, 96, mels] to [n, D], not necessarily of unit norm.
+    A subclass implements ``encode(windows) -> embeddings``: [n, 96, mels] to [n, D], not necessarily of unit norm.
 
     Arguments
     ---------
@@ -36,7 +37,8 @@ class WindowEncoder(nn.Module):
     hop_frames : int
         Distance between the windows of a long sound.
     range_db : float or None
-        How far below a window's loudest energy ``levelled`` puts a floor; None for frames that are no log energies.
+        Distance in dB from a window's loudest energy down to the floor of `levelled`; None for frames that are no log
+        energies.
     level : callable
         The front end's: from frames [..., frames, M] to their loudness [..., frames].
     """
@@ -68,25 +70,16 @@ class WindowEncoder(nn.Module):
         Returns
         -------
         torch.Tensor [batch, 1, D], unit norm
-            The weighted mean of the windows' unit vectors, normalised. A window counts by how audible it is beside
-            the loudest (on ESC-10, whose clips are often padded with silence, that alone adds 0.03 to the mAP of any
-            encoder) and by the share of its last hop that lies within the sound, so that the embedding changes
-            smoothly with a sound's length.
+            The weighted mean of the unit vectors of the windows, normalised. The weight of a window is its
+            `audibility` times its `window_weights`. The audibility alone adds 0.03 to the mAP of any encoder on
+            ESC-10, whose clips are often padded with silence.
         """
-        windows = cut_windows(frames, self.hop_frames, self.silence)  # [B, W, 96, M]
-        n_windows = windows.shape[1]
-        flat = windows.flatten(0, 1)
-        # A recording of hours has thousands of windows; in training, statistics want the batch in one piece.
-        blocks = [flat] if self.training else flat.split(windows_at_once(flat.device))
-        embeddings = torch.cat([F.normalize(self.embed(block).float(), dim=-1) for block in blocks])
-        if n_windows > 1:
-            starts = torch.arange(n_windows, device=frames.device) * self.hop_frames
-            weights = window_weights(real_frames(frames, lens)[:, None], starts, self.hop_frames)  # [B, W]
-            peaks = self.level(windows).amax(2)
-            weights = weights * audibility(peaks, peaks.amax(1, keepdim=True))
-            embeddings = (embeddings.unflatten(0, (-1, n_windows)) * weights[..., None]).sum(1)
-            embeddings = F.normalize(embeddings, dim=-1)
-        return embeddings[:, None]
+        n_frames = frames.shape[1]
+        if n_frames <= WINDOW_FRAMES:  # one window, as in training, where batch statistics need the batch in one piece
+            windows = F.pad(frames, (0, 0, 0, WINDOW_FRAMES - n_frames), value=self.silence)
+            return F.normalize(self.encode(windows).float(), dim=-1)[:, None]
+        bank = FrameBank.from_padded(frames, real_frames(frames, lens), self.silence, self.level)
+        return average_windows(self, bank)[:, None]
 
     def settings(self) -> dict[str, Any]:
         """Constructor arguments that rebuild this encoder, without its weights.
@@ -107,15 +100,20 @@ class WindowEncoder(nn.Module):
                 "it can be saved."
             ) from error
 
-    def embed(self, windows: torch.Tensor) -> torch.Tensor:
+    @property
+    def device(self) -> torch.device:
+        """torch.device: of the weights."""
+        return next(chain(self.parameters(), self.buffers())).device
+
+    def encode(self, windows: torch.Tensor) -> torch.Tensor:
         """Embed windows: [n, 96, mels] to [n, D]."""
         raise NotImplementedError
 
     def levelled(self, windows: torch.Tensor) -> torch.Tensor:
-        """Windows as if all were equally loud and recorded in equally quiet rooms, for `embed` to begin with.
+        """Remove the loudness of windows, and the faint noise in them; the first step of most encoders.
 
-        All energies are raised by a floor ``range_db`` below the window's loudest, and the mean log-mel value is
-        subtracted: a gain then changes nothing, and faint noise little.
+        A floor, ``range_db`` below the loudest energy of the window, is added to all energies, and the mean log-mel
+        value is subtracted. So a gain changes nothing, and faint noise changes little.
 
         Arguments
         ---------
@@ -133,37 +131,24 @@ class WindowEncoder(nn.Module):
 
 
 def windows_at_once(device: torch.device) -> int:
-    """Windows in a block: bounds memory; on a CPU few enough for its caches, which more than doubles the speed."""
+    """Windows in a block, to bound memory. On a CPU a block fits its caches, which more than doubles the speed."""
     return 64 if device.type == "cpu" else 2048
 
 
-def cut_windows(frames: torch.Tensor, hop_frames: int, silence: float) -> torch.Tensor:
-    """Windows that cover all frames, the last one padded with silence.
-
-    Returns
-    -------
-    torch.Tensor [batch, windows, 96, mels]
-    """
-    n_frames = frames.shape[1]
-    n_windows = 1 + max(0, -(-(n_frames - WINDOW_FRAMES) // hop_frames))
-    missing = (n_windows - 1) * hop_frames + WINDOW_FRAMES - n_frames
-    if missing:
-        frames = F.pad(frames, (0, 0, 0, missing), value=silence)
-    return frames.unfold(1, WINDOW_FRAMES, hop_frames).transpose(2, 3)
-
-
 def real_frames(frames: torch.Tensor, lens: torch.Tensor | None) -> torch.Tensor:
-    """Number of frames of each sound before its padding, [batch] float.
+    """Number of frames of each sound before its padding, [B] int64.
 
-    Exact when the padded waveform's length was a multiple of the hop; the margin forgives float32's rounding.
+    Exact where the length of the padded waveform was a multiple of the hop; the margin is for float32's rounding.
     """
     if lens is None:
-        return torch.full((len(frames),), float(frames.shape[1]), device=frames.device)
-    return (lens.to(frames.device) * frames.shape[1] - 0.01).ceil().clamp(min=1)
+        return torch.full((len(frames),), frames.shape[1], device=frames.device)
+    return (lens.to(frames.device) * frames.shape[1] - 0.01).ceil().clamp(1, frames.shape[1]).long()
 
 
 def window_weights(n_frames: torch.Tensor, starts: torch.Tensor, hop_frames: int) -> torch.Tensor:
-    """Share of a window's last hop that lies within its sound; a first window always counts in full.
+    """Share of a window's last hop that lies within its sound; the first window of a sound has weight 1.
+
+    So an embedding changes smoothly with the length of the sound.
 
     Arguments
     ---------
@@ -179,30 +164,56 @@ def window_weights(n_frames: torch.Tensor, starts: torch.Tensor, hop_frames: int
     return torch.where(starts == 0, 1.0, weights)
 
 
-@torch.no_grad()
-def embed_bank(encoder: WindowEncoder, bank: FrameBank) -> torch.Tensor:
-    """Embed every sound of a `FrameBank`, in batches of windows whatever the sounds' lengths.
+def encode_windows(
+    encoder: WindowEncoder, bank: FrameBank, sounds: torch.Tensor, starts: torch.Tensor
+) -> Iterator[torch.Tensor]:
+    """Encode windows of a `FrameBank`, in blocks.
 
     Arguments
     ---------
     encoder : WindowEncoder
-        Left in the mode (training or evaluation) that it is in.
+    bank : FrameBank
+        On any device; its frames may be memory-mapped.
+    sounds, starts : torch.Tensor [W], int64
+        Of the windows, as in `FrameBank.windows` or `FrameBank.crops`.
+
+    Yields
+    ------
+    torch.Tensor [n, D], float32, unit norm, on the encoder's device
+        The next n windows.
+    """
+    size = windows_at_once(encoder.device)
+    for block in zip(sounds.split(size), starts.split(size), strict=True):
+        windows = bank.crops(*block, WINDOW_FRAMES).to(encoder.device).float()
+        yield F.normalize(encoder.encode(windows).float(), dim=-1)
+
+
+@torch.no_grad()
+def encode_bank(encoder: WindowEncoder, bank: FrameBank) -> torch.Tensor:
+    """Encode every sound of a `FrameBank`.
+
+    Arguments
+    ---------
+    encoder : WindowEncoder
+        Left in its mode, training or evaluation.
     bank : FrameBank
 
     Returns
     -------
-    torch.Tensor [sounds, D], float32, unit norm
-        The same vectors that ``encoder(frames)`` gives for each sound.
+    torch.Tensor [B, D], float32, unit norm, on the encoder's device
+        As `WindowEncoder.forward` defines them.
     """
-    device = next(chain(encoder.parameters(), encoder.buffers())).device  # the bank may lie elsewhere, memory-mapped
+    return average_windows(encoder, bank)
+
+
+def average_windows(encoder: WindowEncoder, bank: FrameBank) -> torch.Tensor:
+    """`encode_bank`, with gradients where torch keeps them."""
     sounds, starts = bank.windows(WINDOW_FRAMES, encoder.hop_frames)
     weights = window_weights(bank.lengths[sounds], starts, encoder.hop_frames)
     weights = weights * audibility(*bank.peaks(sounds, starts, WINDOW_FRAMES))
-    embeddings = torch.empty(0)  # until the size of a vector is seen
-    for batch in torch.arange(len(sounds), device=bank.device).split(windows_at_once(device)):
-        windows = bank.crops(sounds[batch], starts[batch], WINDOW_FRAMES).to(device).float()
-        vectors = F.normalize(encoder.embed(windows).float(), dim=-1) * weights[batch, None].to(device)
-        if not len(embeddings):
-            embeddings = vectors.new_zeros(len(bank), vectors.shape[1])
-        embeddings.index_add_(0, sounds[batch].to(device), vectors)
-    return F.normalize(embeddings, dim=-1)
+    sums, done = torch.zeros(len(bank), encoder.embedding_size, device=encoder.device), 0
+    for vectors in encode_windows(encoder, bank, sounds, starts):
+        block = slice(done, done + len(vectors))
+        sums.index_add_(0, sounds[block].to(sums.device), vectors * weights[block, None].to(sums.device))
+        done += len(vectors)
+    return F.normalize(sums, dim=-1)

@@ -14,7 +14,7 @@ from cochlea_sb.audio import read_audio
 from cochlea_sb.data.corpus import column
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.encoders.log_mel import FlattenedLogMel
-from cochlea_sb.encoders.windowed import embed_bank
+from cochlea_sb.encoders.windowed import encode_bank
 from cochlea_sb.errors import NothingToMeasure, UserError
 from cochlea_sb.evaluation.classification import classify, classify_with_few
 from cochlea_sb.evaluation.plots import few_labels_curve, pictures_where_possible, robustness_curves
@@ -85,7 +85,7 @@ def evaluate(
     encoders = {name: baseline.to(encoder.device), "model": model}
     chance = torch.randn(len(bank), 128, generator=torch.Generator().manual_seed(seed))
     embeddings = {"random": F.normalize(chance, dim=1)}
-    embeddings |= {name: embed_bank(one, bank).cpu() for name, one in encoders.items()}
+    embeddings |= {name: encode_bank(one, bank).cpu() for name, one in encoders.items()}
     labels, sources = column(frames, "label") or [None] * len(frames), column(frames, "source")
     label, source = ([values[row] for row in rows] if values else None for values in (labels, sources))
     report = {}
@@ -124,7 +124,7 @@ def evaluate(
     if "excerpt" in kinds:
         first, second = halves(bank)
         for name, one in encoders.items():
-            originals, queries = embed_bank(one, first).cpu(), embed_bank(one, second).cpu()[rows]
+            originals, queries = encode_bank(one, first).cpu(), encode_bank(one, second).cpu()[rows]
             for at_k, recall in recall_of(queries, rows, originals, sources).items():
                 kinds_of = report.setdefault(at_k, {}).setdefault(name, {})
                 kinds_of["excerpt"] = {"the other half": recall}

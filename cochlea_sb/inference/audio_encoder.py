@@ -6,7 +6,7 @@ Axes: B batch, S samples, T frames, W windows, M mel bands, D embedding dimensio
 import importlib
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,17 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from tqdm import tqdm
 
 from cochlea_sb.audio import read_audio
-from cochlea_sb.encoders.windowed import WINDOW_FRAMES, WindowEncoder, windows_at_once
+from cochlea_sb.data.frame_bank import FrameBank
+from cochlea_sb.encoders.windowed import WINDOW_FRAMES, WindowEncoder, encode_bank, encode_windows
 from cochlea_sb.errors import AudioError, UserError
 from cochlea_sb.features import FrontEnd
 from cochlea_sb.hub import names_on_hub
 from cochlea_sb.inference.model_folder import fetch_model, fingerprint, load_model, save_model
-from cochlea_sb.inference.read_ahead import read_ahead
+from cochlea_sb.inference.read_ahead import in_batches, read_ahead
 from cochlea_sb.machine import check_device
 
 SHIPPED = "cochlea_sb:pretrained"  # names the model that comes with the package
-FILES_AT_ONCE = 256  # sorted by length together, so that batches hold little padding ...
-SECONDS_AT_ONCE = 3600  # ... unless they hold this much sound before: bounds memory
-BATCH_SECONDS = 240  # sound in one batch, padding included
+BATCH_SECONDS = 600  # sound in one batch: bounds memory
 LONGEST_HOP = 1_000_000  # seconds
 
 
@@ -320,7 +319,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         UserError
             If the hop is out of range: see `hop_frames`; or if ``path`` is none of these.
         """
-        embeddings = self.embed_windows([read_audio(path, self.sample_rate)], hop_seconds)[0]
+        embeddings = self.encode_waveform_windows([read_audio(path, self.sample_rate)], hop_seconds)[0]
         starts = torch.arange(len(embeddings), dtype=torch.float64) * self.hop_frames(hop_seconds) * self.frame_seconds
         return embeddings, starts
 
@@ -350,8 +349,8 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         return hop
 
     @torch.inference_mode()
-    def embed_windows(self, wavs: Sequence[np.ndarray], hop_seconds: float = 0.48) -> list[torch.Tensor]:
-        """Embed each window of many sounds, in batches of windows whatever the sounds' lengths.
+    def encode_waveform_windows(self, wavs: Sequence[np.ndarray], hop_seconds: float = 0.48) -> list[torch.Tensor]:
+        """Embed each window of many sounds of any lengths.
 
         Arguments
         ---------
@@ -370,33 +369,19 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         UserError
             If the hop is out of range: see `hop_frames`.
         """
-        features, encoder, hop = self.mods.compute_features, self.mods.embedding_model, self.hop_frames(hop_seconds)
+        hop = self.hop_frames(hop_seconds)
         if not len(wavs):
             return []
-        # One waveform of all sounds, between them silence as long as an analysis window: no frame sees two of them.
-        gap = -(-features.window // features.hop)
-        n_frames = torch.tensor([features.frames_in(len(wav)) for wav in wavs])
-        firsts = torch.cumsum(n_frames + gap, 0) - n_frames - gap
-        joined = torch.zeros(int((n_frames + gap).sum()) * features.hop)
-        for wav, first in zip(wavs, (firsts * features.hop).tolist(), strict=True):
-            joined[first : first + len(wav)] = torch.as_tensor(wav)
-        n_windows = 1 + (-(-(n_frames - WINDOW_FRAMES) // hop)).clamp(min=0)
-        sounds = torch.repeat_interleave(torch.arange(len(wavs)), n_windows)
-        within = torch.arange(len(sounds)) - (torch.cumsum(n_windows, 0) - n_windows)[sounds]
-        starts, ends = (firsts[sounds] + within * hop).to(self.device), (firsts + n_frames)[sounds].to(self.device)
         with self.inference_ctx:
-            frames = features(joined[None].to(self.device))[0]
-            frames[-1] = encoder.silence  # a frame of the last gap; stands for all that is beyond a sound's end
-            steps, vectors = torch.arange(WINDOW_FRAMES, device=self.device), []
-            for block in torch.arange(len(sounds), device=self.device).split(windows_at_once(frames.device)):
-                rows = starts[block, None] + steps
-                vectors.append(encoder(frames[rows.where(rows < ends[block, None], len(frames) - 1)])[:, 0])
-        return list(torch.split(torch.cat(vectors).float(), n_windows.tolist()))
+            bank = FrameBank.from_waveforms(wavs, self.mods.compute_features, self.device)
+            sounds, starts = bank.windows(WINDOW_FRAMES, hop)
+            vectors = torch.cat(list(encode_windows(self.mods.embedding_model, bank, sounds, starts)))
+        return list(vectors.split(torch.bincount(sounds).tolist()))
 
     def encode_files(
         self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], progress: bool = True
     ) -> tuple[torch.Tensor, dict[str | os.PathLike[str], str]]:
-        """Embed many files, in batches by length; what can't be read is reported and skipped.
+        """Embed many files; those that can't be read are skipped and reported.
 
         Arguments
         ---------
@@ -417,22 +402,18 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
             If one of the paths is no path at all.
         """
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-        embeddings: dict[int, torch.Tensor] = {}
         problems: dict[str | os.PathLike[str], str] = {}
-        wavs: dict[int, torch.Tensor] = {}
-        ahead = read_ahead(self._try_to_read, paths)
-        bar = tqdm(ahead, total=len(paths), disable=not progress, unit="file", desc="Encoding")
-        for row, wav in enumerate(bar):
-            if isinstance(wav, AudioError):
-                problems[paths[row]] = str(wav)
-            else:
-                wavs[row] = wav
-            held = sum(map(len, wavs.values())) >= SECONDS_AT_ONCE * self.sample_rate
-            if held or len(wavs) == FILES_AT_ONCE or row == len(paths) - 1:
-                embeddings.update(zip(wavs, self.encode_waveforms(list(wavs.values())), strict=True))
-                wavs = {}
-        ordered = [embeddings[row] for row in sorted(embeddings)]
-        return (torch.stack(ordered) if ordered else torch.empty(0, self.embedding_size)), problems
+
+        def readable() -> Iterator[torch.Tensor]:
+            ahead = read_ahead(self._try_to_read, paths)
+            bar = tqdm(ahead, total=len(paths), disable=not progress, unit="file", desc="Encoding")
+            for path, wav in zip(paths, bar, strict=True):
+                if isinstance(wav, AudioError):
+                    problems[path] = str(wav)
+                else:
+                    yield wav
+
+        return self.encode_waveforms(readable()), problems
 
     def _try_to_read(self, path: str | os.PathLike[str]) -> torch.Tensor | AudioError:
         try:
@@ -440,13 +421,15 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         except AudioError as problem:
             return problem
 
-    def encode_waveforms(self, wavs: Sequence[torch.Tensor | np.ndarray]) -> torch.Tensor:
-        """Embed waveforms of different lengths, in batches by length; padding changes no embedding.
+    @torch.inference_mode()
+    def encode_waveforms(self, wavs: Iterable[torch.Tensor | np.ndarray]) -> torch.Tensor:
+        """Embed waveforms of any lengths.
 
         Arguments
         ---------
-        wavs : list of torch.Tensor or np.ndarray [samples], float in [-1, 1]
-            At the encoder's sample rate, each of at least one sample.
+        wavs : iterable of torch.Tensor or np.ndarray [samples], float in [-1, 1]
+            At the encoder's sample rate, each of at least one sample. At most ten minutes of sound are held at a time,
+            or one longer waveform.
 
         Returns
         -------
@@ -463,43 +446,16 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         >>> encoder.encode_waveforms([torch.randn(16000), torch.randn(24000)]).shape
         torch.Size([2, 128])
         """
-        tensors = [torch.as_tensor(wav) for wav in wavs]
-        for wav in tensors:
-            if wav.ndim != 1 or not len(wav):
-                raise UserError(f"A waveform has shape {tuple(wav.shape)}: expected [samples], at least one.")
-        vectors = torch.empty(len(tensors), self.embedding_size)
-        for rows in batches_by_length([len(wav) for wav in tensors], BATCH_SECONDS * self.sample_rate):
-            hop = self.mods.compute_features.hop
-            # A multiple of the hop makes relative lengths exact.
-            longest = -(-len(tensors[rows[0]]) // hop) * hop
-            padded = torch.zeros(len(rows), longest)
-            for line, row in zip(padded, rows, strict=True):
-                line[: len(tensors[row])] = tensors[row]
-            lens = torch.tensor([len(tensors[row]) / longest for row in rows])
-            vectors[rows] = self.encode_batch(padded, lens)[:, 0].cpu()
-        return vectors
 
+        def tensors() -> Iterator[torch.Tensor]:
+            for wav in map(torch.as_tensor, wavs):
+                if wav.ndim != 1 or not len(wav):
+                    raise UserError(f"A waveform has shape {tuple(wav.shape)}: expected [samples], at least one.")
+                yield wav
 
-def batches_by_length(lengths: Sequence[int], max_samples: int) -> list[list[int]]:
-    """Group waveforms of similar length.
-
-    Arguments
-    ---------
-    lengths : list of int
-        Samples of each.
-    max_samples : int
-        Samples in a group, padded to its longest; a longer waveform is alone.
-
-    Returns
-    -------
-    list of list
-        Rows, the longest first.
-    """
-    groups: list[list[int]] = []
-    longest = 0
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-        if not groups or (len(groups[-1]) + 1) * longest > max_samples:
-            groups.append([])
-            longest = lengths[row]
-        groups[-1].append(row)
-    return groups
+        vectors = [torch.empty(0, self.embedding_size)]
+        for batch in in_batches(tensors(), BATCH_SECONDS * self.sample_rate):
+            with self.inference_ctx:
+                bank = FrameBank.from_waveforms(batch, self.mods.compute_features, self.device)
+                vectors.append(encode_bank(self.mods.embedding_model, bank).cpu())
+        return torch.cat(vectors)

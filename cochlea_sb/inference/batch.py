@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cochlea_sb.audio import read_audio
-from cochlea_sb.data.sources import Row, Source
 from cochlea_sb.errors import AudioError
-from cochlea_sb.inference.read_ahead import read_ahead
+from cochlea_sb.inference.read_ahead import in_batches, read_ahead
 from cochlea_sb.machine import n_cores, torch_threads
 
 if TYPE_CHECKING:
+    from cochlea_sb.data.sources import Source
     from cochlea_sb.inference.audio_encoder import AudioEncoder
 
-BATCH_SECONDS, BATCH_SOUNDS = 120, 256  # that go through the encoder together, at most
+BATCH_SECONDS = 120  # sound that goes through the encoder together
 CHUNK = 1 << 20  # bytes
 
 
-class Embedded(NamedTuple):
+class Encoded(NamedTuple):
     """What came of a sound; where ``problem`` says why it could not be read, there are no windows."""
 
     source: Source
@@ -53,14 +53,14 @@ class Decoded(NamedTuple):
         return not len(self.wav) and self.problem is None
 
 
-def embed_sounds(
+def encode_sounds(
     encoder: AudioEncoder,
     sources: Iterable[Source],
     hop_seconds: float = 0.48,
     *,
     threads: int | None = None,
     known: Any = None,
-) -> Iterator[Embedded]:
+) -> Iterator[Encoded]:
     """Embed the windows of sounds.
 
     Arguments
@@ -77,48 +77,43 @@ def embed_sounds(
 
     Yields
     ------
-    Embedded
+    Encoded
         One for each source, in their order. About an hour of sound is held at a time, and one sound for each thread.
     """
     cores = n_cores()
     threads = max(1, cores // 2) if threads is None else threads
     read = partial(decode, sample_rate=encoder.sample_rate, known=() if known is None else known)
     with torch_threads(max(1, cores - threads)):
-        batch: list[Decoded] = []
-        held = 0
-        for sound in read_ahead(read, sources, threads=threads):
-            batch.append(sound)
-            held += len(sound)
-            if held >= BATCH_SECONDS * encoder.sample_rate or len(batch) == BATCH_SOUNDS:
-                yield from embed_batch(encoder, batch, hop_seconds, known)
-                batch, held = [], 0
-        yield from embed_batch(encoder, batch, hop_seconds, known)
+        decoded = read_ahead(read, sources, threads=threads)
+        for batch in in_batches(decoded, BATCH_SECONDS * encoder.sample_rate):
+            yield from encode_decoded(encoder, batch, hop_seconds, known)
 
 
-def embed_batch(
+def encode_decoded(
     encoder: AudioEncoder, batch: list[Decoded], hop_seconds: float, known: Any = None
-) -> Iterator[Embedded]:
-    """`Embedded` for each `Decoded`."""
+) -> Iterator[Encoded]:
+    """`Encoded` for each `Decoded`."""
     wavs = [sound.wav for sound in batch if len(sound)]
-    windows = iter(encoder.embed_windows(wavs, hop_seconds) if wavs else ())
+    windows = iter(encoder.encode_waveform_windows(wavs, hop_seconds) if wavs else ())
     nothing = np.zeros((0, encoder.embedding_size), np.float32)
     contents = [sound.content for sound in batch if sound.is_known]
     recalled: Iterator[tuple[np.ndarray, float]] = iter(known.recall(contents) if contents else ())
     for sound in batch:
         if sound.is_known:
-            yield Embedded(sound.source, *next(recalled), sound.content, None)
+            yield Encoded(sound.source, *next(recalled), sound.content, None)
             continue
         vectors, problem = next(windows).cpu().numpy() if len(sound) else nothing, sound.problem
         if not np.isfinite(vectors).all():  # half the precision may not do for every sound
             vectors, problem = nothing, f"{sound.source.path}: its embedding is not finite; use another precision."
-        yield Embedded(sound.source, vectors, len(sound) / encoder.sample_rate, sound.content, problem)
+        yield Encoded(sound.source, vectors, len(sound) / encoder.sample_rate, sound.content, problem)
 
 
 def decode(source: Source, sample_rate: int, known: Any = ()) -> Decoded:
     """`Decoded` from a source; without its samples where its content is known."""
     content = ""
     try:
-        audio = source.audio.fetch() if isinstance(source.audio, Row) else source.audio
+        # A row of a dataset is fetched here; its class is not imported, as it would bring `datasets`.
+        audio = source.audio.fetch() if hasattr(source.audio, "fetch") else source.audio
         content = hash_of(audio)
         if content and content in known:
             return Decoded(source, np.zeros(0, np.float32), content, None)

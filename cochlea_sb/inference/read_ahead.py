@@ -1,13 +1,16 @@
-"""Read a long list in threads while the caller works on what came before, within bounds of memory."""
+"""Read a long list in threads, ahead of the caller, in bounded memory; and group a stream into bounded batches."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from cochlea_sb.errors import UserError
 from cochlea_sb.machine import n_cores
 
-FEW = 256  # results held at most, whatever they weigh
+FEW = 256  # results held at most, whatever their length
+
+T = TypeVar("T")
 
 
 def read_ahead(
@@ -15,13 +18,13 @@ def read_ahead(
 ) -> Iterator[Any]:
     """Yield ``read(source)`` for each source, in their order.
 
-    The threads stop taking sources while results of more than ``limit`` in all, by their ``len``, wait to be fetched:
-    that, and one result for each thread, is the most that is held.
+    The threads pause while the results that wait for the caller are longer than ``limit`` in all, by their ``len``.
+    So at most that much is held, and one result for each thread.
 
     Arguments
     ---------
     read : callable
-        Gives something with a length, or without. What it raises is raised here.
+        Its exceptions are raised here, in their turn.
     sources : iterable
         Asked by one thread at a time.
     threads : int, optional
@@ -36,15 +39,16 @@ def read_ahead(
     """
     if threads is not None and threads < 1:
         raise UserError(f"threads is {threads}: expected at least 1.")
-    numbered, results, changed = enumerate(sources), {}, threading.Condition()
+    numbered, changed = enumerate(sources), threading.Condition()
+    results: dict[int | str, tuple[Any, bool]] = {}
     state = {"held": 0, "working": 0, "stop": False}
 
-    def next_source():
+    def next_source() -> tuple[int | None, Any]:
         with changed:
             changed.wait_for(lambda: state["stop"] or (state["held"] <= limit and len(results) < FEW))
             return (None, None) if state["stop"] else next(numbered, (None, None))
 
-    def work():
+    def work() -> None:
         try:
             while True:
                 number, source = next_source()
@@ -66,6 +70,9 @@ def read_ahead(
                 state["working"] -= 1
                 changed.notify_all()
 
+    def ready(number: int) -> bool:
+        return number in results or not state["working"]
+
     workers = [threading.Thread(target=work, daemon=True) for _ in range(n_cores() if threads is None else threads)]
     state["working"] = len(workers)
     for worker in workers:
@@ -74,7 +81,7 @@ def read_ahead(
     try:
         while True:
             with changed:
-                changed.wait_for(lambda wanted=number: wanted in results or not state["working"])
+                changed.wait_for(partial(ready, number))
                 if number not in results and "sources" not in results:
                     return
                 result, failed = results.pop(number if number in results else "sources")
@@ -90,5 +97,26 @@ def read_ahead(
             changed.notify_all()
 
 
+def in_batches(results: Iterable[T], limit: int) -> Iterator[list[T]]:
+    """Group a stream into batches that hold little more than ``limit`` in all, by their ``len``, and at most 256.
+
+    Example
+    -------
+    >>> list(in_batches(["ab", "cd", "e"], limit=3))
+    [['ab', 'cd'], ['e']]
+    """
+    batch: list[T] = []
+    held = 0
+    for result in results:
+        batch.append(result)
+        held += weight(result)
+        if held >= limit or len(batch) == FEW:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
 def weight(result: Any) -> int:
+    """Length of a result; 0 where it has none."""
     return len(result) if hasattr(result, "__len__") else 0

@@ -10,7 +10,8 @@ Axes: B sounds, S samples, T timestamps, D embedding dimensions.
 import torch
 import torchaudio
 
-from cochlea_sb.encoders.windowed import WINDOW_FRAMES, windows_at_once
+from cochlea_sb.data.frame_bank import FrameBank
+from cochlea_sb.encoders.windowed import WINDOW_FRAMES, encode_windows
 from cochlea_sb.errors import UserError
 from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
 
@@ -124,16 +125,12 @@ def get_timestamp_embeddings(audio: torch.Tensor, model: HearModel) -> tuple[tor
     features, encoder = model.compute_features, model.encoder
     frames = model.frames(audio)
     hop = max(1, round(TIMESTAMP_SECONDS * features.sample_rate / features.hop))  # in frames
-    half = WINDOW_FRAMES // 2
-    padded = torch.nn.functional.pad(frames, (0, 0, half, half), value=encoder.silence)
-    windows = padded.unfold(1, WINDOW_FRAMES, hop)[:, : -(-frames.shape[1] // hop)].transpose(2, 3)  # [B, T, 96, M]
-    n_sounds, n_timestamps = windows.shape[:2]
-    sounds = torch.arange(n_sounds * n_timestamps, device=frames.device)
-    embeddings = torch.cat(
-        [
-            encoder(windows[block // n_timestamps, block % n_timestamps])[:, 0]
-            for block in sounds.split(windows_at_once(frames.device))
-        ]
-    )
-    milliseconds = torch.arange(n_timestamps, device=frames.device) * (1000 * hop * features.hop / features.sample_rate)
-    return embeddings.unflatten(0, (n_sounds, n_timestamps)), milliseconds.expand(n_sounds, -1)
+    n_sounds, n_frames, _ = frames.shape
+    lengths = torch.full((n_sounds,), n_frames, device=frames.device)
+    bank = FrameBank.from_padded(frames, lengths, encoder.silence, encoder.level)
+    centres = torch.arange(0, n_frames, hop, device=frames.device)  # [T]
+    sounds = torch.arange(n_sounds, device=frames.device).repeat_interleave(len(centres))
+    starts = (centres - WINDOW_FRAMES // 2).repeat(n_sounds)
+    embeddings = torch.cat(list(encode_windows(encoder, bank, sounds, starts)))
+    milliseconds = centres * (1000 * features.hop / features.sample_rate)
+    return embeddings.unflatten(0, (n_sounds, -1)), milliseconds.expand(n_sounds, -1)

@@ -11,7 +11,6 @@ Axes: C channels, S samples, D embedding dimensions.
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from cochlea_sb.audio import read_audio
 from cochlea_sb.data.corpus import column
 from cochlea_sb.data.sounds import load_sounds
 from cochlea_sb.errors import UserError
-from cochlea_sb.inference.audio_encoder import FILES_AT_ONCE, SHIPPED, AudioEncoder
+from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
 from cochlea_sb.inference.read_ahead import read_ahead
 
 # The shipped model heard ESC-10, a part of ESC-50, of which MTEB has these tasks.
@@ -100,10 +99,8 @@ class MtebModel(AbsEncoder):
             raise UserError(f"{task_metadata.name} asks for embeddings of {' and '.join(asked)}: expected audio.")
         sounds = tqdm(stored_sounds(inputs), disable=not kwargs.get("show_progress_bar", True), unit="sound")
         wavs = read_ahead(partial(waveform, sample_rate=self.encoder.sample_rate), sounds)
-        vectors = [np.empty((0, self.encoder.embedding_size), np.float32)]
-        while batch := list(islice(wavs, FILES_AT_ONCE)):
-            vectors.append(self.encoder.encode_waveforms(batch).numpy())
-        return np.concatenate(vectors)
+        vectors: np.ndarray = self.encoder.encode_waveforms(wavs).numpy()
+        return vectors
 
 
 def load_model(source: str | Path = SHIPPED, device: str | None = None) -> MtebModel:

@@ -9,9 +9,7 @@ Axes: S sounds, W windows, D embedding dimensions.
 
 import json
 import os
-import secrets
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cochlea_sb.errors import UserError
-from cochlea_sb.inference.batch import Embedded
+from cochlea_sb.files import whole_file
+from cochlea_sb.inference.batch import Encoded
 
 METADATA = b"cochlea_sb"
 # `size` and `changed_ns` describe the file, `content` is its hash, `problem` tells why a sound could not be read.
@@ -48,7 +47,7 @@ class Shard(NamedTuple):
     removed: list[str]  # paths that were removed from the library
 
 
-def sound_table(embedded: Sequence[Embedded]) -> pa.Table:
+def sound_table(embedded: Sequence[Encoded]) -> pa.Table:
     """Table [S] with the columns of `SOUND`."""
     rows = [
         (path, label, one.seconds, size, changed_ns, one.content, len(one.windows), one.problem)
@@ -61,7 +60,7 @@ def sound_table(embedded: Sequence[Embedded]) -> pa.Table:
 
 def write_shard(
     path: str | os.PathLike[str],
-    embedded: Sequence[Embedded],
+    embedded: Sequence[Encoded],
     identity: dict[str, Any],
     hop_seconds: float,
     *,
@@ -74,7 +73,7 @@ def write_shard(
     ---------
     path : str or Path
         Replaced if it exists.
-    embedded : sequence of cochlea_sb.inference.batch.Embedded
+    embedded : sequence of cochlea_sb.inference.batch.Encoded
     identity : dict
         `AudioEncoder.identity`.
     hop_seconds : float
@@ -104,18 +103,13 @@ def write_shard(
 
 def write_parquet(path: str | os.PathLike[str], table: pa.Table) -> None:
     """Write a Parquet file that is complete on disk before it gets its name."""
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
     plain = [name for name in table.column_names if name != "embedding"]
     # Embeddings have no pattern: compressing them would take long and save nothing.
     compression = {name: "zstd" for name in plain} | (
         {"embedding.list.element": "none"} if "embedding" in table.column_names else {}
     )
-    with open(partial, "xb") as file:
-        pq.write_table(table, file, compression=compression, use_dictionary=plain)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        pq.write_table(table, partial, compression=compression, use_dictionary=plain)
 
 
 def read_facts(path: str | os.PathLike[str]) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from cochlea_sb.data import LIBRARY_MANIFEST
 from cochlea_sb.errors import UserError
-from cochlea_sb.files import link
+from cochlea_sb.files import link, write_text
 from cochlea_sb.hub import names_on_hub
 from cochlea_sb.index.interface import Index, load_index
 from cochlea_sb.index.storage import DamagedIndex
@@ -33,8 +33,8 @@ from cochlea_sb.library.shards import SOUND, Shard, read_shard, write_parquet
 
 VERSION = 2
 OWN = re.compile(
-    r"(sounds|delta)-[0-9a-f]{16}\.parquet(\.[0-9a-f]{16}\.partial)?|index-[0-9a-f]{16}|"
-    r"library\.json\.[0-9a-f]{16}\.partial"
+    r"(sounds|delta)-[0-9a-f]{16}\.parquet|index-[0-9a-f]{16}|"
+    r"\.((sounds|delta)-[0-9a-f]{16}\.parquet|library\.json)\.[0-9a-f]{16}\.partial"
 )
 CATALOGUE = SOUND.append(pa.field("first_window", pa.int64()))
 
@@ -123,12 +123,7 @@ class Store:
 
     def commit(self, manifest: dict[str, Any]) -> None:
         """Replace the manifest, and delete files that the new one does not name. Needs the lock."""
-        partial = self.folder / f"{LIBRARY_MANIFEST}.{secrets.token_hex(8)}.partial"
-        with open(partial, "x", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self.folder / LIBRARY_MANIFEST)
+        write_text(self.folder / LIBRARY_MANIFEST, json.dumps(manifest, indent=1))
         current = {manifest["catalogue"], manifest["index"], *manifest["delta"]}
         for path in self.folder.iterdir():
             if OWN.fullmatch(path.name) and path.name not in current:

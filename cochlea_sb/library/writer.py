@@ -21,7 +21,7 @@ from cochlea_sb.data.sources import ROW, Source, list_sources
 from cochlea_sb.errors import UserError
 from cochlea_sb.index.exact import ExactIndex
 from cochlea_sb.index.interface import FEW, Index, build_index, load_index
-from cochlea_sb.inference.batch import Embedded, embed_sounds
+from cochlea_sb.inference.batch import Encoded, encode_sounds
 from cochlea_sb.library.results import Added
 from cochlea_sb.library.shards import embedding_shards, read_shard, write_shard
 from cochlea_sb.library.state import State
@@ -108,12 +108,12 @@ class Writer:
         self, todo: list[Source], progress: bool, threads: int | None, commit_seconds: float
     ) -> dict[str, str]:
         """Encode sounds and commit them regularly; returns problems by path."""
-        pending: list[Embedded] = []
+        pending: list[Encoded] = []
         problems, committed_at, interval = {}, time.monotonic(), min(2.0, commit_seconds)
         bar = tqdm(total=len(todo), disable=not progress, unit="sound", desc="Indexing", smoothing=0.05)
         try:
             hop_seconds, known = self.state.manifest["hop_seconds"], KnownContents(self.state)
-            for one in embed_sounds(self.get_encoder(), todo, hop_seconds, threads=threads, known=known):
+            for one in encode_sounds(self.get_encoder(), todo, hop_seconds, threads=threads, known=known):
                 pending.append(one)
                 if one.problem is not None:
                     problems[one.source.path] = one.problem
@@ -155,7 +155,7 @@ class Writer:
                 source = Source(sound["path"], None, sound["label"], sound["size"], sound["changed_ns"])
                 vectors = shard.vectors[end - sound["n_windows"] : end]
                 if not self.has(source):
-                    new.append(Embedded(source, vectors, sound["seconds"], sound["content"], sound["problem"]))
+                    new.append(Encoded(source, vectors, sound["seconds"], sound["content"], sound["problem"]))
             self.commit(new)
             self.merge_if_beyond(MERGE_WHILE_ADDING)
             unreadable = {one.source.path: one.problem for one in new if one.problem is not None}
@@ -164,7 +164,7 @@ class Writer:
             problems |= unreadable
         return Added(added, unchanged, problems)
 
-    def commit(self, embedded: Sequence[Embedded], removed: Sequence[str] = ()) -> None:
+    def commit(self, embedded: Sequence[Encoded], removed: Sequence[str] = ()) -> None:
         """Add encoded sounds to the delta, and remove paths."""
         if not embedded and not removed:
             return

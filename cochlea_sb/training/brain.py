@@ -19,7 +19,7 @@ from speechbrain.utils.distributed import is_distributed_initialized, run_on_mai
 from torch.nn import functional as F
 
 from cochlea_sb.augment.energies import energies_from_log_mel, log_mel_from_energies
-from cochlea_sb.encoders.windowed import WINDOW_FRAMES, embed_bank
+from cochlea_sb.encoders.windowed import WINDOW_FRAMES, encode_bank
 from cochlea_sb.errors import NothingToMeasure, UserError
 from cochlea_sb.evaluation import plots
 from cochlea_sb.evaluation.retrieval import neighbour_recall, query_by_example
@@ -234,7 +234,7 @@ class EmbeddingBrain(sb.Brain):
         anchors, neighbours, sounds = (torch.cat(parts) for parts in zip(*halves, strict=True))
         result = {"recall@1": neighbour_recall(anchors, neighbours, sounds)}
         with self.evaluation_ctx:
-            self.embeddings = embed_bank(raw_encoder(self.modules.embedding_model), self.valid_bank).cpu()
+            self.embeddings = encode_bank(raw_encoder(self.modules.embedding_model), self.valid_bank).cpu()
         if self.labels is not None:
             with suppress(NothingToMeasure):  # so few are held out that none has a relative among them
                 result["mAP"] = query_by_example(self.embeddings, self.labels, self.sources)["mAP"]
@@ -367,7 +367,7 @@ def fit_encoder(encoder, bank, valid_bank, output_folder, *, labels=None, source
         export(encoder)
     history = {"epoch": 1}
     if valid_bank is not None:
-        embeddings = embed_bank(encoder, valid_bank).cpu()
+        embeddings = encode_bank(encoder, valid_bank).cpu()
         if labels is not None:
             with suppress(NothingToMeasure):  # as in EmbeddingBrain.measure
                 history["mAP"] = query_by_example(embeddings, labels, sources)["mAP"]
