@@ -14,7 +14,8 @@ import torch
 from cochlea_sb.data.corpus import load_corpus
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES
-from cochlea_sb.training.brain import EmbeddingBrain, keep_freed_memory
+from cochlea_sb.machine import keep_freed_memory
+from cochlea_sb.training.brain import EmbeddingBrain
 from cochlea_sb.training.pairs import PairBatches
 from cochlea_sb.training.recipe import load_experiment
 
@@ -59,7 +60,7 @@ def main():
     bare_hparams, _ = load_experiment("hparams/cnn.yaml", {})
     encoder = bare_hparams["embedding_model"].to(device).train()
     optimizer = bare_hparams["opt_class"](encoder.parameters())
-    crops = torch.cat(batches[0][:2])[:, :WINDOW_FRAMES].float()
+    crops = batches[0].crops[:, :WINDOW_FRAMES].float()
     target = torch.randn(2 * batch_size, 128, device=device)
 
     def bare():

@@ -1,6 +1,8 @@
 """What the machine gives to this process: cores, memory, devices."""
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,3 +68,17 @@ def torch_threads(most: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory for the next training step, rather than give it back to the system.
+
+    A step on the CPU frees and takes the same few large buffers. To map them anew each time, and to have the kernel
+    clear their pages, cost a third of the step where it was measured (`benchmarks/training.py`).
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # absent where the C library isn't glibc
+        if mallopt is not None:
+            m_trim_threshold, m_mmap_max = -1, -4
+            mallopt(m_trim_threshold, -1)
+            mallopt(m_mmap_max, 0)

@@ -4,10 +4,11 @@
     python recipes/train.py hparams/cnn.yaml                          the synthetic library
     python recipes/train.py hparams/cnn.yaml --data_folder ~/samples  your own folder
     python recipes/train.py hparams/cnn.yaml --dataset user/name      a dataset on the Hub
-    python recipes/train.py hparams/bag_of_audio_words.yaml           a recipe without gradients, the same way
+    python recipes/train.py hparams/bag_of_audio_words.yaml           another kind of encoder
+    python recipes/train.py hparams/cnn.yaml --help                   all options
 
-Run it again after an interruption: it goes on from the last checkpoint. The results folder is a model that
-`cochlea_sb.AudioEncoder.from_hparams` loads.
+After an interruption the same command goes on from the last checkpoint. `cochlea_sb.AudioEncoder.from_hparams` loads
+the results folder.
 """
 
 import json
@@ -25,49 +26,22 @@ from cochlea_sb.files import write_text
 from cochlea_sb.hub import names_on_hub
 from cochlea_sb.inference.model_folder import save_model
 from cochlea_sb.machine import check_device
-from cochlea_sb.training.brain import fit_encoder
-from cochlea_sb.training.pairs import PairBatches
-from cochlea_sb.training.recipe import (
-    CORPUS_KEYS,
-    check_same_run,
-    load_experiment,
-    parse_arguments,
-)
-
-
-def grouped(frames, rows, pair_by):
-    """The rows to train on, or to validate on, in the order of what their pairs share.
-
-    Returns
-    -------
-    rows : list of int
-    groups : list of int, or None where each sound is a group of its own
-    """
-    if pair_by == "sound":
-        return rows, None
-    values = column(frames, pair_by) if pair_by in ("source", "label") else None
-    if values is None:
-        raise UserError(f"pair_by is '{pair_by}': expected sound, or source or label if the corpus has that column.")
-    numbers = {
-        name: number for number, name in enumerate(sorted({str(value) for value in values if value is not None}))
-    }
-    own = len(numbers)  # without a source a sound is its own; without a label it can't be trained on
-    groups = {row: own + row if values[row] is None else numbers[str(values[row])] for row in rows}
-    rows = sorted((row for row in rows if pair_by == "source" or groups[row] < own), key=groups.get)
-    return rows, [groups[row] for row in rows]
+from cochlea_sb.training.fit import fit_encoder
+from cochlea_sb.training.pairs import PairBatches, group_rows
+from cochlea_sb.training.recipe import CORPUS_KEYS, check_same_run, load_experiment, parse_arguments
 
 
 def make_loader(frames, groups, batch_size, steps, hparams, device, band=1.0):
-    """Batches of pairs, drawn on the device that holds the frames."""
+    """A loader of pairs, which are drawn on the device that holds the frames."""
     bank = FrameBank.from_dataset(frames, hparams["compute_features"], device)
     batches = PairBatches(
         bank,
         batch_size,
         steps,
         hparams["seed"],
+        deformation=hparams["deformation"],
         crop_frames=hparams["crop_frames"],
-        neighbour_seconds=hparams["neighbour_seconds"],
-        neighbour_share=hparams["neighbour_share"],
+        proximity_seconds=hparams["proximity_seconds"],
         groups=groups,
         max_seconds=hparams["max_seconds"],
         band=band,
@@ -78,24 +52,20 @@ def make_loader(frames, groups, batch_size, steps, hparams, device, band=1.0):
 
 
 def train_with_brain(hparams, run_opts, device, frames, train_rows, held_out_rows):
-    """Epochs of batches of pairs, by the yaml's Brain."""
-    (train_rows, groups), (held_out_rows, held_out_groups) = (
-        grouped(frames, rows, hparams["pair_by"]) for rows in (train_rows, held_out_rows)
-    )
-    if hparams["length_band"] < 1:  # batches of like lengths: of sounds that follow each other in this order
+    """Train with the Brain of the yaml, on batches of pairs."""
+    train_rows, groups = group_rows(frames, train_rows, hparams["pair_by"])
+    held_out_rows, held_out_groups = group_rows(frames, held_out_rows, hparams["pair_by"])
+    batch_size, steps, band = hparams["batch_size"], hparams["steps_per_epoch"], hparams["length_band"]
+    if band < 1:
         n_frames = frames["n_frames"]
         train_rows = sorted(train_rows, key=lambda row: n_frames[row])
-    batch_size = hparams["batch_size"]
-    steps, band = hparams["steps_per_epoch"], hparams["length_band"]
     train_loader = make_loader(frames.select(train_rows), groups, batch_size, steps, hparams, device, band)
-    # As many held-out pairs as there are held-out sounds.
     held_out, valid_loader = frames.select(held_out_rows), None
-    # One sound, or sounds of one group, are no test of telling them apart.
-    if len(held_out_rows) > 1 and (held_out_groups is None or held_out_groups[0] != held_out_groups[-1]):
+    # To validate takes sounds of at least two groups. There are about as many held-out pairs as held-out sounds.
+    if len(held_out) > 1 and (held_out_groups is None or held_out_groups[0] != held_out_groups[-1]):
         batch_size = min(batch_size, len(held_out))
-        valid_loader = make_loader(
-            held_out, held_out_groups, batch_size, -(-len(held_out) // batch_size), hparams, device
-        )
+        steps = -(-len(held_out) // batch_size)
+        valid_loader = make_loader(held_out, held_out_groups, batch_size, steps, hparams, device)
     brain = hparams["brain"](
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
@@ -110,7 +80,7 @@ def train_with_brain(hparams, run_opts, device, frames, train_rows, held_out_row
 
 
 def train_without_gradients(hparams, run_opts, device, frames, train_rows, held_out_rows):
-    """The encoder's own fit to all frames."""
+    """Train by the encoder's own ``fit`` to all frames."""
     held_out = frames.select(held_out_rows)
     bank, valid_bank = (
         FrameBank.from_dataset(part, hparams["compute_features"], device) if len(part) else None
@@ -129,7 +99,7 @@ def train_without_gradients(hparams, run_opts, device, frames, train_rows, held_
 
 
 def write_training(hparams_file, hparams, frames, skipped, path):
-    """Write what a model's card says of its training: the recipe and the corpus, without anyone's paths."""
+    """Write the facts about the training for the model card: the recipe and the corpus, without private paths."""
     seconds = sum(frames["n_frames"]) * hparams["compute_features"].hop / hparams["sample_rate"]
     labelled = hparams.get("pair_by") == "label" or hparams["labels_per_class"] is not None
     dataset = hparams["dataset"] if names_on_hub(hparams["dataset"] or "") else None
@@ -148,20 +118,21 @@ def main(argv):
         hparams["ckpt_interval_minutes"] = 0  # SpeechBrain takes one of the two
     if "deformation" in hparams and type(hparams["compute_features"]) is not LogMel:
         raise UserError(
-            f"compute_features is {type(hparams['compute_features']).__name__}: expected LogMel, whose energies the "
-            "deformations change; for other features there are the recipes bag_of_audio_words_*.yaml."
+            f"compute_features is {type(hparams['compute_features']).__name__}: expected LogMel, because deformations "
+            "change mel energies; for other features use the recipes bag_of_audio_words_*.yaml."
         )
     output_folder = Path(hparams["output_folder"])
     check_same_run(output_folder, text)
 
-    # Frames of all readable sounds; what could not be read is listed at the end.
     options = {key: hparams[key] for key in CORPUS_KEYS}
     frames, problems = sb.utils.distributed.run_on_main(partial(load_corpus, hparams["compute_features"], **options))
     train_rows, held_out_rows = hold_out(frames, hparams["valid_folds"], hparams["valid_share"])
     if hparams["labels_per_class"] is not None:
         labels = column(frames, "label")
         if labels is None:
-            raise UserError("labels_per_class is given and these sounds have no labels: add a column 'label'.")
+            raise UserError(
+                "labels_per_class is given and these sounds have no labels: add a column 'label', or leave it out."
+            )
         few = few_of_each([labels[row] for row in train_rows], hparams["labels_per_class"], hparams["seed"])
         train_rows = [train_rows[row] for row in few]
 

@@ -9,6 +9,10 @@ import pytest
 import soundfile
 import torch
 
+from cochlea_sb.augment.combined import Composition, OneKindPerExample
+from cochlea_sb.augment.gain import Gain
+from cochlea_sb.augment.mixture import Mixture
+from cochlea_sb.augment.temporal_proximity import TemporalProximity
 from cochlea_sb.data.corpus import column, few_of_each, hold_out, load_corpus, write_problems
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.data.frames import compute_frames, split_readable
@@ -16,7 +20,7 @@ from cochlea_sb.data.sounds import load_sounds
 from cochlea_sb.errors import UserError
 from cochlea_sb.features import LogMel
 from cochlea_sb.synthetic.library import synthetic_library
-from cochlea_sb.training.pairs import PairBatches
+from cochlea_sb.training.pairs import PairBatches, group_rows, in_proximity
 
 UNREAD = datasets.Features(audio={"bytes": datasets.Value("binary"), "path": datasets.Value("string")})
 
@@ -301,25 +305,56 @@ def located(frames):
 
 
 def test_pairs_come_from_one_sound_within_reach():
-    batches = batches_of(located([2000] * 64), neighbour_seconds=2.0)
+    batches = batches_of(located([2000] * 64), proximity_seconds=2.0)
     distances = []
     for step in range(40):
         pairs = batches[step]
         assert pairs.anchors.shape == (64, 144, 2)
         assert torch.equal(pairs.anchors[:, 0, 0].long(), pairs.groups)
-        assert torch.equal(pairs.neighbours[:, 0, 0].long(), pairs.groups)
+        assert torch.equal(pairs.positives[:, 0, 0].long(), pairs.groups)
         assert int(pairs.anchors[:, 95, 1].min()) >= 95  # a whole window lies within the sound
-        distances.append((pairs.anchors[:, 0, 1] - pairs.neighbours[:, 0, 1]).abs())
+        distances.append((pairs.anchors[:, 0, 1] - pairs.positives[:, 0, 1]).abs())
     distances = torch.cat(distances)
     assert 150 < float(distances.max()) <= 200 + 48
-    same = batches_of(located([2000] * 64), neighbour_seconds=0.0)[0]
-    assert torch.equal(same.anchors, same.neighbours)
 
 
-def test_only_a_share_of_the_pairs_are_neighbours():
-    batches = batches_of(located([2000] * 64), neighbour_share=0.25)
-    same = torch.stack([(pairs.anchors == pairs.neighbours).all((1, 2)) for pairs in (batches[0], batches[1])])
-    assert same[:, :48].all() and same[:, 48:].float().mean() < 0.5
+def test_without_temporal_proximity_the_positive_is_the_same_crop():
+    same = batches_of(located([2000] * 64), deformation=Gain())[0]
+    assert torch.equal(same.anchors, same.positives)
+    with pytest.raises(UserError, match="proximity_seconds is 0: .* leave TemporalProximity out"):
+        batches_of(located([2000] * 64), proximity_seconds=0)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_the_pairs_that_get_temporal_proximity_are_those_with_another_crop(place):
+    """Whatever the order of the kinds: what `OneKindPerExample` leaves as it is, and only that, is another crop."""
+    kinds = [Mixture(0.5), Gain(), Gain()]
+    kinds.insert(place, TemporalProximity())
+    deformation = OneKindPerExample(kinds)
+    batches = batches_of(located([2000] * 64), deformation=deformation)
+    another = torch.stack([(pairs.anchors != pairs.positives).any(2).any(1) for pairs in (batches[0], batches[1])]).any(
+        0
+    )
+    ones = torch.ones(64, 4, 2)
+    deformed = (deformation(ones, ones, torch.Generator().manual_seed(0)) != ones).any(2).any(1)
+    assert not (another & deformed).any() and (another | deformed).float().mean() > 0.9
+    assert torch.equal(in_proximity(deformation, 64), ~deformed)
+
+
+def test_a_composition_with_temporal_proximity_is_all_of_it():
+    assert in_proximity(Composition([Gain(), TemporalProximity()]), 5).all()
+    assert not in_proximity(Composition([Gain(), Mixture()]), 5).any()
+
+
+def test_rows_are_grouped_by_sound_source_or_label():
+    columns = {"label": ["b", None, "a", "b"], "source": [None, "x", None, "x"]}
+    frames = datasets.Dataset.from_dict(columns)
+    assert group_rows(frames, [0, 2, 3], "sound") == ([0, 2, 3], None)
+    assert group_rows(frames, [0, 1, 2, 3], "label") == ([2, 0, 3], [0, 1, 1])
+    assert group_rows(frames, [0, 1, 2, 3], "source") == ([1, 3, 0, 2], [0, 0, 1, 3])
+    for pair_by, known in (("mood", frames), ("label", frames.remove_columns("label"))):
+        with pytest.raises(UserError, match=f"pair_by is '{pair_by}': expected sound, or source or label"):
+            group_rows(known, [0, 1], pair_by)
 
 
 def test_pairs_by_group_are_sounds_of_one_label():
@@ -327,9 +362,9 @@ def test_pairs_by_group_are_sounds_of_one_label():
     sound_groups = torch.tensor([0, 0, 3, 3, 3, 4])
     for step in range(5):
         pairs = batches[step]
-        anchors, neighbours = (crops[:, 0, 0].long() for crops in (pairs.anchors, pairs.neighbours))
-        assert torch.equal(sound_groups[anchors], pairs.groups) and torch.equal(sound_groups[neighbours], pairs.groups)
-        assert (anchors != neighbours).any()
+        anchors, positives = (crops[:, 0, 0].long() for crops in (pairs.anchors, pairs.positives))
+        assert torch.equal(sound_groups[anchors], pairs.groups) and torch.equal(sound_groups[positives], pairs.groups)
+        assert (anchors != positives).any()
 
 
 @pytest.mark.parametrize(
@@ -372,7 +407,7 @@ def test_nearly_silent_windows_are_rare():
     frames[:200] = 0.0
     bank = FrameBank(torch.cat([frames, frames]), torch.tensor([1000, 1000]), -18.0)
     batches = batches_of(bank, 2, 400)
-    crops = [crop for step in range(400) for crop in (batches[step].anchors, batches[step].neighbours)]
+    crops = [crop for step in range(400) for crop in (batches[step].anchors, batches[step].positives)]
     silent = (torch.cat(crops)[:, :96].amax((1, 2)) < -9).float().mean()
     assert 0 < float(silent) < 0.15
     even = batches_of(bank, 2, 200, quiet_weight=1.0)

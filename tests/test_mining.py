@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from cochlea_sb.errors import UserError
 from cochlea_sb.training import mining
 from cochlea_sb.training.losses import InfoNCE, TripletLoss
+from cochlea_sb.training.mining import MiningTally, Negatives
 
 
 def problem(n=24, n_sounds=10, seed=0):
@@ -35,19 +36,22 @@ def naive(kind, embeddings, sounds, positives, anchor):
 def test_miner_equals_a_triple_loop(kind, n_sounds):
     embeddings, sounds, positives = problem(n_sounds=n_sounds)
     distances = mining.cosine(embeddings, embeddings)
-    negatives, found = getattr(mining, kind)(distances, positives, mining.disjoint(sounds, sounds))
+    negatives, found, is_semi_hard = getattr(mining, kind)(distances, positives, mining.disjoint(sounds, sounds))
     for anchor in range(len(embeddings)):
         wanted = naive(kind, embeddings, sounds, positives, anchor)
         assert bool(found[anchor]) == (wanted is not None)
         if wanted is not None:
             assert int(negatives[anchor]) == wanted
+        if kind == "semi_hard":
+            farther = wanted is not None and distances[anchor, wanted] > distances[anchor, positives[anchor]]
+            assert bool(is_semi_hard[anchor]) == farther
 
 
 @pytest.mark.parametrize("miner", [mining.semi_hard, mining.hardest, mining.random])
 def test_a_negative_never_shares_a_sound(miner):
     embeddings, sounds, positives = problem(n_sounds=6)
     allowed = mining.disjoint(sounds, sounds)
-    negatives, found = miner(mining.cosine(embeddings, embeddings), positives, allowed)
+    negatives, found, _ = miner(mining.cosine(embeddings, embeddings), positives, allowed)
     assert allowed[torch.arange(len(sounds)), negatives][found].all() and found.any()
 
 
@@ -57,9 +61,9 @@ def test_nothing_allowed_is_found_false_and_backpropagates_zero(miner):
     distances = mining.squared_euclidean(F.normalize(embeddings, dim=1), F.normalize(embeddings, dim=1))
     positives = torch.tensor([2, 3, 0, 1])
     nothing = torch.zeros(4, 4, dtype=torch.bool)
-    negatives, found = miner(distances, positives, nothing)
-    assert not found.any() and not negatives.requires_grad
-    loss = TripletLoss(miner=miner)(distances, positives, nothing)
+    negatives = miner(distances, positives, nothing)
+    assert not negatives.found.any() and not negatives.columns.requires_grad
+    loss = TripletLoss()(distances, positives, negatives)
     loss.backward()
     assert float(loss.detach()) == 0 and torch.equal(embeddings.grad, torch.zeros_like(embeddings))
 
@@ -67,13 +71,17 @@ def test_nothing_allowed_is_found_false_and_backpropagates_zero(miner):
 def test_where_no_negative_is_farther_the_farthest_is_taken():
     distances = torch.tensor([[0.0, 0.9, 0.5, 0.2]])
     allowed = torch.tensor([[False, False, True, True]])
-    negatives, found = mining.semi_hard(distances, torch.tensor([1]), allowed)
-    assert negatives.tolist() == [2] and found.tolist() == [True]
+    negatives = mining.semi_hard(distances, torch.tensor([1]), allowed)
+    assert [part.tolist() for part in negatives] == [[2], [True], [False]]
+    tally = MiningTally()
+    tally.add(negatives)
+    tally.add(mining.hardest(distances, torch.tensor([1]), allowed))  # knows no semi-hard negatives
+    assert tally.shares() == {"semi-hard": 0.0, "fallback": 1.0} and tally.shares() == {}
 
 
 def test_random_draws_every_allowed_negative_equally():
     allowed = torch.tensor([[False, True, True, False, True]])
-    draws = [int(mining.random(torch.rand(1, 5), torch.tensor([0]), allowed)[0]) for _ in range(600)]
+    draws = [int(mining.random(torch.rand(1, 5), torch.tensor([0]), allowed).columns) for _ in range(600)]
     counts = torch.bincount(torch.tensor(draws), minlength=5)
     assert counts[[0, 3]].sum() == 0 and (counts[[1, 2, 4]] > 140).all()
 
@@ -89,7 +97,8 @@ def test_distances():
 def test_triplet_loss_is_the_mean_hinge_of_what_was_found():
     distances = torch.tensor([[0.5, 0.3], [0.1, 0.9], [9.0, 0.0]])
     allowed = torch.tensor([[False, True], [False, True], [False, False]])
-    loss = TripletLoss(margin=0.1)(distances, torch.zeros(3, dtype=torch.int64), allowed)
+    negatives = Negatives(torch.tensor([1, 1, 0]), allowed.any(1))
+    loss = TripletLoss(margin=0.1)(distances, torch.zeros(3, dtype=torch.int64), negatives)
     assert float(loss) == pytest.approx((0.3 + 0.0) / 2)
 
 
@@ -108,3 +117,11 @@ def test_info_nce_is_a_softmax_over_the_positive_and_what_is_allowed():
     assert not distances.grad.diagonal().any()  # an anchor is no candidate of its own
     with pytest.raises(UserError, match="temperature is 0"):
         InfoNCE(0)
+
+
+def test_a_loss_with_a_miner_of_another_kind_is_one_sentence():
+    distances, positives, allowed = torch.rand(2, 2), torch.tensor([1, 0]), torch.eye(2, dtype=torch.bool)
+    with pytest.raises(UserError, match="TripletLoss needs one negative"):
+        TripletLoss()(distances, positives, mining.every(distances, positives, allowed))
+    with pytest.raises(UserError, match="InfoNCE needs all negatives"):
+        InfoNCE()(distances, positives, mining.hardest(distances, positives, allowed))

@@ -10,14 +10,21 @@ import ruamel.yaml
 import torch
 from torch.nn import functional as F
 
+from cochlea_sb.augment.combined import Composition, OneKindPerExample
+from cochlea_sb.augment.deformation import Deformation
+from cochlea_sb.augment.gain import Gain
+from cochlea_sb.augment.temporal_proximity import TemporalProximity
 from cochlea_sb.errors import UserError
 from cochlea_sb.inference.audio_encoder import AudioEncoder
 from cochlea_sb.inference.model_folder import CONFIG, YAML, save_model
 from cochlea_sb.training import mining
-from cochlea_sb.training.brain import gather_candidates, warm_up_and_cosine
+from cochlea_sb.training.batch import PairBatch, deform, mixing_shift
+from cochlea_sb.training.brain import EmbeddingBrain
 from cochlea_sb.training.checkpoints import AtomicCheckpointer, History
+from cochlea_sb.training.distributed import gather_candidates
 from cochlea_sb.training.losses import TripletLoss
 from cochlea_sb.training.recipe import load_experiment, parse_arguments
+from cochlea_sb.training.schedule import warm_up_and_cosine
 
 
 def test_schedule_rises_and_falls():
@@ -118,7 +125,7 @@ import torch
 from torch.nn import functional as F
 from cochlea_sb.training import mining
 from cochlea_sb.training.losses import TripletLoss
-from cochlea_sb.training.brain import gather_candidates
+from cochlea_sb.training.distributed import gather_candidates
 
 rank, world, folder = int(sys.argv[1]), 2, sys.argv[2]
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
@@ -132,9 +139,9 @@ n = len(embeddings)
 positives = first + (torch.arange(n) + n // 2) % n
 distances = mining.squared_euclidean(embeddings, candidates)
 allowed = mining.disjoint(data["sounds"][rank], parents)
-negatives, _ = mining.hardest(distances, positives, allowed)
-TripletLoss(1.0, mining.hardest)(distances, positives, allowed).backward()
-torch.save({"gradient": model.module.weight.grad, "negatives": negatives}, f"{folder}/{rank}.pt")
+negatives = mining.hardest(distances, positives, allowed)
+TripletLoss(1.0)(distances, positives, negatives).backward()
+torch.save({"gradient": model.module.weight.grad, "negatives": negatives.columns}, f"{folder}/{rank}.pt")
 """
 
 
@@ -157,10 +164,10 @@ def test_negatives_come_from_all_processes_and_gradients_reach_them(tmp_path):
     positives = torch.cat([(torch.arange(12) + 6) % 12, 12 + (torch.arange(12) + 6) % 12])
     flat = sounds.flatten(0, 1)
     allowed = mining.disjoint(flat, flat)
-    negatives, _ = mining.hardest(distances, positives, allowed)
-    TripletLoss(1.0, mining.hardest)(distances, positives, allowed).backward()
-    assert torch.equal(torch.cat([result["negatives"] for result in results]), negatives)
-    assert (negatives[:12] >= 12).any()
+    negatives = mining.hardest(distances, positives, allowed)
+    TripletLoss(1.0)(distances, positives, negatives).backward()
+    assert torch.equal(torch.cat([result["negatives"] for result in results]), negatives.columns)
+    assert (negatives.columns[:12] >= 12).any()
     for result in results:
         torch.testing.assert_close(result["gradient"], weight.grad, atol=1e-5, rtol=1e-4)
 
@@ -168,3 +175,81 @@ def test_negatives_come_from_all_processes_and_gradients_reach_them(tmp_path):
 def test_one_process_gathers_itself():
     embeddings, parents = F.normalize(torch.randn(4, 8), dim=1), torch.zeros(4, 2)
     assert gather_candidates(embeddings, parents) == (embeddings, parents, 0)
+
+
+# ---------------------------------------------------------------- a step
+
+
+class Others(Deformation):
+    """Gives the sounds to be mixed in, so that a test sees them."""
+
+    def forward(self, energies, others=None, generator=None):
+        return others.clone()
+
+
+def pair_batch(n=6, seed=0):
+    """Crops that tell their own pair: log energy 1, 2, ... for anchors and positives alike."""
+    crops = torch.arange(1.0, n + 1)[:, None, None].expand(n, 144, 4).half()
+    return PairBatch(crops, crops.clone(), torch.arange(n), seed)
+
+
+@pytest.mark.parametrize("deform_anchors", [True, False])
+@pytest.mark.parametrize("seed", range(12))
+def test_every_crop_meets_a_stranger_and_its_groups_say_so(seed, deform_anchors):
+    batch = pair_batch(seed=seed)
+    before = batch.crops
+    deformed = deform(batch, Others(), 1e-8, deform_anchors)
+    assert deformed.crops.shape == (12, 144, 4) and deformed.crops.dtype == torch.float32
+    assert torch.equal(batch.crops, before)
+    heard = deformed.crops[:, 0, 0].round().long() - 1
+    assert torch.equal(deformed.groups[:, 0], batch.groups.repeat(2)) and torch.equal(deformed.groups[:, 1], heard)
+    first = 0 if deform_anchors else 6
+    assert (deformed.groups[first:, 0] != deformed.groups[first:, 1]).all()
+    assert (deformed.groups[:first, 0] == deformed.groups[:first, 1]).all()
+    assert deformed.positive_of.tolist() == [6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5]
+
+
+def test_a_batch_of_one_pair_and_the_same_seed():
+    assert mixing_shift(1, 5) == 1
+    one, same, other = (deform(pair_batch(seed=seed), Gain(), 1e-8).crops for seed in (1, 1, 2))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+def brain_for(**hparams):
+    """A Brain that trains nothing: its encoder gives what it is given."""
+    experiment, _ = load_experiment("hparams/semi_hard.yaml", {})
+    modules = {"embedding_model": torch.nn.Identity(), "head": torch.nn.Identity()}
+    return EmbeddingBrain(modules, hparams=experiment | hparams, run_opts={"device": "cpu"})
+
+
+def test_the_objective_is_the_loss_of_the_mined_negatives_and_counts_them():
+    brain = brain_for()
+    deformed = deform(pair_batch(), Gain(), 1e-8)
+    outputs = torch.randn(12, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    loss = brain.objective(outputs, deformed)
+    unit = F.normalize(outputs, dim=1)
+    distances, allowed = mining.squared_euclidean(unit, unit), mining.disjoint(deformed.groups, deformed.groups)
+    negatives = mining.semi_hard(distances, (torch.arange(12) + 6) % 12, allowed)
+    torch.testing.assert_close(loss, TripletLoss(0.3)(distances, (torch.arange(12) + 6) % 12, negatives))
+    loss.backward()
+    assert outputs.grad.abs().sum() > 0
+    n_semi_hard = int(negatives.semi_hard.sum())
+    assert brain.tally.shares() == pytest.approx({"semi-hard": n_semi_hard / 12, "fallback": 1 - n_semi_hard / 12})
+    brain.modules.eval()
+    brain.objective(outputs, deformed)
+    assert brain.tally.shares() == {}
+
+
+def test_random_negatives_are_the_same_when_a_step_is_repeated():
+    brain, batch = brain_for(miner=mining.random), pair_batch(n=32)
+    outputs, deformed = torch.randn(64, 8), deform(pair_batch(n=32), Gain(), 1e-8)
+    losses = [float(brain.objective(outputs, deformed, batch.generator(1))) for _ in range(2)]
+    assert losses[0] == losses[1] != float(brain.objective(outputs, deformed, batch._replace(seed=9).generator(1)))
+
+
+def test_proximity_of_some_pairs_wants_clean_anchors():
+    some = OneKindPerExample([Gain(), TemporalProximity()])
+    with pytest.raises(UserError, match="set deform_anchors to False"):
+        brain_for(deformation=some, deform_anchors=True)
+    brain_for(deformation=some, deform_anchors=False)
+    brain_for(deformation=Composition([Gain(), TemporalProximity()]), deform_anchors=True)

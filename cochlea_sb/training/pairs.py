@@ -1,181 +1,251 @@
-"""Batches of (anchor, neighbour) crops: temporal proximity as index arithmetic on the device.
+"""Drawing pairs: two crops of one sound, or of one group of sounds, by index arithmetic on the device.
 
-Jansen et al. 2017, section 3.5: what sounds within a few seconds of each other is likely to be alike.
+Temporal proximity (Jansen et al. 2017, section 3): crops within a few seconds of each other are likely to be alike.
 
-Axes: N sounds, W windows of the corpus, B batch, T frames of a crop, M mel bands.
+Axes: N sounds, W windows of the corpus, B pairs, T frames of a crop, M mel bands.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
+import datasets
 import numpy as np
 import torch
 
+from cochlea_sb.augment.combined import Composition, OneKindPerExample
+from cochlea_sb.augment.deformation import Deformation
+from cochlea_sb.augment.temporal_proximity import TemporalProximity
+from cochlea_sb.data.corpus import column
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.errors import UserError
 from cochlea_sb.features import audibility
+from cochlea_sb.training.batch import PairBatch
 
 
-class Pairs(NamedTuple):
-    """One batch.
+class PairBatches(torch.utils.data.Dataset[PairBatch]):
+    """An epoch of batches. Batch ``step`` depends only on the seed, the rank, the epoch and the step.
 
-    anchors, neighbours : torch.Tensor [batch, frames, mels], float16
-    groups : torch.Tensor [batch], int64, what both crops of a pair share: their sound, unless there are other groups
-    seed : int, for the draws that the deformations make
-    """
+    An interrupted run therefore goes on with the batches that it would have seen. Give it to a ``DataLoader`` with
+    ``batch_size=None`` and no workers: drawing a batch is a gather on the device.
 
-    anchors: torch.Tensor
-    neighbours: torch.Tensor
-    groups: torch.Tensor
-    seed: int
-
-
-class PairBatches(torch.utils.data.Dataset):
-    """An epoch of batches; item ``step`` depends on nothing but the seed, the epoch and the step.
-
-    So a run that was interrupted goes on with the very batches it would have seen. Meant for a ``DataLoader`` with
-    ``batch_size=None`` and no workers: a batch is a gather on the device, not work for another process.
-
-    Windows are drawn in proportion to the duration of their sounds, capped so that one long recording cannot drown
-    the rest, and seldom where they are nearly silent. The neighbour is another window of the same sound, drawn
-    likewise. Both are then moved by up to half a hop, so that every frame can be the first of a crop.
+    An anchor's window is drawn in proportion to the duration of its sound, up to a limit, and seldom where the sound is
+    nearly silent. The positive is another window nearby, or the same crop: see `in_proximity`. Crops begin up to
+    half a hop before or after their window, so that any frame can be the first.
 
     Arguments
     ---------
     bank : FrameBank
     batch_size : int
-        Pairs in a batch: at most as many as there are sounds, unless there are groups.
+        Pairs in a batch. Without groups, at most the number of sounds.
     steps : int
         Batches in an epoch.
     seed : int
+    deformation : Deformation
+        Where it contains `TemporalProximity`, the positive is another crop than the anchor: see `in_proximity`.
     crop_frames : int
         Length of the crops.
     window_frames : int
-        How many frames of a crop are certain to lie within the sound, where it is long enough.
-    neighbour_seconds : float
-        Largest distance of an anchor's window and its neighbour's; at 0 they are the same crop.
-    neighbour_share : float in [0, 1]
-        Share of the pairs, the last ones of a batch, that are neighbours; the others are the same crop twice.
+        Frames at the start of a crop that lie within the sound, where the sound is long enough.
+    proximity_seconds : float, above 0
+        Largest distance between the windows of an anchor and its positive. Has no effect where there are groups.
     groups : list of int, [sounds], ascending, optional
-        What an anchor and its neighbour share: numbers of their labels make training supervised. The neighbour is
-        then any window of the anchor's group.
+        A number for each sound. The positive is then any window of the anchor's group. With the numbers of labels,
+        training is supervised.
     max_seconds : float
-        Duration at which a sound stops gaining weight.
+        A longer sound is drawn as often as one of this duration.
     quiet_weight : float in [0, 1]
         Weight of a window that is 20 dB or more below the loudest of its sound; see `cochlea_sb.features.audibility`.
     hop_seconds : float
-        Of the front end.
+        Hop of the front end.
     band : float in (0, 1]
-        Share of the corpus, by weight, that a batch is drawn from: a stretch of sounds that follow each other. If they
-        are in the order of their lengths, those of a batch are of like length.
+        Share of the corpus, by weight, that one batch is drawn from: sounds that follow each other in the bank. Where
+        the bank is sorted by length, the sounds of a batch then have similar lengths.
     device : str, optional
-        Where the batches should lie; by default where the bank's frames do.
+        Device of the batches; by default that of the bank.
     rank : int
-        Of the process in distributed training: each draws batches of its own.
+        Rank of this process in distributed training.
     """
 
     def __init__(
         self,
         bank: FrameBank,
-        batch_size,
-        steps,
-        seed=0,
+        batch_size: int,
+        steps: int,
+        seed: int = 0,
         *,
-        crop_frames=144,
-        window_frames=96,
-        neighbour_seconds=10.0,
-        neighbour_share=1.0,
-        groups=None,
-        max_seconds=60.0,
-        quiet_weight=0.02,
-        hop_seconds=0.01,
-        band=1.0,
-        device=None,
-        rank=0,
-    ):
+        deformation: Deformation | None = None,
+        crop_frames: int = 144,
+        window_frames: int = 96,
+        proximity_seconds: float = 10.0,
+        groups: Sequence[int] | None = None,
+        max_seconds: float = 60.0,
+        quiet_weight: float = 0.02,
+        hop_seconds: float = 0.01,
+        band: float = 1.0,
+        device: str | None = None,
+        rank: int = 0,
+    ) -> None:
         ids = torch.arange(len(bank)) if groups is None else torch.tensor(groups)
         if len(ids) != len(bank) or (ids.diff() < 0).any():
             raise UserError(f"groups has {len(ids)} numbers for {len(bank)} sounds: expected one for each, ascending.")
         if len(bank) < 2:
-            raise UserError("The corpus holds one sound: it can't be told from others; add at least one more file.")
+            raise UserError("The corpus holds one sound: training compares sounds, so add at least one more file.")
         if ids[0] == ids[-1]:
-            raise UserError(f"All {len(bank)} sounds share one label or source: a batch needs others.")
+            raise UserError(f"All {len(bank)} sounds share one label or source: training needs at least two.")
         if batch_size < 2 or (groups is None and batch_size > len(bank)):
             raise UserError(
                 f"batch_size is {batch_size} and the corpus has {len(bank)} sounds to train on: expected 2 to "
                 f"{len(bank)}, so that a batch has negatives; use --batch_size {len(bank)} or less, or more sounds."
             )
+        if proximity_seconds <= 0:
+            raise UserError(
+                f"proximity_seconds is {proximity_seconds}: expected more than 0, such as 10; to make the positive the "
+                "same crop as the anchor, leave TemporalProximity out of the yaml's deformation."
+            )
         self.bank, self.batch_size, self.steps, self.seed, self.rank = bank, batch_size, steps, seed, rank
-        self.crop_frames, self.window_frames = crop_frames, window_frames
+        self.crop_frames, self.window_frames, self.band = crop_frames, window_frames, band
         self.device = torch.device(device) if device else bank.device
-        self.band = band
-        self.hop = window_frames // 2
-        self.reach = round(neighbour_seconds / hop_seconds / self.hop)  # in windows
-        self.n_same = batch_size - (int(neighbour_share * batch_size) if neighbour_seconds else 0)
         self.epoch = 0
+        self.hop = window_frames // 2
+        self.in_proximity = in_proximity(deformation or TemporalProximity(), batch_size).to(bank.device)
         self.window_sounds, self.window_starts = bank.windows(window_frames, self.hop)
-        counts = torch.bincount(self.window_sounds, minlength=len(bank))
         self.groups = ids.to(bank.device)  # [N]
-        here = torch.arange(len(self.window_sounds), device=bank.device)
+        # The positive of window w is drawn from the windows lowest[w] to highest[w].
         window_groups = self.groups[self.window_sounds]
         sizes = torch.bincount(window_groups)
-        last = sizes.cumsum(0)[window_groups]  # one past the last window of the window's group
-        if groups is not None:
-            self.reach = len(here)
-        self.lowest = torch.maximum(here - self.reach, last - sizes[window_groups])
-        self.highest = torch.minimum(here + self.reach, last - 1)
-        seconds = (bank.lengths.clamp(min=window_frames) * hop_seconds).clamp(max=max_seconds)
-        audible = audibility(*bank.peaks(self.window_sounds, self.window_starts, window_frames), quiet_weight)
-        weights = (seconds / counts)[self.window_sounds].double() * audible
-        self.cumulative = torch.cat([weights.new_zeros(1), weights.cumsum(0)])  # [W + 1]
+        after = sizes.cumsum(0)[window_groups]  # one past the last window of the window's group
+        here = torch.arange(len(self.window_sounds), device=bank.device)
+        reach = round(proximity_seconds / hop_seconds / self.hop) if groups is None else len(here)
+        self.lowest = torch.maximum(here - reach, after - sizes[window_groups])
+        self.highest = torch.minimum(here + reach, after - 1)
+        self.cumulative = self.cumulative_weights(max_seconds, quiet_weight, hop_seconds)
 
-    def __len__(self):
+    def cumulative_weights(self, max_seconds: float, quiet_weight: float, hop_seconds: float) -> torch.Tensor:
+        """Sums of the weights of all windows before each: torch.Tensor [W + 1], float64."""
+        bank = self.bank
+        counts = torch.bincount(self.window_sounds, minlength=len(bank))
+        seconds = (bank.lengths.clamp(min=self.window_frames) * hop_seconds).clamp(max=max_seconds)
+        audible = audibility(*bank.peaks(self.window_sounds, self.window_starts, self.window_frames), quiet_weight)
+        weights = (seconds / counts)[self.window_sounds].double() * audible
+        return torch.cat([weights.new_zeros(1), weights.cumsum(0)])
+
+    def __len__(self) -> int:
         return self.steps
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch: int) -> None:
         """Called by the Brain at the start of an epoch."""
         self.epoch = epoch
 
-    def __getitem__(self, step):
-        """Draw batch ``step`` of the current epoch; see `Pairs`."""
+    def __getitem__(self, step: int) -> PairBatch:
+        """Draw batch ``step`` of the current epoch."""
         if not 0 <= step < self.steps:
             raise IndexError(f"step is {step}: expected 0 to {self.steps - 1}.")
         entropy = [self.seed, self.rank, self.epoch, step]
-        draw_seed, deform_seed = np.random.SeedSequence(entropy).generate_state(2).tolist()
+        draw_seed, batch_seed = np.random.SeedSequence(entropy).generate_state(2).tolist()
         generator = torch.Generator(self.bank.device).manual_seed(draw_seed)
-        anchors, neighbours = self.draw_windows(generator)
-        anchor_starts, neighbour_starts = self.jitter(anchors, generator), self.jitter(neighbours, generator)
-        neighbours[: self.n_same] = anchors[: self.n_same]
-        neighbour_starts[: self.n_same] = anchor_starts[: self.n_same]
+        anchors, positives = self.draw_windows(generator)
+        anchor_starts, positive_starts = self.jitter(anchors, generator), self.jitter(positives, generator)
+        positives = torch.where(self.in_proximity, positives, anchors)
+        positive_starts = torch.where(self.in_proximity, positive_starts, anchor_starts)
         anchor_crops = self.bank.crops(self.window_sounds[anchors], anchor_starts, self.crop_frames)
-        neighbour_crops = self.bank.crops(self.window_sounds[neighbours], neighbour_starts, self.crop_frames)
-        batch = anchor_crops, neighbour_crops, self.groups[self.window_sounds[anchors]]
-        return Pairs(*(tensor.to(self.device, non_blocking=True) for tensor in batch), deform_seed)
+        positive_crops = self.bank.crops(self.window_sounds[positives], positive_starts, self.crop_frames)
+        groups = self.groups[self.window_sounds[anchors]]
+        parts = anchor_crops, positive_crops, groups
+        anchor_crops, positive_crops, groups = (part.to(self.device, non_blocking=True) for part in parts)
+        return PairBatch(anchor_crops, positive_crops, groups, batch_seed)
 
-    def draw_windows(self, generator):
-        """Two windows of one sound, or of one group, for each pair, by inverting the cumulative weights.
+    def draw_windows(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw the windows of a batch, by inverting the cumulative weights.
 
         Returns
         -------
-        anchors, neighbours : torch.Tensor [batch], int64
-            Rows of the window table.
+        anchors, positives : torch.Tensor [B], int64
+            Numbers of windows.
         """
         share = torch.rand(2, self.batch_size, generator=generator, device=self.bank.device, dtype=torch.float64)
         if self.band < 1:
             first = torch.rand((), generator=generator, device=self.bank.device, dtype=torch.float64)
             share[0] = (1 - self.band) * first + self.band * share[0]
-        anchors = self.pick(share[0] * self.cumulative[-1])
+        anchors = self.window_at(share[0] * self.cumulative[-1])
         low, high = self.cumulative[self.lowest[anchors]], self.cumulative[self.highest[anchors] + 1]
-        neighbours = self.pick(low + share[1] * (high - low))
-        return anchors, torch.clamp(neighbours, self.lowest[anchors], self.highest[anchors])
+        positives = self.window_at(low + share[1] * (high - low))
+        return anchors, torch.clamp(positives, self.lowest[anchors], self.highest[anchors])
 
-    def pick(self, mass):
-        """The window in whose stretch of the cumulative weights ``mass`` falls."""
-        return torch.searchsorted(self.cumulative, mass, right=True).sub_(1).clamp_(0, len(self.window_sounds) - 1)
+    def window_at(self, weight: torch.Tensor) -> torch.Tensor:
+        """The window at which the cumulative weights reach ``weight``: [B] float64 to [B] int64."""
+        return torch.searchsorted(self.cumulative, weight, right=True).sub_(1).clamp_(0, len(self.window_sounds) - 1)
 
-    def jitter(self, windows, generator):
-        """First frames of crops: the windows' own, moved by up to half a hop, inside the sound."""
-        moved = torch.randint(
-            -(self.hop // 2), self.hop // 2 + 1, windows.shape, generator=generator, device=self.bank.device
-        )
+    def jitter(self, windows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """First frames of crops [B]: those of the windows, moved by up to half a hop, inside the sound."""
+        half_hop = self.hop // 2
+        moved = torch.randint(-half_hop, half_hop + 1, windows.shape, generator=generator, device=self.bank.device)
         latest = (self.bank.lengths[self.window_sounds[windows]] - self.window_frames).clamp(min=0)
         return torch.minimum((self.window_starts[windows] + moved).clamp(min=0), latest)
+
+
+def in_proximity(deformation: torch.nn.Module, n_pairs: int) -> torch.Tensor:
+    """For which pairs of a batch the positive is another crop than the anchor, rather than the same one.
+
+    The deformation alone decides it, so that a yaml says it once: all pairs where a `Composition` or a
+    `OneKindPerBatch` contains `TemporalProximity`, none where nothing does, and in a `OneKindPerExample` the pairs
+    that get the kind `TemporalProximity`.
+
+    Arguments
+    ---------
+    deformation : Deformation
+    n_pairs : int
+
+    Returns
+    -------
+    torch.Tensor [n_pairs], bool
+
+    Example
+    -------
+    >>> in_proximity(OneKindPerExample([Deformation(), TemporalProximity()]), 4)
+    tensor([False, False,  True,  True])
+    """
+    if isinstance(deformation, OneKindPerExample):
+        parts = torch.arange(n_pairs).tensor_split(len(deformation.deformations))
+        kinds = zip(deformation.deformations, parts, strict=True)
+        return torch.cat([in_proximity(kind, len(part)) for kind, part in kinds])
+    if isinstance(deformation, Composition):
+        return torch.stack([in_proximity(part, n_pairs) for part in deformation.deformations]).any(0)
+    return torch.full((n_pairs,), isinstance(deformation, TemporalProximity))
+
+
+def group_rows(frames: datasets.Dataset, rows: list[int], pair_by: str) -> tuple[list[int], list[int] | None]:
+    """The groups of sounds that positives are drawn from.
+
+    Arguments
+    ---------
+    frames : datasets.Dataset
+        From `cochlea_sb.data.corpus.load_corpus`.
+    rows : list of int
+        Sounds to draw from.
+    pair_by : str
+        ``sound``: each sound is a group; ``source``: the sounds of one source are, and one without a source is a
+        group of its own; ``label``: the sounds of one label are, and those without a label are left out.
+
+    Returns
+    -------
+    rows : list of int
+        Sorted by group.
+    groups : list of int or None
+        The group of each, ascending; None for ``sound``.
+
+    Raises
+    ------
+    UserError
+        If the corpus has no such column.
+    """
+    if pair_by == "sound":
+        return rows, None
+    values = column(frames, pair_by) if pair_by in ("source", "label") else None
+    if values is None:
+        raise UserError(f"pair_by is '{pair_by}': expected sound, or source or label if the corpus has that column.")
+    names = sorted({str(value) for value in values if value is not None})
+    numbers = {name: number for number, name in enumerate(names)}
+    if pair_by == "label":
+        rows = [row for row in rows if values[row] is not None]
+    groups = {row: len(names) + row if values[row] is None else numbers[str(values[row])] for row in rows}
+    rows = sorted(rows, key=lambda row: groups[row])
+    return rows, [groups[row] for row in rows]

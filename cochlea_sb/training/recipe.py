@@ -1,4 +1,7 @@
-"""From a command line and a yaml to objects."""
+"""The yaml and the command line of a recipe: from text to objects.
+
+`recipes/train.py` and its neighbours call `parse_arguments`, then `load_experiment`.
+"""
 
 import io
 import os
@@ -14,30 +17,22 @@ from speechbrain.utils.run_opts import RunOptions
 
 from cochlea_sb.errors import UserError
 
-# The keys of a yaml that say which corpus: arguments of `cochlea_sb.data.corpus.load_corpus`.
-CORPUS_KEYS: tuple[str, ...] = (
-    "data_folder",
-    "dataset",
-    "config",
-    "split",
-    "folder_labels",
-    "num_proc",
-    "sounds_per_class",
-)
-CORPUS_KEYS += ("label_column", "source_column")
-# The keys that may differ when a run goes on.
+# Keys that choose the corpus: the arguments of `cochlea_sb.data.corpus.load_corpus`.
+CORPUS_KEYS: tuple[str, ...] = ("data_folder", "dataset", "config", "split", "folder_labels", "num_proc")
+CORPUS_KEYS += ("sounds_per_class", "label_column", "source_column")
+# Keys that may differ when a run goes on: more epochs, the keys of recipes/evaluate.py, and those that hold the path of
+# the results folder, which may have been moved.
 MAY_CHANGE = {"number_of_epochs", "lr_schedule", "epoch_counter", "num_proc", "ckpt_interval_minutes"}
-# What only recipes/evaluate.py reads.
 MAY_CHANGE |= {"evaluate_all", "robustness", "few_labels", "model"}
-# Where the run lies, and what holds its paths: a folder that was moved, or is spelt otherwise, is the same run.
 MAY_CHANGE |= {"output_folder", "save_folder", "train_log", "train_logger", "checkpointer"}
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[str, RunOptions, dict[str, Any]]:
-    """SpeechBrain's command line: a yaml, run options, and any key of the yaml as an override.
+    """Read SpeechBrain's command line: a yaml, run options, and any key of the yaml with another value.
 
-    `speechbrain.parse_arguments` pastes overrides together as text, which breaks on a path that holds ``=``, ``#`` or
-    a space; here every value is its own piece of yaml, and a path that exists is taken as it is.
+    `speechbrain.parse_arguments` joins the values to one text, which breaks on a path that holds ``=``, ``#`` or a
+    space. Here every value is parsed on its own, and the path of an existing file stays as it is. ``--help`` prints
+    the keys of the yaml with their comments, and exits.
 
     Arguments
     ---------
@@ -53,7 +48,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[str, RunOptions, dict[str, Any
         if not any(os.path.isfile(token) for token in argv):
             print("Name the yaml too, such as hparams/cnn.yaml --help: all of its keys are options.\n")
         for file in filter(os.path.isfile, argv):
-            print(f"{settings_in_words(file)}\n\nOptions of SpeechBrain:\n")
+            print(f"{describe_keys(file)}\n\nOptions of SpeechBrain:\n")
     options = {f"--{name}" for name in RunOptions().as_dict()} | {"-h", "--help"}
     theirs: list[str] = []
     overrides: dict[str, Any] = {}
@@ -84,8 +79,8 @@ def parse_arguments(argv: Sequence[str]) -> tuple[str, RunOptions, dict[str, Any
     return hparams_file, run_opts, overrides
 
 
-def settings_in_words(hparams_file: str | os.PathLike[str]) -> str:
-    """The keys of a training yaml that are plain values, and so options, as the yaml tells of them."""
+def describe_keys(hparams_file: str | os.PathLike[str]) -> str:
+    """The keys of a yaml with plain values, which are options, with their defaults and comments."""
     text = read_recipe(hparams_file)
     tree = ruamel.yaml.YAML().load(text)
     plain_kinds = (int, float, str, list, type(None), ruamel.yaml.comments.TaggedScalar)
@@ -96,7 +91,7 @@ def settings_in_words(hparams_file: str | os.PathLike[str]) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """A yaml value; the text itself where it is no yaml, or no number or list but the path of something."""
+    """A value as yaml reads it; the text itself where it isn't yaml, or is the path of something that exists."""
     try:
         value = ruamel.yaml.YAML(typ="safe").load(text)
     except ruamel.yaml.error.YAMLError:
@@ -116,12 +111,12 @@ def load_experiment(hparams_file: str | os.PathLike[str], overrides: dict[str, A
     -------
     hparams : dict
     text : str
-        The yaml with overrides and references resolved: what the results folder keeps.
+        The yaml with overrides and references resolved, for ``train.yaml`` in the results folder.
 
     Raises
     ------
     UserError
-        For a key that the yaml does not have, or a yaml that does not build.
+        If the yaml lacks a key of the overrides, or its objects can't be built.
     """
     try:
         text = read_recipe(hparams_file)
@@ -141,9 +136,9 @@ def load_experiment(hparams_file: str | os.PathLike[str], overrides: dict[str, A
 
 
 def read_recipe(hparams_file: str | os.PathLike[str]) -> str:
-    """The text of a training yaml; one that says ``base: cnn.yaml`` is that file with its own keys put in place.
+    """The text of a yaml. With ``base: cnn.yaml`` it is the text of cnn.yaml with some keys replaced or added.
 
-    A key replaces the base's as a whole, with all that is below it.
+    A key is replaced together with everything below it.
 
     Arguments
     ---------
@@ -182,7 +177,7 @@ def read_recipe(hparams_file: str | os.PathLike[str]) -> str:
 
 
 def check_kind(key: str, default: Any, value: Any) -> None:
-    """Raise `UserError` where an override is not of the kind of the yaml's own value."""
+    """Raise `UserError` where the type of an override differs from that of the value in the yaml."""
     kinds: dict[str, Any] = {"True or False": bool, "a whole number": int, "a number": (int, float)}
     kinds["a list such as [noise]" if key == "robustness" else "a list such as [5]"] = list
     for name, kind in kinds.items():
@@ -195,7 +190,7 @@ def check_kind(key: str, default: Any, value: Any) -> None:
 def check_same_run(folder: str | os.PathLike[str], text: str) -> None:
     """Raise `UserError` where a folder holds the checkpoints, or the model, of a run with other settings.
 
-    Going on with them would leave a model of neither. More epochs, or what does not change the result, may differ.
+    To go on with them would mix two experiments. The keys in `MAY_CHANGE` may differ.
 
     Arguments
     ---------
@@ -216,7 +211,7 @@ def check_same_run(folder: str | os.PathLike[str], text: str) -> None:
 
 
 def plain(node: yaml.Node) -> tuple[str, Any]:
-    """A yaml node as (tag, value) all the way down, which compares by content and ignores comments."""
+    """A yaml node as nested pairs (tag, value), so that two yamls compare by content, without comments."""
     if isinstance(node, yaml.MappingNode):
         return node.tag, [(key.value, plain(value)) for key, value in node.value]
     if isinstance(node, yaml.SequenceNode):
