@@ -14,6 +14,7 @@ import pytest  # noqa: E402
 import soundfile  # noqa: E402
 import torch  # noqa: E402
 from speechbrain.utils.importutils import LazyModule  # noqa: E402
+from warm import Warm  # noqa: E402
 
 from cochlea_sb.inference.model_folder import save_model  # noqa: E402
 from cochlea_sb.training.recipe import load_experiment  # noqa: E402
@@ -47,3 +48,9 @@ def sound_folder(tmp_path_factory):
     for name, hertz in (("low", 200), ("middle", 300), ("high", 5000)):
         soundfile.write(folder / f"{name}.wav", 0.3 * np.sin(2 * np.pi * hertz * times), 16000)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def script():
+    """``script(path, *arguments, cwd=, env=, status=0)`` runs a script as its users do; see tests/warm.py."""
+    return Warm()

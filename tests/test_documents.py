@@ -1,12 +1,12 @@
-"""Every command and python block of the README and of the pages for users runs, with few steps, in its order: each page
-is one user's session, beside a Hub of our own.
+"""Every command and python block of the README and of the pages for users runs, in order and with few steps.
+
+Each page is one user's session, with a home and a Hub of its own.
 """
 
 import os
 import re
 import shlex
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +18,32 @@ from cochlea_sb.synthetic.library import write_library
 
 ROOT = Path(__file__).parent.parent
 PAGES = {"README.md": 12, "docs/train.md": 6, "docs/publish.md": 10, "docs/batch.md": 5, "docs/compare.md": 5}
-PAGES |= {"docs/index.md": 1}  # with how many commands and blocks, at least
+PAGES |= {"docs/index.md": 1}  # the least number of commands and blocks on each page
 FEW_STEPS = ["--batch_size", "16", "--number_of_epochs", "1", "--steps_per_epoch", "3"]
-FEWER = {"train.py": FEW_STEPS, "reproduce.py": ["--recipes", "noise", "--folds", "1", "--seeds", "1", *FEW_STEPS]}
+FEWER = {
+    "train.py": FEW_STEPS,
+    "reproduce.py": ["--recipes", "noise", "--folds", "1", "--seeds", "1", "--few", "1", *FEW_STEPS],
+}
 WITHOUT_STEPS = "hparams/bag_of_audio_words.yaml"
 ELSEWHERE = {"make": "CI runs these", "docs/index.md": "benchmarks, which are no tests"}
 
 
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """A folder of labelled sounds."""
+    folder = tmp_path_factory.mktemp("samples")
+    write_library(folder, 3)
+    return folder
+
+
 @pytest.fixture
-def session(tmp_path):
-    """A user's home: the project's scripts, folders of samples, a few files; and what the environment is."""
+def session(samples, tmp_path):
+    """A user's home: the project's scripts, folders of samples, a few files; and the user's environment."""
     for name in ("recipes", "hparams"):
         os.symlink(ROOT / name, tmp_path / name)
-    write_library(tmp_path / "samples", 4)
-    write_library(tmp_path / "labelled", 4)
-    metadata = tmp_path / "labelled" / "metadata.csv"  # without sources, or a fold would hold none but takes of one
+    for name in ("samples", "labelled"):
+        shutil.copytree(samples, tmp_path / name)
+    metadata = tmp_path / "labelled" / "metadata.csv"  # without sources, or a fold would hold only takes of one source
     rows = [line.split(",") for line in metadata.read_text().splitlines()]
     metadata.write_text("\n".join(",".join(row[:2] + row[3:]) for row in rows) + "\n")
     rng = np.random.default_rng(0)
@@ -53,14 +64,14 @@ def blocks(page):
 def commands(page):
     for kind, block in blocks(page):
         if kind == "python":
-            yield [sys.executable, "-c", block]
+            yield ["-c", block]
         for line in block.splitlines() if kind == "bash" else ():
             words = shlex.split(line, comments=True)
             if words[0] == "python" and page not in ELSEWHERE:
                 fewer = [] if WITHOUT_STEPS in words else FEWER.get(Path(words[1]).name, [])
-                yield [sys.executable, *words[1:], *fewer]
+                yield [*words[1:], *fewer]
             elif words[0] in ("cochlea", "hf"):
-                yield [str(Path(sys.executable).with_name(words[0])), *words[1:]]
+                yield words
             else:
                 assert words[0] in ELSEWHERE or page in ELSEWHERE, line
 
@@ -72,15 +83,31 @@ def test_the_two_commands_come_first_and_exist():
     assert "\ndemo:" in makefile and "\ntest:" in makefile
 
 
+def test_the_demo_runs(script, tmp_path):
+    for name in ("recipes", "hparams"):
+        os.symlink(ROOT / name, tmp_path / name)
+    makefile = (ROOT / "Makefile").read_text()
+    said = []
+    for line in re.search(r"^demo:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1].splitlines():
+        program, *words = shlex.split(
+            line.replace("write_library('results/sounds')", "write_library('results/sounds', 4)")
+        )
+        if words[0].startswith("recipes/"):
+            words += ["--sounds_per_class", "4", *(FEW_STEPS if "train.py" in words[0] else ["--few_labels", "[1]"])]
+        words = words if program == "$(BIN)/python" else [program.removeprefix("$(BIN)/"), *words]
+        said.append(script(*words, cwd=tmp_path).stdout)
+    query = shlex.split(line)[-1]
+    assert [("| model | 0." in text) for text in said] == [False, True, True, False, False, False]
+    assert "results/sounds/" in said[-1] and query not in said[-1]
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_every_command_and_block_runs(page, session):
+def test_every_command_and_block_runs(page, session, script):
     home, environment = session
     ran = list(commands(page))
     assert len(ran) >= PAGES[page]
     for command in ran:
-        command = [word.replace("~", str(home)) for word in command]
-        done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        script(*(word.replace("~", str(home)) for word in command), cwd=home, env=environment, timeout=300)
 
 
 @pytest.mark.parametrize("page", [*PAGES, "docs/safety.md", "docs/experiments.md", "cochlea_sb/pretrained/README.md"])

@@ -1,22 +1,25 @@
-"""The paper's tables out of many runs: means and intervals over folds and seeds, and what share is recovered.
+"""The paper's tables from many runs: means and intervals over folds, and the share of supervision that is recovered.
 
-Seeds of a fold are measured on the same sounds: they are averaged first, and intervals are over the F folds.
+The seeds of a fold are measured on the same sounds. So they are averaged first, and intervals are over the F folds.
 """
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from cochlea_sb.errors import NothingToMeasure
 from cochlea_sb.evaluation.plots import few_labels_curve, pictures_where_possible, recipe_bars, robustness_curves
-from cochlea_sb.evaluation.report import table
+from cochlea_sb.evaluation.tables import table
 from cochlea_sb.files import write_text
 
-FIGURES = {
+FIGURES: dict[str, Callable[..., float]] = {
     "mAP": lambda report, row: report["retrieval"][row]["mAP"],
     "P@1": lambda report, row: report["retrieval"][row]["P@1"],
     "accuracy": lambda report, row: report["classification"][row]["logistic regression"]["accuracy"],
@@ -26,22 +29,24 @@ FIGURES = {
 RECOVERED = {"mAP": "recovered, retrieval", "accuracy": "recovered, classification"}
 
 
-def read_runs(folder, recipe, folds, seeds, name="evaluation.json"):
-    """What the finished runs of a recipe left.
+def read_runs(
+    folder: str | Path, recipe: str, folds: Sequence[int], seeds: Sequence[int], name: str = "evaluation.json"
+) -> dict[tuple[int, int], Any]:
+    """Read a file of each finished run of a recipe.
 
     Arguments
     ---------
     folder : str or Path
-        With ``recipe/fold1-seed1`` and so on, each with a file ``done`` once it is.
+        Holds ``recipe/fold1-seed1`` and so on. A finished run has a file ``done``.
     recipe : str
     folds, seeds : list of int
     name : str
-        Of the file.
+        Name of the file.
 
     Returns
     -------
     dict
-        Its content by (fold, seed).
+        Content of the file by (fold, seed).
     """
     runs = {}
     for fold in folds:
@@ -52,13 +57,13 @@ def read_runs(folder, recipe, folds, seeds, name="evaluation.json"):
     return runs
 
 
-def mean_and_interval(values):
-    """Mean and the half-width of its 95 % confidence interval (Student's t); None for one value.
+def mean_and_interval(values: npt.ArrayLike) -> tuple[float, float | None]:
+    """Mean and half-width of its 95 % confidence interval (Student's t). One value has no interval: None.
 
     Arguments
     ---------
     values : array_like
-        Independent ones: of folds, not of seeds, which are measured on the same sounds.
+        Independent values: one for each fold.
 
     Returns
     -------
@@ -70,14 +75,21 @@ def mean_and_interval(values):
     >>> f"{mean:.1f} +- {half_width:.2f}"
     '2.0 +- 2.48'
     """
-    values = np.asarray(values, dtype=float)
-    if len(values) < 2:
-        return float(values.mean()), None
-    return float(values.mean()), float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    sample = np.asarray(values, dtype=float)
+    if len(sample) < 2:
+        return float(sample.mean()), None
+    return float(sample.mean()), float(stats.t.ppf(0.975, len(sample) - 1) * stats.sem(sample))
 
 
-def recovered(ours, baseline, supervised, *, draws=10_000, seed=0):
-    """Share of the way from the baseline to the supervised figure; its interval by bootstrap over the folds.
+def recovered(
+    ours: Sequence[float],
+    baseline: Sequence[float],
+    supervised: Sequence[float],
+    *,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> tuple[float | None, float | None, float | None]:
+    """(ours - baseline) / (supervised - baseline) of the means, with a 95 % interval by bootstrap over the folds.
 
     Arguments
     ---------
@@ -89,7 +101,7 @@ def recovered(ours, baseline, supervised, *, draws=10_000, seed=0):
     Returns
     -------
     share, low, high : float or None
-        All None where supervision does not beat the baseline, the bounds also where there is one fold.
+        All are None if supervision does not beat the baseline. The bounds are None if there is one fold.
 
     Example
     -------
@@ -99,27 +111,31 @@ def recovered(ours, baseline, supervised, *, draws=10_000, seed=0):
     """
     figures = np.array([ours, baseline, supervised], dtype=float)
 
-    def share(folds):
+    def share(folds: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         ours, baseline, supervised = figures[:, folds].mean(-1)
-        return (ours - baseline) / np.where(supervised > baseline, supervised - baseline, np.nan)
+        shares: npt.NDArray[np.float64] = (ours - baseline) / np.where(
+            supervised > baseline, supervised - baseline, np.nan
+        )
+        return shares
 
     n_folds = figures.shape[1]
     whole = float(share(np.arange(n_folds)))
     if np.isnan(whole) or n_folds < 2:
         return (None if np.isnan(whole) else whole), None, None
     shares = share(np.random.default_rng(seed).integers(n_folds, size=(draws, n_folds)))
-    return whole, *map(float, np.nanpercentile(shares, [2.5, 97.5]))
+    low, high = np.nanpercentile(shares, [2.5, 97.5])
+    return whole, float(low), float(high)
 
 
-def by_fold(runs, take):
-    """A figure, averaged over the seeds, of each fold.
+def by_fold(runs: Mapping[Any, Any], take: Callable[[Any], float]) -> list[float]:
+    """A figure of each fold, averaged over the seeds.
 
     Arguments
     ---------
     runs : dict
-        By (fold, seed).
+        Reports by (fold, seed).
     take : callable
-        From a run to the figure.
+        From a report to the figure.
 
     Returns
     -------
@@ -132,53 +148,60 @@ def by_fold(runs, take):
     ]
 
 
-def summarise(folder, recipes, folds, seeds, supervised=("supervised", "supervised_triplets"), few=()):
-    """All figures of all recipes, over the folds that each of them has finished.
+def summarise(
+    folder: str | Path,
+    recipes: Sequence[str],
+    folds: Sequence[int],
+    seeds: Sequence[int],
+    supervised: Sequence[str] = ("supervised", "supervised_triplets"),
+    few: Sequence[int] = (),
+) -> dict[str, Any]:
+    """All figures of all recipes, over the folds that every recipe has finished.
 
     Arguments
     ---------
     folder : str or Path
         As in `read_runs`.
     recipes : list of str
-        In the order of the table; those without a finished run are left out.
+        In the order of the table. A recipe without a finished run is left out.
     folds, seeds : list of int
     supervised : tuple of str
-        Recipes that use labels: the better of them, by its mean, is what the others are held against.
+        Recipes that use labels. The one with the better mean is the reference of the others.
     few : tuple of int
-        Labels of each class with which the recipe ``supervised-<count>-labels`` was trained.
+        Numbers of labels of each class with which the runs ``supervised-<count>-labels`` were trained.
 
     Returns
     -------
     dict
-        ``folds``; ``recipes``: by recipe, ``log-mel`` first, ``[mean, half_width]`` of each figure,
-        ``[share, low, high]`` of what is recovered, and ``runs``, their number; ``few labels``: accuracy by row and
-        count; ``recall@1`` and ``recall@10`` by recipe, kind and strength.
+        ``folds``; ``recipes``, by recipe, ``log-mel`` first: ``(mean, half_width)`` of each figure, ``(share, low,
+        high)`` of the recovered share, and the number of ``runs``; ``few labels``: accuracy by row and count;
+        ``recall@1`` and ``recall@10`` by recipe, kind and strength.
 
     Raises
     ------
-    UserError
-        If no fold has been finished.
+    NothingToMeasure
+        If no fold has been finished by all recipes.
     """
     runs = {recipe: found for recipe in recipes if (found := read_runs(folder, recipe, folds, seeds))}
     common = [fold for fold in folds if all(any(key[0] == fold for key in found) for found in runs.values())]
     if not runs or not common:
         raise NothingToMeasure(f"'{folder}' holds no fold that all recipes have finished: run the same command again.")
     runs = {name: {key: run for key, run in found.items() if key[0] in common} for name, found in runs.items()}
-    # Every run of log-mel frames measures the baseline, too.
+    # Every run on log-mel frames also measures the baseline.
     baselines = {
         (key[0], (name, key[1])): run
         for name, found in runs.items()
         for key, run in found.items()
         if any("log-mel" in run.get(part, ()) for part in ("retrieval", "recall@1"))
     }
-    rows = [("log-mel", "log-mel", baselines)] if baselines else []
+    rows: list[tuple[str, str, dict[Any, Any]]] = [("log-mel", "log-mel", baselines)] if baselines else []
     rows += [(name, "model", found) for name, found in runs.items()]
 
-    figures = {}
+    figures: dict[str, dict[str, Any]] = {}
     for name, row, found in rows:
         figures[name] = {"runs": len(found)}
         for figure, take in FIGURES.items():
-            with suppress(KeyError):  # not every corpus has labels, nor sounds to train classifiers on
+            with suppress(KeyError):  # a corpus may lack labels, or sounds to train classifiers on
                 figures[name][figure] = mean_and_interval(by_fold(found, partial(take, row=row)))
     references = [name for name in supervised if name in runs]
     for figure, title in RECOVERED.items():
@@ -192,13 +215,11 @@ def summarise(folder, recipes, folds, seeds, supervised=("supervised", "supervis
                     ours = by_fold(found, partial(take, row="model"))
                     figures[name][title] = recovered(ours, baseline, reference)
 
-    limited = {}
+    limited: dict[str, dict[str, Any]] = {}
     for name, row, found in rows:
         if few and name not in supervised and all("few labels" in run for run in found.values()):
             limited[name] = {
-                str(count): mean_and_interval(
-                    by_fold(found, lambda run, row=row, count=count: run["few labels"][row][str(count)]["accuracy"])
-                )
+                str(count): mean_and_interval(by_fold(found, partial(few_labels_accuracy, row=row, count=count)))
                 for count in few
             }
     networks = {
@@ -210,9 +231,10 @@ def summarise(folder, recipes, folds, seeds, supervised=("supervised", "supervis
             for count, found in networks.items()
         }
 
-    summary = {"folds": common, "recipes": figures, "few labels": limited}
+    summary: dict[str, Any] = {"folds": common, "recipes": figures, "few labels": limited}
     for at_k in ("recall@1", "recall@10"):
-        recall = summary[at_k] = {}
+        recall: dict[str, Any] = {}
+        summary[at_k] = recall
         for name, found in runs.items():
             reports = [run[at_k] for run in found.values() if at_k in run]
             if reports:
@@ -222,7 +244,12 @@ def summarise(folder, recipes, folds, seeds, supervised=("supervised", "supervis
     return summary
 
 
-def mean_of(reports):
+def few_labels_accuracy(report: Mapping[str, Any], row: str, count: int) -> float:
+    """Accuracy of logistic regression on ``count`` labelled sounds of each class."""
+    return float(report["few labels"][row][str(count)]["accuracy"])
+
+
+def mean_of(reports: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
     """Mean of dictionaries of dictionaries of numbers, key by key."""
     return {
         kind: {strength: float(np.mean([report[kind][strength] for report in reports])) for strength in strengths}
@@ -230,7 +257,7 @@ def mean_of(reports):
     }
 
 
-def markdown(summary):
+def markdown(summary: Mapping[str, Any]) -> str:
     """The tables as Markdown.
 
     Arguments
@@ -261,11 +288,11 @@ def markdown(summary):
     return "\n\n".join(parts)
 
 
-def written(figure):
-    """A cell: a mean and its half-width, a share and its interval, a number, or nothing."""
+def written(figure: int | Sequence[float | None] | None) -> str:
+    """A cell: a mean and its half-width, a share and its interval, a number of runs, or nothing."""
     if isinstance(figure, int):
         return f"{figure}"
-    value, *spread = figure or [None]
+    value, *spread = figure or (None,)
     if value is None:
         return ""
     if len(spread) == 2:
@@ -273,7 +300,7 @@ def written(figure):
     return f"{value:.3f}" + ("" if None in spread else f" ± {spread[0]:.3f}")
 
 
-def write_tables(summary, folder, description):
+def write_tables(summary: Mapping[str, Any], folder: str | Path, description: str) -> None:
     """Write ``table.json``, ``table.md`` and the pictures.
 
     Arguments

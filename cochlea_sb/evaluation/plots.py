@@ -1,49 +1,55 @@
-"""Pictures of a training run. Matplotlib is optional: without it, `MissingExtra` names the extra."""
+"""Pictures of training and evaluation. Without matplotlib, `MissingExtra` names the extra to install."""
 
 import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from cochlea_sb.errors import MissingExtra
 from cochlea_sb.files import whole_file
 
 
-def new_figure(width=7.0, height=4.5, columns=None):
-    """A figure and its axes, or a list of so many axes side by side; drawn without a display."""
+def new_figure(width: float = 7.0, height: float = 4.5, columns: int | None = None) -> tuple[Any, Any]:
+    """A figure and its axes, or a list of ``columns`` axes side by side. Needs no display."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtra("A picture", "matplotlib", "plots") from error
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # SpeechBrain's log.txt would take its every step
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # or SpeechBrain's log.txt fills with its messages
     figure = Figure((width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots() if columns is None else list(figure.subplots(1, columns, squeeze=False)[0])
 
 
 @contextmanager
-def pictures_where_possible():
-    """Without matplotlib, the block ends where it would draw, with a warning that names the extra."""
+def pictures_where_possible() -> Iterator[None]:
+    """Run the block; if matplotlib is missing, end it at its first picture with a warning that names the extra."""
     try:
         yield
     except MissingExtra as no_matplotlib:
         logging.getLogger(__name__).warning(str(no_matplotlib))
 
 
-def save_figure(figure, path):
-    """Write a PNG, whole or not at all."""
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Write a PNG, as a whole or not at all."""
     with whole_file(path) as partial:
         figure.savefig(partial, format="png", dpi=120)
 
 
-def loss_curve(history, path):
+def loss_curve(history: Sequence[Mapping[str, float]], path: str | Path) -> None:
     """Loss and validation figures by epoch.
 
     Arguments
     ---------
     history : list of dict
-        One for each epoch: ``epoch``, ``train loss``, and any of ``valid loss``, ``recall@1``, ``mAP``, ``accuracy``.
+        One for each epoch, with ``epoch``, ``train loss`` and any of ``valid loss``, ``recall@1``, ``mAP``,
+        ``accuracy``.
     path : str or Path
         PNG to write.
     """
@@ -65,8 +71,8 @@ def loss_curve(history, path):
     save_figure(figure, path)
 
 
-def embedding_map(embeddings, labels, path):
-    """Sounds on the plane of their two principal components, coloured by label where there is one.
+def embedding_map(embeddings: torch.Tensor, labels: Sequence[str | None] | None, path: str | Path) -> None:
+    """Sounds on the plane of their first two principal components, coloured by label.
 
     Arguments
     ---------
@@ -83,23 +89,24 @@ def embedding_map(embeddings, labels, path):
     else:
         markers = "osD^"
         for number, name in enumerate(names):
-            mine = points[[label == name for label in labels]]
+            mine = points[[label == name for label in labels or ()]]
             axes.scatter(*mine.T, s=14, color=f"C{number % 10}", marker=markers[number // 10], label=name, alpha=0.8)
         figure.legend(loc="outside right center", frameon=False, fontsize=8)
     axes.set(title="Embedding map (principal components)", xticks=[], yticks=[])
     save_figure(figure, path)
 
 
-def principal_plane(embeddings):
+def principal_plane(embeddings: torch.Tensor) -> npt.NDArray[np.float32]:
     """Coordinates on the first two principal components, numpy [sounds, 2]."""
     centred = (embeddings - embeddings.mean(0)).float().cpu()
-    with torch.random.fork_rng(devices=[]):  # only two are wanted, of what may be thousands of dimensions
+    with torch.random.fork_rng(devices=[]):  # quick: finds few of what may be thousands of components
         torch.manual_seed(0)
         left, sizes, _ = torch.svd_lowrank(centred, q=min(6, *centred.shape), niter=8)
-    return (left * sizes)[:, :2].numpy()
+    plane: npt.NDArray[np.float32] = (left * sizes)[:, :2].numpy()
+    return plane
 
 
-def few_labels_curve(figures, path):
+def few_labels_curve(figures: Mapping[str, Mapping[Any, Mapping[str, float]]], path: str | Path) -> None:
     """Accuracy against the number of labelled sounds of each class.
 
     Arguments
@@ -120,13 +127,13 @@ def few_labels_curve(figures, path):
     save_figure(figure, path)
 
 
-def robustness_curves(figures, path):
+def robustness_curves(figures: Mapping[str, Mapping[str, Mapping[Any, float]]], path: str | Path) -> None:
     """Recall@1 of the original against the strength of each deformation.
 
     Arguments
     ---------
     figures : dict
-        Recall by embedding, deformation and strength.
+        Recall by embedding, deformation and strength. Deformations of one strength are not drawn.
     path : str or Path
         PNG to write.
     """
@@ -144,13 +151,13 @@ def robustness_curves(figures, path):
     save_figure(figure, path)
 
 
-def recipe_bars(figures, path):
+def recipe_bars(figures: Mapping[str, tuple[float, float | None]], path: str | Path) -> None:
     """Retrieval mAP by recipe, with intervals.
 
     Arguments
     ---------
     figures : dict
-        Mean and half-width by recipe.
+        Mean and half-width of its interval by recipe.
     path : str or Path
         PNG to write.
     """
@@ -162,18 +169,20 @@ def recipe_bars(figures, path):
     save_figure(figure, path)
 
 
-def reconstructions(written, frames, real, path, count=4):
-    """Windows, and below each what a decoder wrote for it.
+def reconstructions(
+    written: torch.Tensor, frames: torch.Tensor, real: torch.Tensor, path: str | Path, count: int = 4
+) -> None:
+    """Windows, and below each its reconstruction by a decoder.
 
     Arguments
     ---------
     written, frames : torch.Tensor [n, T, M]
     real : torch.Tensor [n, T], bool
-        What is padding stays white.
+        False where the frame is padding, which stays white.
     path : str or Path
         PNG to write.
     count : int
-        Of the windows, the first ones.
+        Number of windows to draw, from the first on.
     """
     count = min(count, len(frames))
     figure, axes = new_figure(3.2 * count, 5.0)

@@ -1,10 +1,10 @@
-"""All that is measured of one model on one labelled corpus, as a dictionary, as Markdown and as pictures."""
+"""Measures one model on one labelled corpus. `cochlea_sb.evaluation.tables` writes the result down."""
 
-import json
+from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -17,58 +17,57 @@ from cochlea_sb.encoders.log_mel import FlattenedLogMel
 from cochlea_sb.encoders.windowed import encode_bank
 from cochlea_sb.errors import NothingToMeasure, UserError
 from cochlea_sb.evaluation.classification import classify, classify_with_few
-from cochlea_sb.evaluation.plots import few_labels_curve, pictures_where_possible, robustness_curves
 from cochlea_sb.evaluation.retrieval import query_by_example
 from cochlea_sb.evaluation.robustness import STRENGTHS, recall_of, robustness
 from cochlea_sb.features import LogMel
-from cochlea_sb.files import write_text
 
 PROBES = {"logistic regression": None, "hidden layer": 128}  # units of the hidden layer
-# Ways in which a sound may come back, by their first words.
+# The deformations of a query, by their first words.
 KINDS = [kind.split()[0] for kind in STRENGTHS] + ["excerpt"]
 
 
 def evaluate(
-    encoder,
-    frames,
-    rows,
-    train_rows=(),
+    encoder: Any,
+    frames: datasets.Dataset,
+    rows: list[int],
+    train_rows: Sequence[int] = (),
     *,
-    kinds=tuple(KINDS),
-    counts=(1, 2, 5, 10, 20),
-    max_queries=500,
-    seed=0,
-    progress=True,
-):
+    kinds: Sequence[str] = tuple(KINDS),
+    counts: Sequence[int] = (1, 2, 5, 10, 20),
+    max_queries: int = 500,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
     """Measure a model: retrieval, classification, limited supervision, robustness.
 
     Arguments
     ---------
     encoder : AudioEncoder
     frames : datasets.Dataset
-        From `cochlea_sb.data.corpus.load_corpus`; with its audio where sounds are to be deformed.
+        From `cochlea_sb.data.corpus.load_corpus`. Deformations also need its column ``audio``.
     rows : list of int
-        Sounds to measure on: queries and what they may find; the test sounds of the classifiers; and those that are
-        deformed, whose originals are sought among all sounds.
+        Sounds to measure on. They are the queries and candidates of retrieval, the test sounds of the classifiers,
+        and the sounds that are deformed. The original of a deformed sound is sought among all sounds.
     train_rows : list of int
-        Labelled sounds that classifiers are trained on; without any, nothing is classified.
+        Sounds that train the classifiers, if they have labels. Without any, nothing is classified.
     kinds : tuple of str
-        Ways in which sounds come back and their originals are sought: some of `KINDS`. An excerpt is the second half
-        of a sound, sought among the first halves of all.
+        Deformations of the queries, some of `KINDS`. An excerpt is the second half of a sound; it is sought among the
+        first halves of all sounds.
     counts : tuple of int
-        Labelled sounds of each class for limited supervision.
+        Numbers of labelled sounds of each class for limited supervision.
     max_queries : int
-        Sounds that are deformed, drawn at random where there are more.
+        Limit on the number of deformed sounds. If there are more, they are drawn at random.
     seed : int
     progress : bool
+        Show progress bars.
 
     Returns
     -------
     dict
-        ``retrieval`` (figures of `query_by_example` by embedding), ``classification`` (figures of `classify` by
-        embedding and classifier), ``few labels`` (the same by embedding and count), ``recall@1`` and ``recall@10`` (by
-        embedding, deformation and strength), whichever could be measured. The embedding ``log-mel`` is the baseline;
-        beside a model of other features it is called ``frames``.
+        The parts that could be measured: ``retrieval`` (figures of `query_by_example` by embedding),
+        ``classification`` (figures of `classify` by embedding and classifier), ``few labels`` (the same by embedding
+        and count), ``recall@1`` and ``recall@10`` (by embedding, deformation and strength). The baseline is the
+        embedding ``log-mel``, or ``frames`` if the model reads other features.
 
     Raises
     ------
@@ -87,22 +86,25 @@ def evaluate(
     embeddings = {"random": F.normalize(chance, dim=1)}
     embeddings |= {name: encode_bank(one, bank).cpu() for name, one in encoders.items()}
     labels, sources = column(frames, "label") or [None] * len(frames), column(frames, "source")
-    label, source = ([values[row] for row in rows] if values else None for values in (labels, sources))
-    report = {}
-    with suppress(NothingToMeasure):  # no sound has another of its label
-        retrieval = {name: query_by_example(vectors[rows], label, source) for name, vectors in embeddings.items()}
-        report["retrieval"] = retrieval
+    report: dict[str, Any] = {}
+    with suppress(NothingToMeasure):
+        query_labels = [labels[row] for row in rows]
+        query_sources = [sources[row] for row in rows] if sources else None
+        report["retrieval"] = {
+            name: query_by_example(vectors[rows], query_labels, query_sources) for name, vectors in embeddings.items()
+        }
 
-    known, asked = ([row for row in some if labels[row] is not None] for some in (train_rows, rows))
-    known_labels, asked_labels = ([labels[row] for row in some] for some in (known, asked))
-    if len(set(known_labels)) > 1 and set(known_labels) & set(asked_labels):
-        report["classification"], report["few labels"] = {}, {}
-        for name in tqdm(encoders, desc="Classifying", disable=not progress):
-            split = embeddings[name][known], known_labels, embeddings[name][asked], asked_labels
-            report["classification"][name] = {
+    train, test = ([row for row in some if labels[row] is not None] for some in (train_rows, rows))
+    train_labels, test_labels = ([labels[row] for row in some] for some in (train, test))
+    classification, few = {}, {}
+    with suppress(NothingToMeasure):
+        for name in tqdm(encoders, desc="Classifying", disable=not progress or not train):
+            split = embeddings[name][train], train_labels, embeddings[name][test], test_labels
+            classification[name] = {
                 probe: classify(*split, hidden_size=size, seed=seed) for probe, size in PROBES.items()
             }
-            report["few labels"][name] = classify_with_few(*split, counts, seed=seed)
+            few[name] = classify_with_few(*split, counts, seed=seed)
+        report |= {"classification": classification, "few labels": few}
 
     if len(rows) > max_queries:
         rows = sorted(np.random.default_rng(seed).choice(rows, max_queries, replace=False).tolist())
@@ -131,100 +133,13 @@ def evaluate(
     return report
 
 
-def halves(bank):
-    """The first and the second halves of all sounds, as two banks; of one frame, both are that frame."""
+def halves(bank: FrameBank) -> tuple[FrameBank, FrameBank]:
+    """The first and the second halves of all sounds, as two banks. A sound of one frame is in both."""
     owners = torch.repeat_interleave(torch.arange(len(bank), device=bank.device), bank.lengths)
     within = torch.arange(len(bank.frames), device=bank.device) - (bank.ends - bank.lengths)[owners]
     half = bank.lengths // 2
     first, second = within < half.clamp(min=1)[owners], within >= half[owners]
-    return tuple(
+    halves_of = [
         FrameBank(bank.frames[part], torch.bincount(owners[part]), bank.silence, bank.level) for part in (first, second)
-    )
-
-
-def markdown(report: dict[str, Any]) -> str:
-    """A report as Markdown tables.
-
-    Arguments
-    ---------
-    report : dict
-        From `evaluate`.
-
-    Returns
-    -------
-    str
-    """
-    parts = [table("embedding", report["retrieval"])] if "retrieval" in report else []
-    if "classification" in report:
-        rows = {
-            name: {
-                f"{probe}: {figure}": value for probe, figures in probes.items() for figure, value in figures.items()
-            }
-            for name, probes in report["classification"].items()
-        }
-        parts += ["Classification on the frozen embedding:", table("embedding", rows)]
-        rows = {
-            name: {f"{count} of each": figures["accuracy"] for count, figures in by_count.items()}
-            for name, by_count in report["few labels"].items()
-        }
-        parts += ["Accuracy of logistic regression from a few labelled sounds:", table("embedding", rows)]
-    for at_k in ("recall@1", "recall@10"):
-        for kind in report[at_k]["model"] if at_k in report else ():
-            rows = {name: by_kind[kind] for name, by_kind in report[at_k].items()}
-            parts += [f"{at_k.capitalize()} of the original, {kind}:", table("embedding", rows)]
-    return "\n\n".join(parts)
-
-
-def table(corner, rows):
-    """A Markdown table.
-
-    Arguments
-    ---------
-    corner : str
-        Heading of the first column.
-    rows : dict of dict
-        Number, or text, by row and column; all rows have the same columns.
-
-    Returns
-    -------
-    str
-
-    Example
-    -------
-    >>> print(table("embedding", {"model": {"mAP": 0.5, "queries": 3}}))
-    | embedding | mAP |
-    |---|---|
-    | model | 0.500 |
-    """
-    names = [name for name in next(iter(rows.values())) if name != "queries"]
-    lines = [f"| {corner} | " + " | ".join(map(str, names)) + " |", "|---" * (len(names) + 1) + "|"]
-    for row, figures in rows.items():
-        cells = (figures[name] if isinstance(figures[name], str) else f"{figures[name]:.3f}" for name in names)
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def write_report(report, folder, description, fingerprint=None):
-    """Write ``evaluation.json``, ``evaluation.md`` and, where there is matplotlib, the curves.
-
-    Arguments
-    ---------
-    report : dict
-        From `evaluate`.
-    folder : str or Path
-    description : str
-        What was measured, one sentence.
-    fingerprint : str, optional
-        Of the model, by which its card knows that these figures are its own.
-    """
-    folder = Path(folder)
-    write_text(folder / "evaluation.md", f"{description}\n\n{markdown(report)}\n")
-    facts = {"description": description, "fingerprint": fingerprint}
-    write_text(folder / "evaluation.json", json.dumps(facts | report, indent=1) + "\n")
-    for picture in ("few_labels.png", "robustness.png"):  # of another time
-        (folder / picture).unlink(missing_ok=True)
-    with pictures_where_possible():
-        if "few labels" in report:
-            few_labels_curve(report["few labels"], folder / "few_labels.png")
-        if "recall@1" in report:
-            robustness_curves(report["recall@1"], folder / "robustness.png")
+    ]
+    return halves_of[0], halves_of[1]

@@ -18,10 +18,10 @@ def query_by_example(
     sources: Sequence[str | None] | None = None,
     ks: Sequence[int] = (1, 5, 10),
 ) -> dict[str, float]:
-    """Every sound is a query; all others are ranked by cosine; those with its label are right.
+    """Query by example: every sound is a query, and all others are ranked by cosine.
 
-    Sounds of the query's own source are neither right nor wrong: they are left out of its ranking. Sounds without a
-    label are ranked as wrong and ask nothing. Queries with nothing right to find are left out.
+    A sound with the label of the query is right. Sounds of the query's own source are left out of its ranking. Sounds
+    without a label are wrong, and are no queries. A query that has no right sound to find is left out.
 
     Arguments
     ---------
@@ -29,18 +29,18 @@ def query_by_example(
     labels : list of str or None, [sounds]
     sources : list of str or None, [sounds], optional
     ks : tuple of int
-        Ranks at which precision is taken.
+        Ranks of the precision.
 
     Returns
     -------
     dict
-        ``mAP`` (mean over queries of the average precision) and ``P@k`` for each k, all in [0, 1], and ``queries``,
-        their number.
+        ``mAP`` (average precision, averaged over the queries) and ``P@k`` for each k, in [0, 1]; and ``queries``, the
+        number of queries.
 
     Raises
     ------
-    UserError
-        If no query has anything to find.
+    NothingToMeasure
+        If no query has a right sound to find.
 
     Example
     -------
@@ -59,7 +59,7 @@ def query_by_example(
         left_out = own_source | (block[:, None] == torch.arange(len(unit), device=device))
         order = scores.masked_fill(left_out, -torch.inf).argsort(dim=1, descending=True, stable=True)
         same = (label_ids[block, None] == label_ids) & (label_ids[block, None] >= 0) & ~left_out
-        right = same.gather(1, order).double()  # what is left out stands at the end, never right
+        right = same.gather(1, order).double()  # left out sounds stand at the end and are never right
         asks = right.any(1)
         hits = right[asks].cumsum(1)
         ranks = torch.arange(1, len(unit) + 1, device=device)
@@ -76,13 +76,13 @@ def query_by_example(
 
 @torch.no_grad()
 def neighbour_recall(anchors: torch.Tensor, neighbours: torch.Tensor, sounds: torch.Tensor) -> float:
-    """Share of neighbours whose nearest anchor is one of their own sound (recall@1).
+    """Share of neighbours whose nearest anchor comes from the same sound (recall@1).
 
     Arguments
     ---------
     anchors, neighbours : torch.Tensor [pairs, D], unit norm
     sounds : torch.Tensor [pairs]
-        The sound that both crops of a pair come from.
+        Number of the sound that both crops of a pair come from.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def neighbour_recall(anchors: torch.Tensor, neighbours: torch.Tensor, sounds: to
 
 
 def ids_of(names: Sequence[str | None], device: torch.device | str) -> torch.Tensor:
-    """Integers that are equal where names are; -1 for None."""
+    """One integer for each name, the same for equal names; -1 for None."""
     table: dict[str | None, int] = {
         name: number for number, name in enumerate(dict.fromkeys(names)) if name is not None
     }

@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
 
 from cochlea_sb import __version__
-from cochlea_sb.evaluation.report import markdown
+from cochlea_sb.evaluation.tables import markdown
 from cochlea_sb.inference.audio_encoder import SHIPPED
 
 TAGS = ["audio", "cochlea_sb", "embeddings", "audio-retrieval"]

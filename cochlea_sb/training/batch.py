@@ -6,7 +6,7 @@ Miners and losses are given its groups and its positives.
 Axes: B pairs, T frames of a crop, M mel bands. The 2 B crops of a batch are the anchors, then their positives.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -63,7 +63,7 @@ def anchors_and_positives(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
 
 
 @torch.no_grad()
-def deform(batch: PairBatch, deformation: Deformation, floor: float, deform_anchors: bool = True) -> DeformedBatch:
+def deform(batch: PairBatch, deformation: Deformation[Any], floor: float, deform_anchors: bool = True) -> DeformedBatch:
     """Deform the positives of a batch, and its anchors unless they should stay as they are.
 
     Arguments

@@ -6,6 +6,7 @@ Axes: N sounds, W windows of the corpus, B pairs, T frames of a crop, M mel band
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import datasets
 import numpy as np
@@ -72,7 +73,7 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         steps: int,
         seed: int = 0,
         *,
-        deformation: Deformation | None = None,
+        deformation: Deformation[Any] | None = None,
         crop_frames: int = 144,
         window_frames: int = 96,
         proximity_seconds: float = 10.0,
