@@ -205,9 +205,8 @@ def in_proximity(deformation: torch.nn.Module, n_pairs: int) -> torch.Tensor:
     tensor([False, False,  True,  True])
     """
     if isinstance(deformation, OneKindPerExample):
-        parts = torch.arange(n_pairs).tensor_split(len(deformation.deformations))
-        kinds = zip(deformation.deformations, parts, strict=True)
-        return torch.cat([in_proximity(kind, len(part)) for kind, part in kinds])
+        choices = deformation.choose(torch.empty(n_pairs), None)
+        return torch.cat([in_proximity(deformation.kind(kind), part.stop - part.start) for kind, part in choices])
     if isinstance(deformation, Composition):
         return torch.stack([in_proximity(part, n_pairs) for part in deformation.deformations]).any(0)
     return torch.full((n_pairs,), isinstance(deformation, TemporalProximity))
