@@ -19,13 +19,16 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Generator, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import soundfile
 import soxr
 
 from cochlea_sb.errors import AudioError, UserError
+
+# A file, its contents, or a row of a dataset.
+AudioSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | dict[str, Any]
 
 _FFMPEG_EXTENSIONS = frozenset(".3gp .aac .ac3 .amr .ape .m4a .m4b .mka .mkv .mov .mp4 .tta .webm .wma .wv".split())
 AUDIO_EXTENSIONS = _FFMPEG_EXTENSIONS.union(
@@ -45,7 +48,7 @@ _PLACEHOLDERS = ((0x7FFF0000, 0x80000000), (0xFFFF0000, 0xFFFFFFFF), (1 << 62, 1
 
 
 def read_audio(
-    source: str | os.PathLike[str] | bytes | bytearray | dict[str, Any],
+    source: AudioSource,
     sample_rate: int = 16000,
     *,
     start_seconds: float = 0.0,
@@ -168,7 +171,7 @@ def _one_line(text: object) -> str:
     return " ".join(str(text).encode("utf-8", "replace").decode().split()).rstrip(".")
 
 
-def _locate(source: str | os.PathLike[str] | bytes | bytearray | dict[str, Any]) -> tuple[str, str | bytes]:
+def _locate(source: AudioSource) -> tuple[str, str | bytes]:
     """Return the name for errors and the content."""
     path: Any = source
     if isinstance(source, dict):

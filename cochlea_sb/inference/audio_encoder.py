@@ -16,7 +16,7 @@ import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 from tqdm import tqdm
 
-from cochlea_sb.audio import read_audio
+from cochlea_sb.audio import AudioSource, read_audio
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, WindowEncoder, encode_bank, encode_windows
 from cochlea_sb.errors import AudioError, UserError
@@ -32,11 +32,10 @@ LONGEST_HOP = 1_000_000  # seconds
 
 
 class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
-    """Embeds sounds; SpeechBrain's `EncoderClassifier` with our decoder and a few more ways in.
+    """Encodes sounds: SpeechBrain's `EncoderClassifier` for any audio file. Make one with `from_hparams`.
 
-    Build it with `from_hparams`. The folder also loads with plain ``EncoderClassifier.from_hparams``, whose
-    ``encode_batch`` gives the same numbers. It embeds and does not classify: of what it inherits, `classify_batch`,
-    `classify_file` and calling it need a classifier, which no model here has.
+    Plain ``EncoderClassifier.from_hparams`` loads the same model, and its ``encode_batch`` gives the same numbers. The
+    inherited `classify_batch`, `classify_file` and `__call__` need a classifier, which no model here has.
 
     Example
     -------
@@ -120,7 +119,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
     @property
     def window_seconds(self) -> float:
-        """float: what the encoder sees at a time, in seconds."""
+        """float: length of a window in seconds."""
         return WINDOW_FRAMES * self.frame_seconds
 
     @property
@@ -202,11 +201,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
             address, _ = push(folder, name, **options)
         return str(address)
 
-    def load_audio(
-        self,
-        path: str | os.PathLike[str] | bytes | bytearray | dict[str, Any],
-        savedir: str | os.PathLike[str] | None = None,
-    ) -> torch.Tensor:
+    def load_audio(self, path: AudioSource, savedir: str | os.PathLike[str] | None = None) -> torch.Tensor:
         """Decode a file with `cochlea_sb.audio.read_audio`: any format, channels and rate.
 
         Arguments
@@ -214,7 +209,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         path : str or Path
             Or anything else that `cochlea_sb.audio.read_audio` takes.
         savedir :
-            Only there for SpeechBrain's signature.
+            Not used; part of SpeechBrain's signature.
 
         Returns
         -------
@@ -225,7 +220,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         AudioError
             If the file can't be read.
         UserError
-            If ``path`` is none of these.
+            If ``path`` is of another type.
         """
         return torch.from_numpy(read_audio(path, self.sample_rate)).to(self.device)
 
@@ -233,7 +228,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
     def encode_batch(
         self, wavs: torch.Tensor | np.ndarray, wav_lens: torch.Tensor | None = None, normalize: bool = False
     ) -> torch.Tensor:
-        """Embed waveforms.
+        """Encode waveforms.
 
         Arguments
         ---------
@@ -242,7 +237,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         wav_lens : torch.Tensor [batch], float in (0, 1], optional
             Length of each over the longest (SpeechBrain's relative lengths).
         normalize : bool
-            Only there for SpeechBrain's signature; embeddings have unit norm anyway.
+            Not used, since embeddings have unit norm; part of SpeechBrain's signature.
 
         Returns
         -------
@@ -251,7 +246,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         Raises
         ------
         UserError
-            For waveforms of another shape, or without a sample; or another number of lengths than of waveforms.
+            If ``wavs`` has another shape or no sample, or ``wav_lens`` another length than the batch.
         """
         wavs = torch.as_tensor(wavs)
         if wavs.ndim not in (1, 2) or not wavs.shape[-1]:
@@ -265,19 +260,16 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
             return embeddings
 
     def encode_file(
-        self,
-        path: str | os.PathLike[str] | bytes | bytearray | dict[str, Any],
-        start_seconds: float = 0.0,
-        stop_seconds: float | None = None,
+        self, path: AudioSource, start_seconds: float = 0.0, stop_seconds: float | None = None
     ) -> torch.Tensor:
-        """Embed one file, or a stretch of it, as the mean of its windows.
+        """Encode one file, or a part of it, as the mean of its windows.
 
         Arguments
         ---------
         path : str or Path
             Or anything else that `cochlea_sb.audio.read_audio` takes.
         start_seconds, stop_seconds : float, optional
-            The stretch, in seconds; all of it by default.
+            The part, in seconds; by default the whole file.
 
         Returns
         -------
@@ -286,18 +278,16 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         Raises
         ------
         AudioError
-            If the file can't be read, or the stretch is not inside it.
+            If the file can't be read, or the part is not inside it.
         UserError
-            If the stretch ends before it starts, or starts before 0; or if ``path`` is none of these.
+            If the part ends before it starts or starts before 0; or if ``path`` is of another type.
         """
         wav = read_audio(path, self.sample_rate, start_seconds=start_seconds, stop_seconds=stop_seconds)
         return self.encode_batch(torch.from_numpy(wav))[0, 0]
 
     @torch.inference_mode()
-    def encode_windows(
-        self, path: str | os.PathLike[str] | bytes | bytearray | dict[str, Any], hop_seconds: float = 0.48
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embed each window of a file.
+    def encode_windows(self, path: AudioSource, hop_seconds: float = 0.48) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode each window of a file.
 
         Arguments
         ---------
@@ -317,14 +307,14 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         AudioError
             If the file can't be read.
         UserError
-            If the hop is out of range: see `hop_frames`; or if ``path`` is none of these.
+            If the hop is out of range: see `hop_frames`; or if ``path`` is of another type.
         """
         embeddings = self.encode_waveform_windows([read_audio(path, self.sample_rate)], hop_seconds)[0]
         starts = torch.arange(len(embeddings), dtype=torch.float64) * self.hop_frames(hop_seconds) * self.frame_seconds
         return embeddings, starts
 
     def hop_frames(self, hop_seconds: float) -> int:
-        """A distance in whole frames.
+        """Convert seconds to a whole number of frames.
 
         Arguments
         ---------
@@ -339,7 +329,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         Raises
         ------
         UserError
-            For another distance.
+            If it is out of range.
         """
         is_number = isinstance(hop_seconds, Real) and not isinstance(hop_seconds, bool)
         hop = round(float(hop_seconds) / self.frame_seconds) if is_number and 0 < hop_seconds < LONGEST_HOP else 0
@@ -350,7 +340,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
     @torch.inference_mode()
     def encode_waveform_windows(self, wavs: Sequence[np.ndarray], hop_seconds: float = 0.48) -> list[torch.Tensor]:
-        """Embed each window of many sounds of any lengths.
+        """Encode each window of many sounds of any lengths.
 
         Arguments
         ---------
@@ -362,7 +352,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         Returns
         -------
         list of torch.Tensor [windows, D], float32, unit norm, on the encoder's device
-            For each sound what `encode_windows` gives.
+            One for each sound, as from `encode_windows`.
 
         Raises
         ------
@@ -381,7 +371,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
     def encode_files(
         self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], progress: bool = True
     ) -> tuple[torch.Tensor, dict[str | os.PathLike[str], str]]:
-        """Embed many files; those that can't be read are skipped and reported.
+        """Encode many files; those that can't be read are skipped and reported.
 
         Arguments
         ---------
@@ -394,12 +384,12 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         embeddings : torch.Tensor [readable, D], float32, unit norm, on the CPU
             In the order of ``paths``, without those in ``problems``.
         problems : dict of str
-            Reason by path, as it was given.
+            Reason by path.
 
         Raises
         ------
         UserError
-            If one of the paths is no path at all.
+            If one of ``paths`` is not a path.
         """
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
         problems: dict[str | os.PathLike[str], str] = {}
@@ -423,7 +413,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
     @torch.inference_mode()
     def encode_waveforms(self, wavs: Iterable[torch.Tensor | np.ndarray]) -> torch.Tensor:
-        """Embed waveforms of any lengths.
+        """Encode waveforms of any lengths.
 
         Arguments
         ---------
@@ -438,7 +428,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         Raises
         ------
         UserError
-            For a waveform of another shape, or without a sample.
+            If a waveform has another shape, or no sample.
 
         Example
         -------
