@@ -1,4 +1,7 @@
-"""What `help()` shows of the public names: every argument, what comes back, what is raised; the README uses each."""
+"""What `help()` shows of the public names: every argument, what comes back, what is raised.
+
+README.md or docs/python.md uses each of them.
+"""
 
 import inspect
 import re
@@ -11,7 +14,8 @@ from cochlea_sb.library.query import Query
 from cochlea_sb.library.results import Added, Match
 
 CLASSES = {name: getattr(cochlea_sb, name) for name in cochlea_sb.__all__}
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+PAGES = "".join((ROOT / page).read_text() for page in ("README.md", "docs/python.md"))
 
 
 def members(kind):
@@ -76,5 +80,5 @@ def test_what_a_library_returns_tells_its_fields(kind):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_the_readme_shows_it(name):
-    assert any(re.search(rf"\b{name}\b", block) for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_the_readme_or_the_page_on_python_shows_it(name):
+    assert any(re.search(rf"\b{name}\b", block) for block in re.findall(r"```python\n(.*?)```", PAGES, re.DOTALL))

@@ -137,10 +137,9 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
             ``fingerprint`` of its weights and front end, 64 hexadecimal digits (a SHA-256).
         """
         source, revision = getattr(self, "source", None), getattr(self, "revision", None)
-        return {"source": source, "revision": revision, "fingerprint": fingerprint(*self.parts())}
+        return {"source": source, "revision": revision, "fingerprint": fingerprint(*self._parts())}
 
-    def parts(self) -> tuple[FrontEnd, WindowEncoder]:
-        """The front end and the encoder of frames."""
+    def _parts(self) -> tuple[FrontEnd, WindowEncoder]:
         return self.mods.compute_features, self.mods.embedding_model
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -151,7 +150,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         folder : str or Path
             Made if it is missing; a model in it is replaced.
         """
-        save_model(folder, *self.parts())
+        save_model(folder, *self._parts())
 
     def push_to_hub(
         self,

@@ -154,7 +154,7 @@ def export_model(source: Path, folder: Path, name: str, license: str | None, dat
         gaps.append("The card does not tell the training data: describe it with --data.")
     card = model_card(
         name,
-        model_config(*encoder.parts()),
+        model_config(encoder.mods.compute_features, encoder.mods.embedding_model),
         training=training,
         settings=settings,
         report=report,
