@@ -23,7 +23,7 @@ from speechbrain.inference.classifiers import EncoderClassifier
 from tqdm import tqdm
 
 from cochlea_sb import AudioEncoder, SoundLibrary
-from cochlea_sb.data.sources import list_sources
+from cochlea_sb.data.sounds import list_sources
 from cochlea_sb.inference.batch import decode, encode_decoded, encode_sounds
 from cochlea_sb.inference.read_ahead import read_ahead
 from cochlea_sb.machine import n_cores, torch_threads

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from cochlea_sb.data.sources import Source
+from cochlea_sb.data.sounds import Source
 from cochlea_sb.inference.batch import Encoded
 from cochlea_sb.library.sound_library import SoundLibrary
 from cochlea_sb.library.store import Store

@@ -1,4 +1,4 @@
-"""What the machine gives to this process: cores, memory, devices."""
+"""Cores, memory and devices that this process may use."""
 
 import ctypes
 import os
@@ -9,27 +9,27 @@ from pathlib import Path
 
 from cochlea_sb.errors import UserError
 
-CGROUP = Path("/sys/fs/cgroup")  # where Linux tells the limits of a container (control groups, version 2)
+CGROUP = Path("/sys/fs/cgroup")  # a container's limits on Linux (control groups, version 2)
 
 
 def n_cores() -> int:
-    """Number of cores that this process may use: the affinity mask, and the CPU quota of a container."""
+    """Number of cores that the affinity mask and the CPU quota of a container allow."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, _, period = read_limit("cpu.max").partition(" ")
-    if quota.isdigit() and period.isdigit():
+    if quota.isdigit() and period.isdigit() and int(period):
         cores = min(cores, max(1, round(int(quota) / int(period))))
     return cores
 
 
 def memory_bytes() -> int:
-    """Memory of the machine in bytes, or the limit of the container."""
+    """Memory of the machine or of the container, in bytes."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = read_limit("memory.max")
     return min(memory, int(limit)) if limit.isdigit() else memory
 
 
 def read_limit(name: str) -> str:
-    """Content of a control file of the container; empty where there is none."""
+    """Content of a control file of the container; empty if it is missing."""
     try:
         return (CGROUP / name).read_text(encoding="ascii").strip()
     except (OSError, ValueError):
@@ -37,13 +37,7 @@ def read_limit(name: str) -> str:
 
 
 def check_device(device: str | None) -> None:
-    """Raise `UserError` where the machine lacks a device.
-
-    Arguments
-    ---------
-    device : str or None
-        As in ``--device``; None lets SpeechBrain choose.
-    """
+    """Raise `UserError` if torch can't use a device; with None, SpeechBrain will choose one."""
     import torch
 
     if device is None:
@@ -59,7 +53,7 @@ def check_device(device: str | None) -> None:
 
 @contextmanager
 def torch_threads(most: int) -> Iterator[None]:
-    """Let torch use at most that many threads: its threads wait busily, which slows the threads that decode."""
+    """Limit torch to ``most`` threads: while they wait, they keep cores busy that other threads decode on."""
     import torch
 
     before = torch.get_num_threads()
@@ -71,10 +65,10 @@ def torch_threads(most: int) -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed memory for the next training step, rather than give it back to the system.
+    """Let glibc keep freed memory instead of returning it to the system.
 
-    A step on the CPU frees and takes the same few large buffers. To map them anew each time, and to have the kernel
-    clear their pages, cost a third of the step where it was measured (`benchmarks/training.py`).
+    Each training step on the CPU allocates the same large buffers again. If the kernel has to map and clear them each
+    time, the step takes half as long again (`benchmarks/training.py`).
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # absent where the C library isn't glibc

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from cochlea_sb.cli import load_encoder, run
 from cochlea_sb.data.corpus import write_problems
-from cochlea_sb.data.sources import list_sources
+from cochlea_sb.data.sounds import list_sources
 from cochlea_sb.errors import UserError
 from cochlea_sb.inference.batch import encode_sounds, hash_of
 from cochlea_sb.library.shards import read_facts, write_shard

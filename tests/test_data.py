@@ -2,6 +2,8 @@
 
 import csv
 import os
+import runpy
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -22,6 +24,7 @@ from cochlea_sb.features import LogMel
 from cochlea_sb.synthetic.library import synthetic_library
 from cochlea_sb.training.pairs import PairBatches, group_rows, in_proximity
 
+fma_prepare = runpy.run_path(str(Path(__file__).parent.parent / "recipes" / "fma_prepare.py"))["main"]
 UNREAD = datasets.Features(audio={"bytes": datasets.Value("binary"), "path": datasets.Value("string")})
 
 
@@ -464,24 +467,40 @@ def write_fma(folder):
     return folder / "fma_small"
 
 
-def test_the_free_music_archive_is_read_with_its_table(tmp_path):
+def test_the_free_music_archive_gets_its_metadata(tmp_path):
     folder = write_fma(tmp_path)
+    fma_prepare([str(folder)])
+    written = (folder / "metadata.csv").read_bytes()
     sounds = load_sounds(folder)
-    assert [os.path.basename(audio["path"]) for audio in sounds["audio"]] == [
-        "000002.mp3",
-        "000005.mp3",
-        "000009.mp3",
-        "001000.mp3",
-    ]
-    assert list(sounds["label"]) == ["Hip-Hop", "Rock", None, "Rock"]
-    assert list(sounds["artist"]) == list(sounds["source"]) == ["AWOL", "Nicky", None, "Fen"]
-    assert list(sounds["fold"]) == ["training", "test", None, "validation"]
+    names = [os.path.basename(audio["path"]) for audio in sounds["audio"]]
+    assert names == ["000002.mp3", "000005.mp3", "000009.mp3", "001000.mp3", "checksums"]
+    assert list(sounds["label"]) == ["Hip-Hop", "Rock", None, "Rock", None]
+    assert list(sounds["artist"]) == list(sounds["source"]) == ["AWOL", "Nicky", None, "Fen", None]
+    assert list(sounds["fold"]) == ["training", "test", None, "validation", None]
     frames, problems = load_corpus(LogMel(), folder, label_column="artist", source_column="album", num_proc=1)
-    assert not problems and list(frames["label"]) == ["AWOL", "Nicky", None, "Fen"]
+    assert len(problems) == 1 and list(frames["label"]) == ["AWOL", "Nicky", None, "Fen"]
     assert frames["source"][0].startswith("An album, of")
     with pytest.raises(UserError, match="label_column is 'mood': expected a column of the corpus: audio, album"):
         load_corpus(LogMel(), folder, label_column="mood", num_proc=1)
+    fma_prepare([str(folder)])
+    assert (folder / "metadata.csv").read_bytes() == written
+
+
+def test_what_is_no_music_archive_is_one_sentence(tmp_path):
+    folder = write_fma(tmp_path)
     table = tmp_path / "fma_metadata" / "tracks.csv"
-    table.write_text("a,b\n1,2\n3,4\n")
-    with pytest.raises(UserError, match="no column genre_top under track"):
-        load_sounds(folder)
+    text = table.read_text()
+    for content, sentence in (
+        ("a,b\n1,2\n3,4\n", "no column genre_top under track"),
+        ("", "could not be read as a table"),
+        (text.replace("\n2,", "\n3,").replace("\n5,", "\n6,").replace("\n1000,", "\n7,"), "none of its 4 tracks"),
+    ):
+        table.write_text(content)
+        with pytest.raises(UserError, match=sentence):
+            fma_prepare([str(folder)])
+    table.unlink()
+    with pytest.raises(UserError, match="no tracks.csv for .*fma_small"):
+        fma_prepare([str(folder)])
+    with pytest.raises(UserError, match="holds no tracks of FMA"):
+        fma_prepare([str(tmp_path / "fma_metadata")])
+    assert not (folder / "metadata.csv").exists()

@@ -1,3 +1,3 @@
-"""Where sounds come from: corpora, frames, batches. What is imported with this is next to nothing."""
+"""Corpora: lists of sounds, cached frames, the frame bank. This file itself imports nothing."""
 
-LIBRARY_MANIFEST = "library.json"  # marks the folder of a `SoundLibrary`, which holds no sounds itself
+LIBRARY_MANIFEST = "library.json"  # marks the folder of a `SoundLibrary`; there are no sounds in it

@@ -1,4 +1,4 @@
-"""A corpus ready for use: frames of every readable sound, split into what is trained on and what is held out."""
+"""Load a corpus as frames, and split it into training rows and held-out rows."""
 
 import csv
 import os
@@ -18,10 +18,10 @@ from cochlea_sb.synthetic.library import synthetic_library
 
 
 class Corpus(NamedTuple):
-    """What `load_corpus` gives.
+    """The readable sounds of a corpus, and the problems of the others.
 
-    frames : datasets.Dataset, rows with ``path``, ``frames``, ``n_frames`` and the corpus' own columns
-    problems : list of (str, str), path and reason of each sound that could not be read
+    frames : datasets.Dataset, with ``path``, ``frames``, ``n_frames`` and the corpus' own columns
+    problems : list of (str, str), path and reason of each unreadable sound
     """
 
     frames: datasets.Dataset
@@ -42,20 +42,20 @@ def load_corpus(
     source_column: str = "source",
     keep_audio: bool = False,
 ) -> Corpus:
-    """Load a corpus and compute its frames, or fetch them from the cache.
+    """Load a corpus and its frames; they are computed unless the cache has them.
 
     Arguments
     ---------
     front_end : FrontEnd
     data_folder, dataset, config, split, folder_labels :
-        As in `load_sounds`; with neither folder nor dataset, the synthetic library is generated.
+        As in `load_sounds`. Without a folder and a dataset, the synthetic library is generated.
     num_proc : int, optional
         Number of processes; all cores by default.
     sounds_per_class : int
         Size of the synthetic library.
     label_column, source_column : str
-        Columns of the corpus that are to be ``label`` (what makes sounds alike) and ``source`` (what they must not
-        share to count as found).
+        Columns to use as ``label`` (sounds that share it are alike) and as ``source`` (a query skips sounds that share
+        its source).
     keep_audio : bool
         Keep the column ``audio``, undecoded, for `cochlea_sb.audio.read_audio`.
 
@@ -87,9 +87,9 @@ def hold_out(
 ) -> tuple[list[int], list[int]]:
     """Split a corpus into training rows and held-out rows.
 
-    Where the corpus has a column ``fold`` that knows one of ``folds``, those folds are held out. Elsewhere about a
-    ``share`` of the sources is (of the sounds, where there is no column ``source``): those whose name has a low hash,
-    so that the choice stays when the corpus is loaded again or grows. A source is never on both sides.
+    If the column ``fold`` has one of ``folds``, these folds are held out. Otherwise about a ``share`` of the sources is
+    held out (of the sounds, without a column ``source``). They are chosen by a hash of their names, so the choice stays
+    the same when the corpus grows. No source is on both sides.
 
     Arguments
     ---------
@@ -101,7 +101,7 @@ def hold_out(
     Returns
     -------
     train, held_out : list of int
-        Rows. ``held_out`` is empty where it would have fewer than two.
+        Rows. If fewer than two would be held out, ``held_out`` is empty.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def hold_out(
     """
     paths = frames["path"]
     sources = frames["source"] if "source" in frames.column_names else [None] * len(frames)
-    # A sound without a source is its own; one without a path goes by its row.
+    # A sound without a source is its own source, by its path or else by its row.
     names = [
         f"{row}" if source is None and path == "<bytes>" else f"{path if source is None else source}"
         for row, (path, source) in enumerate(zip(paths, sources, strict=True))
@@ -134,14 +134,14 @@ def hold_out(
 
 
 def few_of_each(labels: Sequence[str | None], count: int, seed: int = 0) -> list[int]:
-    """A few sounds of each label, drawn at random.
+    """Draw a few sounds of each label at random.
 
     Arguments
     ---------
     labels : list of str or None
-        Of the sounds to draw from; those without a label are never drawn.
+        Sounds without a label are never drawn.
     count : int
-        How many of each; all where there are fewer.
+        Number of sounds of each label; all if there are fewer.
     seed : int
 
     Returns
@@ -163,19 +163,13 @@ def few_of_each(labels: Sequence[str | None], count: int, seed: int = 0) -> list
 
 
 def write_problems(problems: list[tuple[str, str]], path: str | os.PathLike[str]) -> None:
-    """Write which sounds could not be read and why, as CSV; nothing where all could.
-
-    Arguments
-    ---------
-    problems : list of (str, str)
-    path : str or Path
-    """
+    """Write pairs of path and problem as CSV; without problems, write no file."""
     if problems:
         with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             csv.writer(file).writerows([("path", "problem"), *problems])
 
 
 def column(frames: datasets.Dataset, name: str) -> list[Any] | None:
-    """A column as a list; None where the corpus has no such column or nothing in it."""
+    """A column as a list; None if the corpus lacks it, or all its values are missing."""
     values = list(frames[name]) if name in frames.column_names else []
     return values if any(value is not None for value in values) else None

@@ -1,6 +1,6 @@
-"""All frames of many sounds as one tensor: drawing a batch, or cutting sounds into windows, is index arithmetic.
+"""All frames of many sounds in one tensor, so that crops and windows need only index arithmetic.
 
-Training draws from the bank of a corpus; inference makes a small bank of the waveforms at hand.
+Training draws crops from the bank of a corpus. Inference makes a small bank from waveforms.
 
 Axes: B batch, T frames of the longest sound or of a crop, M mel bands.
 """
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 
 class FrameBank:
-    """The frames of many sounds, one sound after the other.
+    """The frames of many sounds, joined.
 
     Arguments
     ---------
     frames : torch.Tensor [all_frames, mels], float16 or float32
     lengths : torch.Tensor [sounds], int64
-        Number of frames of each sound, at least 1; they sum up to ``all_frames``.
+        Number of frames of each sound, at least 1; their sum is ``all_frames``.
     silence : float
-        Value that stands beyond a sound's end.
+        Value of frames beyond the ends of a sound.
     level : callable
-        From frames to their loudness: the front end's, `cochlea_sb.features.level` by default.
+        The front end's `level`, from frames to their loudness; by default that of log-mel frames.
 
     Example
     -------
@@ -53,8 +53,8 @@ class FrameBank:
     ) -> None:
         if int(lengths.sum()) != len(frames) or not len(lengths) or int(lengths.min()) < 1:
             raise UserError(
-                f"lengths sum up to {int(lengths.sum())} and frames are {len(frames)}: expected at least one sound, "
-                "each of at least one frame, lying one after the other."
+                f"lengths have the sum {int(lengths.sum())}, and there are {len(frames)} frames: expected at least one "
+                "sound, at least one frame in each, and the number of frames as the sum."
             )
         self.frames = frames
         self.lengths = lengths.to(frames.device)
@@ -65,7 +65,7 @@ class FrameBank:
     def from_dataset(
         cls, frames: datasets.Dataset, front_end: FrontEnd, device: str = "cpu", *, max_bytes: int | None = None
     ) -> FrameBank:
-        """Make a bank of a dataset of frames.
+        """Copy a dataset of frames into a bank.
 
         Arguments
         ---------
@@ -74,16 +74,16 @@ class FrameBank:
         front_end : FrontEnd
             The one that computed them.
         device : str
-            Where the tensor should lie: a CUDA device, or else the CPU.
+            The bank is on this CUDA device; for any other device it is on the CPU.
         max_bytes : int, optional
-            Most memory that the frames may take; by default half of the GPU's free memory, or half of the machine's.
-            A larger corpus stays in a memory-mapped file in the cache, and its crops are copied to the device.
+            Most memory for the frames; by default half of the GPU's free memory, or half of the machine's memory. The
+            frames of a larger corpus are memory-mapped from a file in the cache.
 
         Returns
         -------
         FrameBank
         """
-        device = device if torch.device(device).type == "cuda" else "cpu"  # other GPUs lack the float64 that pairs use
+        device = device if torch.device(device).type == "cuda" else "cpu"  # pairs need float64, which other GPUs lack
         lengths = torch.tensor(frames["n_frames"], dtype=torch.int64)
         shape = (int(lengths.sum()), front_end.frame_size)
         n_bytes = 2 * shape[0] * shape[1]
@@ -99,15 +99,15 @@ class FrameBank:
     def from_waveforms(
         cls, wavs: Sequence[np.ndarray | torch.Tensor], front_end: FrontEnd, device: str | torch.device = "cpu"
     ) -> FrameBank:
-        """Compute the frames of waveforms of any lengths, all in one pass of the front end.
+        """Compute the frames of waveforms of any lengths, in one pass of the front end.
 
         Arguments
         ---------
         wavs : list of np.ndarray or torch.Tensor [samples], float in [-1, 1]
-            At the front end's sample rate; at least one waveform. Memory grows with their total length.
+            At least one, at the front end's sample rate. Memory grows with their total length.
         front_end : FrontEnd
         device : str or torch.device
-            Where the frames are computed and stay.
+            For the computation and the frames.
 
         Returns
         -------
@@ -116,7 +116,7 @@ class FrameBank:
         """
         hop, gap = front_end.hop, -(-front_end.window // front_end.hop)
         lengths = torch.tensor([front_end.frames_in(len(wav)) for wav in wavs])
-        # Gaps as long as an analysis window separate the sounds, so that no frame sees two of them.
+        # A gap as long as an analysis window after each sound: no frame sees two sounds.
         firsts = (lengths + gap).cumsum(0) - lengths - gap
         joined = torch.zeros(int((lengths + gap).sum()) * hop)
         for wav, first in zip(wavs, (firsts * hop).tolist(), strict=True):
@@ -133,7 +133,7 @@ class FrameBank:
         silence: float,
         level: Callable[[torch.Tensor], torch.Tensor] = level,
     ) -> FrameBank:
-        """Make a bank of a padded batch, without its padding.
+        """Copy a padded batch into a bank, without its padding.
 
         Arguments
         ---------
@@ -159,17 +159,17 @@ class FrameBank:
 
     @property
     def device(self) -> torch.device:
-        """torch.device: where the frames lie."""
+        """torch.device: that of the frames."""
         return self.frames.device
 
     def crops(self, sounds: torch.Tensor, starts: torch.Tensor, n_frames: int) -> torch.Tensor:
-        """Cut one crop for each pair of sound and start; beyond both ends of a sound lies silence.
+        """Cut a crop for each pair of sound and start. Beyond the ends of its sound, a crop is silent.
 
         Arguments
         ---------
         sounds : torch.Tensor [batch], int64
         starts : torch.Tensor [batch], int64
-            First frame of the crop, counted from the first of the sound; it may be negative.
+            First frame of the crop, relative to the first frame of the sound; it may be negative.
         n_frames : int
 
         Returns
@@ -183,7 +183,7 @@ class FrameBank:
         return crops.masked_fill_(((rows < firsts) | (rows >= ends))[..., None], self.silence)
 
     def windows(self, n_frames: int, hop: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Windows that cover all sounds: one every ``hop`` frames from the start of each sound.
+        """Windows that cover all sounds: one every ``hop`` frames of each sound.
 
         Returns
         -------
@@ -231,7 +231,7 @@ class FrameBank:
 
 
 def half_of_memory(device: str) -> int:
-    """Half of a GPU's free memory, or of the machine's memory, in bytes."""
+    """Half of a GPU's free memory, or half of the machine's memory, in bytes."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 2
     return memory_bytes() // 2
@@ -245,13 +245,13 @@ def copy_rows(frames: datasets.Dataset, out: torch.Tensor | np.ndarray) -> None:
             values = chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, out.shape[1])
             if isinstance(out, np.ndarray):
                 out[done : done + len(values)] = values
-            else:  # torch warns of Arrow's memory, which is read-only: a copy
+            else:  # torch warns about read-only memory such as Arrow's, so it gets a copy
                 out[done : done + len(values)].copy_(torch.from_numpy(values.copy()))
             done += len(values)
 
 
 def map_rows(frames: datasets.Dataset, shape: tuple[int, int]) -> np.ndarray:
-    """The frames of all rows as one memory-mapped array; its file is written once and stays in the cache."""
+    """Memory-map the frames of all rows, from a file that is written once and stays in the cache."""
     import datasets
 
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "cochlea_sb"
@@ -260,6 +260,6 @@ def map_rows(frames: datasets.Dataset, shape: tuple[int, int]) -> np.ndarray:
     if not file.is_file():
         with whole_file(file) as partial:
             copy_rows(frames, np.lib.format.open_memmap(partial, "w+", np.float16, shape))
-    # Copy on write: torch wants writable memory, the file never changes.
+    # Copy on write: torch wants writable memory, and the file must not change.
     array: np.ndarray = np.load(file, mmap_mode="c")
     return array

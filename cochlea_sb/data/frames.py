@@ -1,7 +1,8 @@
-"""From undecoded sounds to cached frames, once for each corpus and front end."""
+"""Compute the frames of a corpus, once for each front end, and cache them."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -13,7 +14,9 @@ from cochlea_sb.errors import AudioError, UserError
 from cochlea_sb.features import FrontEnd
 from cochlea_sb.machine import n_cores
 
-FRAMES_VERSION = 1  # part of the cache key: raise it when the arithmetic of decoding or of the front end changes
+FRAMES_VERSION = 1  # part of the cache key: raise it when decoding or a front end gives other numbers
+
+Columns = dict[str, list[Any]]  # a batch of rows
 
 
 def compute_frames(
@@ -23,7 +26,7 @@ def compute_frames(
     num_proc: int | None = None,
     cache_folder: str | os.PathLike[str] | None = None,
 ) -> datasets.Dataset:
-    """Decode every sound and keep its frames: in parallel, with a progress bar, cached, memory-mapped.
+    """Decode every sound and compute its frames, in parallel, with a progress bar.
 
     Arguments
     ---------
@@ -33,14 +36,13 @@ def compute_frames(
     num_proc : int, optional
         Number of processes; all cores by default.
     cache_folder : str or Path, optional
-        Where the frames are kept: the cache of `datasets` by default. The cache key holds the corpus' fingerprint
-        and the front end's settings.
+        By default in the cache of `datasets`. The fingerprint of the corpus and the front end's settings make the key.
 
     Returns
     -------
     datasets.Dataset
-        The rows of ``sounds`` without ``audio``, plus ``path``, ``frames`` (float16, frames x M values),
-        ``n_frames`` and ``problem``: None, or why the sound could not be read (it then has 0 frames).
+        Memory-mapped. The columns of ``sounds`` except ``audio``, and ``path``, ``frames`` (float16, n_frames x M
+        values), ``n_frames``, ``problem``. An unreadable sound has 0 frames, and its problem says why; else it is None.
     """
     kind, settings = type(front_end), front_end.settings()
     fingerprint = Hasher.hash([sounds._fingerprint, kind.__qualname__, sorted(settings.items()), FRAMES_VERSION])
@@ -60,7 +62,7 @@ def compute_frames(
         frames_of_batch,
         batched=True,
         batch_size=16,
-        writer_batch_size=16,  # bounds memory when the sounds are hours long
+        writer_batch_size=16,  # bounds memory for sounds of hours
         fn_kwargs={"kind": kind, "settings": settings},
         remove_columns=["audio"],
         features=features,
@@ -71,11 +73,11 @@ def compute_frames(
     )
 
 
-def frames_of_batch(batch, kind, settings):
-    """The function that `compute_frames` maps over batches of rows."""
-    torch.set_num_threads(1)  # parallelism is by process here
+def frames_of_batch(batch: Columns, kind: type[FrontEnd], settings: dict[str, Any]) -> Columns:
+    """Columns with the frames of a batch of rows."""
+    torch.set_num_threads(1)  # the processes already use all cores
     front_end = kind(**settings)
-    columns = {"path": [], "frames": [], "n_frames": [], "problem": []}
+    columns: Columns = {"path": [], "frames": [], "n_frames": [], "problem": []}
     for audio in batch["audio"]:
         audio = audio or {"bytes": None, "path": None}
         frames, problem = np.zeros((0, front_end.frame_size), np.float16), None
@@ -94,7 +96,7 @@ def frames_of_batch(batch, kind, settings):
 
 
 def split_readable(frames: datasets.Dataset) -> tuple[datasets.Dataset, list[tuple[str, str]]]:
-    """Set aside what could not be read.
+    """Separate the sounds that could be read from those that could not.
 
     Arguments
     ---------

@@ -1,16 +1,19 @@
-"""Where sounds come from: any corpus as one `datasets.Dataset` whose audio stays undecoded.
+"""The list of sounds behind a file, a folder, a table of files, Parquet shards, or a dataset. Nothing is decoded here.
 
-The result has a column ``audio`` of ``{"bytes", "path"}`` and whatever the corpus knows besides; the columns
-``label``, ``source`` (takes of one recording share it) and ``fold`` mean something to training and evaluation.
+`load_sounds` gives training and evaluation a `datasets.Dataset`. Its column ``audio`` holds ``{"bytes", "path"}``; the
+columns ``label``, ``source`` (shared by the excerpts of one recording) and ``fold`` have a meaning; others are kept.
+`list_sources` gives the same sounds, one by one, to what embeds them.
 
-Folders are laid out as the ``audiofolder`` loader of `datasets` wants them, but listed here: that loader needs
-torchcodec and FFmpeg even where nothing is decoded, and hides files whose path looks like the name of a split.
+A folder is laid out as the ``audiofolder`` loader of `datasets` expects, but listed here. That loader needs torchcodec
+and FFmpeg even without decoding, and hides files whose path looks like the name of a split.
 """
 
 import os
+import zlib
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import pandas
@@ -19,17 +22,39 @@ from datasets.fingerprint import Hasher
 
 from cochlea_sb.audio import AUDIO_EXTENSIONS
 from cochlea_sb.data import LIBRARY_MANIFEST
-from cochlea_sb.data.fma import find_tracks, read_tracks
 from cochlea_sb.errors import UserError
+from cochlea_sb.hub import names_on_hub
 
-METADATA_READERS = {
-    # As text: a label "NA" or a fold "05" stays what it is; only an empty cell is empty.
+TABLE_READERS = {
+    # All cells as text: a label "NA" or a fold "05" stays as it is; only an empty cell is missing.
     ".csv": partial(pandas.read_csv, dtype=str, keep_default_na=False, na_values=[""]),
     ".jsonl": partial(pandas.read_json, lines=True, dtype=False),
     ".parquet": pandas.read_parquet,
 }
-METADATA_FILES = {f"metadata{suffix}" for suffix in METADATA_READERS}
+METADATA_FILES = {f"metadata{suffix}" for suffix in TABLE_READERS}
+ROW = "dataset:"  # the name of a dataset's row begins with it
 UNDECODED = datasets.Audio(decode=False)
+
+
+class Source(NamedTuple):
+    """A sound that is not read yet. Its size and change tell whether it is the same as before."""
+
+    path: str  # its name: absolute path of a file, or dataset:name#row
+    audio: Any  # for `cochlea_sb.audio.read_audio`, or a `Row`
+    label: str | None
+    size: int  # bytes; -1 if the file is missing
+    changed_ns: int  # modification time of a file; CRC-32 of a row's bytes
+
+
+class Row(NamedTuple):
+    """A row of a dataset; its audio is fetched when it is read."""
+
+    sounds: datasets.Dataset
+    number: int
+
+    def fetch(self) -> bytes:
+        """Encoded bytes of the sound; empty if the row has none."""
+        return (self.sounds[self.number]["audio"] or {}).get("bytes") or b""
 
 
 def load_sounds(
@@ -45,43 +70,112 @@ def load_sounds(
     Arguments
     ---------
     data_folder : str or Path, optional
-        A folder of sounds (with or without ``metadata.csv``, ``.jsonl`` or ``.parquet`` files that have a column
-        ``file_name``; or laid out as the Free Music Archive's are, see `cochlea_sb.data.fma`), of Parquet shards, or
-        one that `datasets.Dataset.save_to_disk` wrote.
+        A folder of audio files, with or without metadata (``metadata.csv``, ``.jsonl`` or ``.parquet`` at any depth,
+        with a column ``file_name``); of Parquet shards; or saved with `datasets.Dataset.save_to_disk`.
     dataset : str, optional
         Id of a dataset on the Hugging Face Hub.
-    config : str, optional
-        Which configuration of the Hub dataset.
-    split : str
-        Which split of a dataset that has several. A folder of audio files is all of one split.
+    config, split : str
+        Configuration of the Hub dataset, and the split to load. A folder of audio files has one split, of any name.
     folder_labels : bool
-        Take the name of the folder that a file lies in as its label, where no metadata gives one.
+        Label files without a label by the name of their folder.
 
     Returns
     -------
     datasets.Dataset
-        With ``audio`` (undecoded); ``label``, where there is one, is a string, and so is all that a metadata file says.
+        ``audio`` is undecoded. Labels and the columns of metadata files are strings.
 
     Raises
     ------
     UserError
-        If nothing is there, or no audio is in it.
+        If nothing is there, or it holds no audio.
 
     Example
     -------
     >>> load_sounds("no/such/folder")
     Traceback (most recent call last):
-    cochlea_sb.errors.UserError: data_folder is 'no/such/folder', which is not a folder; give the folder ...
+    cochlea_sb.errors.UserError: data_folder is 'no/such/folder', which is not a folder: give the folder ...
     """
-    if data_folder is None and dataset is not None:
-        return as_sounds(load_from_hub(dataset, config, split), dataset, split)
-    if data_folder is None or dataset is not None:
+    if (data_folder is None) == (dataset is None):
         raise UserError("Give either data_folder (a folder of sounds) or dataset (an id on the Hub), one of the two.")
-    folder = Path(data_folder).expanduser().resolve()  # a sound has one name, however the folder is spelt
+    if data_folder is None:
+        return load_from_hub(str(dataset), config, split)
+    folder = real_path(data_folder)
     if not folder.is_dir():
-        raise UserError(
-            f"data_folder is '{data_folder}', which is not a folder; give the folder that holds the sounds."
-        )
+        raise UserError(f"data_folder is '{data_folder}', which is not a folder: give the folder of the sounds.")
+    return load_folder(folder, split, folder_labels)
+
+
+def list_sources(
+    given: Any, *, folder_labels: bool = False, config: str | None = None, split: str = "train"
+) -> list[Source]:
+    """List sounds for embedding, each name once.
+
+    Arguments
+    ---------
+    given : str, Path, datasets.Dataset, or a list of them
+        An audio file; a folder, as in `load_sounds`; a table ``.csv``, ``.jsonl`` or ``.parquet`` with a column
+        ``file_name`` (and ``label``); the id of a dataset on the Hub.
+    folder_labels, config, split :
+        As in `load_sounds`.
+
+    Returns
+    -------
+    list of Source
+
+    Raises
+    ------
+    UserError
+        For anything else, or a folder without files.
+    """
+    found: dict[str, Source] = {}
+    for one in [given] if isinstance(given, (str, os.PathLike, datasets.Dataset)) else given:
+        for source in sources_of(one, folder_labels, config, split):
+            found.setdefault(source.path, source)
+    return list(found.values())
+
+
+def sources_of(given: Any, folder_labels: bool, config: str | None, split: str) -> Iterator[Source]:
+    """`list_sources` of one thing."""
+    if isinstance(given, datasets.Dataset):
+        name = given.info.dataset_name or "rows"
+        yield from rows_of(as_sounds(given, name, split), f"{name}-{given._fingerprint[:12]}")
+    elif not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
+        raise UserError(f"There are no sounds in {given!r}: expected a file, a folder, a table, or a dataset.")
+    elif (path := real_path(given)).is_dir():
+        yield from rows_of(load_folder(path, split, folder_labels), f"{path}/{split}")
+    elif path.is_file() and path.suffix in TABLE_READERS:
+        yield from rows_of(list_files(path.parent, [], [path]), str(path))
+    elif path.exists():
+        yield file_source(path, path.parent.name if folder_labels else None)
+    elif names_on_hub(given):
+        yield from rows_of(load_from_hub(str(given), config, split), f"{given}/{config or 'default'}/{split}")
+    else:
+        raise UserError(f"'{given}' is not there: give a file or folder of sounds, a table of them, or a dataset.")
+
+
+def rows_of(sounds: datasets.Dataset, name: str) -> Iterator[Source]:
+    """Sources of the rows of a corpus; ``name`` is for rows that are not files."""
+    columns = [column for column in ("audio", "label") if column in sounds.column_names]
+    row = 0
+    for batch in sounds.select_columns(columns).iter(16):
+        labels = batch.get("label", [None] * len(batch["audio"]))
+        for audio, label in zip(batch["audio"], labels, strict=True):
+            content = (audio or {}).get("bytes")
+            if content is None and audio and audio["path"] is not None:
+                yield file_source(real_path(audio["path"]), label)
+            else:
+                size, checksum = len(content or b""), zlib.crc32(content or b"")
+                yield Source(f"{ROW}{name}#{row}", Row(sounds, row), label, size, checksum)
+            row += 1
+
+
+def file_source(path: Path, label: str | None) -> Source:
+    """Source of a file."""
+    return Source(as_utf8(str(path)), str(path), label, *(file_stamp(path) or (-1, 0)))
+
+
+def load_folder(folder: Path, split: str, folder_labels: bool) -> datasets.Dataset:
+    """A saved dataset, Parquet shards, or audio files."""
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
         return as_sounds(datasets.load_from_disk(str(folder)), folder, split)
     paths, metadata = walk(folder)
@@ -89,25 +183,24 @@ def load_sounds(
     if ".parquet" in suffixes and not suffixes & AUDIO_EXTENSIONS:
         files = {split: sorted(path for path in paths if path.endswith(".parquet"))}
         return as_sounds(datasets.load_dataset("parquet", data_files=files), folder, split)
-    tracks = find_tracks(folder, paths)
-    rows = read_tracks(tracks, paths) if tracks else {path: {} for path in paths}
-    return list_folder(folder, rows, metadata, folder_labels)
+    return list_files(folder, paths, metadata, folder_labels)
 
 
 def load_from_hub(dataset: str, config: str | None, split: str) -> datasets.Dataset:
-    """`datasets.load_dataset`, with its many ways of failing told in one sentence."""
+    """`datasets.load_dataset`; its many kinds of failure become one sentence."""
     try:
-        return datasets.load_dataset(dataset, config, split=split)
-    except Exception as error:  # datasets raises from a dozen libraries: network, parsing, missing extras
+        loaded = datasets.load_dataset(dataset, config, split=split)
+    except Exception as error:  # network, parsing, missing extras: the exceptions of a dozen libraries
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
         detail = " ".join(str(cause).split())
         raise UserError(f"The dataset '{dataset}' (split '{split}') could not be loaded: {detail}") from error
+    return as_sounds(loaded, dataset, split)
 
 
 def as_sounds(loaded: Any, name: str | os.PathLike[str], split: str) -> datasets.Dataset:
-    """Pick the split, leave the audio undecoded, spell labels out."""
+    """Select the split, keep the audio undecoded, turn labels into strings."""
     if isinstance(loaded, dict):
         if split not in loaded:
             raise UserError(f"'{name}' has no split '{split}': it has {', '.join(sorted(loaded))}; set split to one.")
@@ -116,17 +209,16 @@ def as_sounds(loaded: Any, name: str | os.PathLike[str], split: str) -> datasets
     if "audio" not in loaded.features and audio:
         loaded = loaded.rename_column(audio[0], "audio")
     feature = loaded.features.get("audio")
-    if not isinstance(feature, datasets.Audio) and not (
-        isinstance(feature, dict) and set(feature) == {"bytes", "path"}
-    ):
+    undecoded = isinstance(feature, dict) and set(feature) == {"bytes", "path"}
+    if not undecoded and not isinstance(feature, datasets.Audio):
         columns = ", ".join(loaded.column_names)
         raise UserError(f"'{name}' has no audio column: its columns are {columns}; one must be of type Audio.")
     loaded = loaded.cast_column("audio", UNDECODED)
-    label_feature = loaded.features.get("label")
-    if label_feature is not None and label_feature != datasets.Value("string"):
+    feature = loaded.features.get("label")
+    if feature is not None and feature != datasets.Value("string"):
         labels = list(loaded["label"])
-        if isinstance(label_feature, datasets.ClassLabel):
-            labels = [None if label is None or label < 0 else label_feature.names[label] for label in labels]
+        if isinstance(feature, datasets.ClassLabel):
+            labels = [None if label is None or label < 0 else feature.names[label] for label in labels]
         labels = [None if label is None else str(label) for label in labels]
         loaded = loaded.remove_columns("label").add_column("label", pa.array(labels, pa.string()))
     if len(loaded) == 0:
@@ -134,44 +226,22 @@ def as_sounds(loaded: Any, name: str | os.PathLike[str], split: str) -> datasets
     return loaded
 
 
-def list_manifest(file: str | os.PathLike[str]) -> datasets.Dataset:
-    """A table of sounds, with a column ``file_name`` relative to its folder, as `load_sounds` gives a folder."""
-    file = Path(file).expanduser().resolve()
-    return list_folder(file.parent, {}, [file])
+def list_files(folder: Path, paths: list[str], metadata: list[Path], folder_labels: bool = False) -> datasets.Dataset:
+    """A dataset with a row for each file, and the columns of its metadata.
 
-
-def list_folder(
-    folder: Path, rows: dict[str, dict[str, Any]], metadata: list[Path], folder_labels: bool = False
-) -> datasets.Dataset:
-    """Make rows of the files below a folder and join what its metadata files say of them.
-
-    Every file gets a row, whatever its name: reading tells what is audio, and reports what is not. So does one that
-    metadata lists and that is not there.
-
-    Arguments
-    ---------
-    folder : Path
-    rows : dict of dict
-        By path, what is known of the files that `walk` found below the folder.
-    metadata : list of Path
-        Its metadata files.
-    folder_labels : bool
-
-    Returns
-    -------
-    datasets.Dataset
-        Its fingerprint follows names, sizes and times of change, so that cached frames are never stale.
+    Any file gets a row, since only decoding tells whether it is audio. A missing file that metadata names gets one to
+    be reported. The fingerprint covers names, sizes and modification times, so cached frames are never stale.
     """
+    rows: dict[str, dict[str, Any]] = {path: {} for path in paths}
     for file in metadata:
-        for row in read_metadata(file):
+        for row in read_table(file):
             rows.setdefault(os.path.normpath(file.parent / str(row.pop("file_name"))), {}).update(row)
     if not rows:
         raise UserError(f"'{folder}' holds no files; give the folder that holds the sounds.")
     if folder_labels:
         for path, row in rows.items():
             row.setdefault("label", os.path.basename(os.path.dirname(path)))
-    # Arrow holds UTF-8 alone: another name is escaped, is then not found, and is so reported.
-    rows = {os.fsencode(path).decode("utf-8", "backslashreplace"): row for path, row in rows.items()}
+    rows = {as_utf8(path): row for path, row in rows.items()}  # an escaped name is reported as missing
     paths = sorted(rows)
     columns = {"audio": pa.array([{"bytes": None, "path": path} for path in paths], UNDECODED.pa_type)}
     for name in sorted({name for row in rows.values() for name in row} - {"audio"}):
@@ -185,30 +255,25 @@ def list_folder(
 
 
 def walk(folder: Path) -> tuple[list[str], list[Path]]:
-    """Files below a folder, hidden ones left out; a link to a folder is followed, once.
-
-    Returns
-    -------
-    paths : list of str
-    metadata : list of Path
-    """
+    """Files and metadata files below a folder. Hidden ones and libraries are skipped; a link is followed once."""
     paths, metadata, been = [], [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
-        if LIBRARY_MANIFEST in names and holds_library(parent):
-            been.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in been else []
-        for name in names if real not in been else ():
+        if real in been or (LIBRARY_MANIFEST in names and holds_library(parent)):
+            folders.clear()
+            continue
+        been.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
             if name in METADATA_FILES:
                 metadata.append(Path(parent, name))
             elif not name.startswith("."):
                 paths.append(os.path.normpath(os.path.join(parent, name)))
-        been.add(real)
     return paths, metadata
 
 
 def holds_library(folder: str) -> bool:
-    """Whether the file that is named as a library's manifest is one."""
+    """Whether the manifest in a folder is one of a sound library; another program's file may have its name."""
     try:
         with open(os.path.join(folder, LIBRARY_MANIFEST), encoding="utf-8") as file:
             return '"next_window"' in file.read(1 << 20)
@@ -216,10 +281,10 @@ def holds_library(folder: str) -> bool:
         return False
 
 
-def read_metadata(file: Path) -> list[dict[str, Any]]:
-    """Rows of a metadata file as dictionaries without their empty cells."""
+def read_table(file: Path) -> list[dict[str, Any]]:
+    """Rows of a table with a column ``file_name``, without their empty cells."""
     try:
-        table = METADATA_READERS[file.suffix](file)
+        table = TABLE_READERS[file.suffix](file)
     except (ValueError, OSError, pa.ArrowInvalid) as error:
         detail = " ".join(str(error).split())
         raise UserError(f"'{file}' could not be read as a table: {detail}") from error
@@ -236,9 +301,19 @@ def read_metadata(file: Path) -> list[dict[str, Any]]:
 
 
 def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Size and time of change of a file; None where it is missing."""
+    """Size in bytes and modification time in nanoseconds of a file; None if it is missing."""
     try:
         stat = os.stat(path)
     except OSError:
         return None
     return stat.st_size, stat.st_mtime_ns
+
+
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """The one path of a file or folder, however it is spelt and through whatever links it is reached."""
+    return Path(os.path.realpath(os.path.expanduser(path)))
+
+
+def as_utf8(path: str) -> str:
+    """A path with its undecodable bytes escaped, for Arrow."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

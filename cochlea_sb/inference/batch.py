@@ -1,4 +1,4 @@
-"""Embed many sounds: threads decode ahead, their windows go through the encoder in batches.
+"""Embed many sounds: threads decode ahead, the encoder takes windows in batches.
 
 Axes: W windows, D embedding dimensions.
 """
@@ -19,28 +19,28 @@ from cochlea_sb.inference.read_ahead import in_batches, read_ahead
 from cochlea_sb.machine import n_cores, torch_threads
 
 if TYPE_CHECKING:
-    from cochlea_sb.data.sources import Source
+    from cochlea_sb.data.sounds import Source
     from cochlea_sb.inference.audio_encoder import AudioEncoder
 
-BATCH_SECONDS = 120  # sound that goes through the encoder together
+BATCH_SECONDS = 120  # of sound in a batch
 CHUNK = 1 << 20  # bytes
 
 
 class Encoded(NamedTuple):
-    """What came of a sound; where ``problem`` says why it could not be read, there are no windows."""
+    """The embedding of a sound; if it could not be read, ``problem`` says why and there are no windows."""
 
     source: Source
     windows: np.ndarray  # [W, D] float32, unit norm
     seconds: float
-    content: str  # hash of the file's bytes
+    content: str  # hash of the encoded bytes
     problem: str | None
 
 
 class Decoded(NamedTuple):
-    """A sound between its decoding and its embedding."""
+    """A decoded sound."""
 
     source: Source
-    wav: np.ndarray  # [samples] float32, empty where there is a problem, or the content is known
+    wav: np.ndarray  # [samples] float32; empty after a problem, or if the content is known
     content: str
     problem: str | None
 
@@ -49,7 +49,7 @@ class Decoded(NamedTuple):
 
     @property
     def is_known(self) -> bool:
-        """Whether it was not decoded because its content is embedded already."""
+        """Whether its content is embedded already, so that it was not decoded."""
         return not len(self.wav) and self.problem is None
 
 
@@ -70,15 +70,15 @@ def encode_sounds(
     hop_seconds : float
         Distance between windows.
     threads : int, optional
-        That decode; half the cores by default, and the encoder has the others where it runs on the CPU.
+        Number of decoding threads; half the cores by default. On the CPU, the encoder uses the other half.
     known : optional
-        Of what is embedded already: ``content in known``, by the hash of a file's bytes, and
-        ``known.recall(contents)``, pairs of windows and seconds. Such sounds are not decoded again.
+        Content that is embedded already and need not be decoded again. It answers ``content in known``, where content
+        is the hash of the encoded bytes, and ``known.recall(contents)``, pairs of windows and seconds.
 
     Yields
     ------
     Encoded
-        One for each source, in their order. About an hour of sound is held at a time, and one sound for each thread.
+        One for each source, in their order. Memory holds about an hour of sound, and one sound for each thread.
     """
     cores = n_cores()
     threads = max(1, cores // 2) if threads is None else threads
@@ -92,7 +92,7 @@ def encode_sounds(
 def encode_decoded(
     encoder: AudioEncoder, batch: list[Decoded], hop_seconds: float, known: Any = None
 ) -> Iterator[Encoded]:
-    """`Encoded` for each `Decoded`."""
+    """Encode decoded sounds, one `Encoded` for each."""
     wavs = [sound.wav for sound in batch if len(sound)]
     windows = iter(encoder.encode_waveform_windows(wavs, hop_seconds) if wavs else ())
     nothing = np.zeros((0, encoder.embedding_size), np.float32)
@@ -103,16 +103,16 @@ def encode_decoded(
             yield Encoded(sound.source, *next(recalled), sound.content, None)
             continue
         vectors, problem = next(windows).cpu().numpy() if len(sound) else nothing, sound.problem
-        if not np.isfinite(vectors).all():  # half the precision may not do for every sound
+        if not np.isfinite(vectors).all():  # float16 may overflow
             vectors, problem = nothing, f"{sound.source.path}: its embedding is not finite; use another precision."
         yield Encoded(sound.source, vectors, len(sound) / encoder.sample_rate, sound.content, problem)
 
 
 def decode(source: Source, sample_rate: int, known: Any = ()) -> Decoded:
-    """`Decoded` from a source; without its samples where its content is known."""
+    """Decode a source, unless its content is known."""
     content = ""
     try:
-        # A row of a dataset is fetched here; its class is not imported, as it would bring `datasets`.
+        # Only a `Row` has fetch; its class is not imported, because that would import `datasets`.
         audio = source.audio.fetch() if hasattr(source.audio, "fetch") else source.audio
         content = hash_of(audio)
         if content and content in known:
@@ -124,13 +124,13 @@ def decode(source: Source, sample_rate: int, known: Any = ()) -> Decoded:
 
 
 def hash_of(audio: str | bytes) -> str:
-    """BLAKE2b of bytes, or of a file's; empty where there is no file to read: decoding then says why."""
+    """BLAKE2b of bytes or of a file. Empty if the file can't be read: decoding will say why."""
     digest = hashlib.blake2b(digest_size=16)
     if isinstance(audio, bytes):
         digest.update(audio)
         return digest.hexdigest()
     try:
-        if not os.path.isfile(audio):  # opening a pipe could wait for ever
+        if not os.path.isfile(audio):  # opening a pipe could block
             return ""
         with open(audio, "rb") as file:
             while chunk := file.read(CHUNK):

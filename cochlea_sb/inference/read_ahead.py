@@ -1,4 +1,4 @@
-"""Read a long list in threads, ahead of the caller, in bounded memory; and group a stream into bounded batches."""
+"""Read a long list in threads, ahead of the caller, in bounded memory; group a stream into bounded batches."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from cochlea_sb.errors import UserError
 from cochlea_sb.machine import n_cores
 
-FEW = 256  # results held at most, whatever their length
+FEW = 256  # most results in memory or in a batch
 
 T = TypeVar("T")
 
@@ -18,19 +18,19 @@ def read_ahead(
 ) -> Iterator[Any]:
     """Yield ``read(source)`` for each source, in their order.
 
-    The threads pause while the results that wait for the caller are longer than ``limit`` in all, by their ``len``.
-    So at most that much is held, and one result for each thread.
+    Threads pause while the results that wait for the caller have a total ``len`` over ``limit``. Memory holds at most
+    these, and one more result for each thread.
 
     Arguments
     ---------
     read : callable
-        Its exceptions are raised here, in their turn.
+        Its exceptions are raised here, at the place of their result.
     sources : iterable
-        Asked by one thread at a time.
+        Iterated by one thread at a time.
     threads : int, optional
         All cores by default.
     limit : int
-        64 Mi samples of float32 by default: 256 MiB.
+        By default 64 Mi, or 256 MiB of float32 samples.
 
     Example
     -------
@@ -56,13 +56,13 @@ def read_ahead(
                     return
                 try:
                     result, failed = read(source), False
-                except BaseException as error:  # raised again where the results are fetched
+                except BaseException as error:  # raised again in the caller's thread
                     result, failed = error, True
                 with changed:
                     results[number] = result, failed
                     state["held"] += weight(result)
                     changed.notify_all()
-        except BaseException as error:  # of the iterable of sources
+        except BaseException as error:  # raised by the iterable
             with changed:
                 results["sources"] = error, True
         finally:
@@ -98,7 +98,7 @@ def read_ahead(
 
 
 def in_batches(results: Iterable[T], limit: int) -> Iterator[list[T]]:
-    """Group a stream into batches that hold little more than ``limit`` in all, by their ``len``, and at most 256.
+    """Group a stream into batches. A batch ends once its total ``len`` reaches ``limit``, or at 256 results.
 
     Example
     -------

@@ -324,7 +324,7 @@ class SoundLibrary:
         Arguments
         ---------
         sources : str, Path, datasets.Dataset, or a list of them
-            As in `cochlea_sb.data.sources.list_sources`; also Parquet shards that recipes/embed.py wrote with the same
+            As in `cochlea_sb.data.sounds.list_sources`; also Parquet shards that recipes/embed.py wrote with the same
             encoder.
         folder_labels, config, split :
             As in `cochlea_sb.data.sounds.load_sounds`.

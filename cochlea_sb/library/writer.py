@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from cochlea_sb.data.sources import ROW, Source, list_sources
+from cochlea_sb.data.sounds import ROW, Source, list_sources
 from cochlea_sb.errors import UserError
 from cochlea_sb.index.exact import ExactIndex
 from cochlea_sb.index.interface import FEW, Index, build_index, load_index

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import ruamel.yaml
 
 from cochlea_sb.data import LIBRARY_MANIFEST
-from cochlea_sb.data.sources import ROW
+from cochlea_sb.data.sounds import ROW
 from cochlea_sb.errors import UserError
 from cochlea_sb.files import write_text
 from cochlea_sb.hub import names_on_hub
