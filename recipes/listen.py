@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import soundfile
 import torch
-from rendering import band_axis, extremes, render
+from rendering import UNCHANGED, band_axis, extremes, render
 
 from cochlea_sb.audio import read_audio
 from cochlea_sb.augment.combined import Composition
@@ -97,7 +97,8 @@ def deform_in_all_ways(wav, deformation, features, other, generator):
         row = int(torch.randint(len(batch), (), generator=generator))
         names, deformed = render_all(wav, deformation, draw, row, features, other)
         rows[-1][f"all_together_{number}"] = deformed
-        draws[f"all_together_{number}"] = ", ".join(spoken(name) for name in names)
+        changes = [spoken(name) for name in names if name != UNCHANGED]
+        draws[f"all_together_{number}"] = ", ".join(changes) or spoken(UNCHANGED)
     return [row for row in rows if row], draws
 
 

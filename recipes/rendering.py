@@ -23,6 +23,7 @@ from cochlea_sb.errors import MissingExtra, UserError
 from cochlea_sb.features import hz_to_mel, mel_edges, mel_to_hz
 
 N_FFT, HOP = 1024, 256  # 64 and 16 ms at 16 kHz
+UNCHANGED = "unchanged"
 
 
 def librosa_effects():
@@ -109,7 +110,7 @@ def spectral_noise(wav, deformation, draw, features, other):
 
 
 def temporal_proximity(wav, deformation, draw, features, other):
-    return "as_it_is", wav
+    return UNCHANGED, wav
 
 
 def tensors(*numbers):

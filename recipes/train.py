@@ -26,6 +26,7 @@ from cochlea_sb.files import write_text
 from cochlea_sb.hub import names_on_hub
 from cochlea_sb.inference.model_folder import save_model
 from cochlea_sb.machine import check_device
+from cochlea_sb.training.distributed import leave_group
 from cochlea_sb.training.fit import fit_encoder
 from cochlea_sb.training.pairs import PairBatches, group_rows
 from cochlea_sb.training.recipe import CORPUS_KEYS, check_same_run, load_experiment, parse_arguments
@@ -146,6 +147,7 @@ def main(argv):
     device = run_opts.device or sb.utils.distributed.infer_device()
     train = train_with_brain if "brain" in hparams else train_without_gradients
     train(hparams, run_opts, device, frames, train_rows, held_out_rows)
+    leave_group()
 
     if not main_process:
         return

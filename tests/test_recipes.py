@@ -200,7 +200,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(script, results, librar
     running.send_signal(sent)
     done = running.finish()
     if sent == signal.SIGINT:
-        assert done.returncode == 130 and done.stderr.strip().endswith("Run the same command again to go on.")
+        assert done.returncode == 130 and done.stderr.strip().endswith("Run the same command again to continue.")
     else:
         assert done.returncode == -signal.SIGKILL
     assert not (folder / "train_log.txt").exists() or len((folder / "train_log.txt").read_text().splitlines()) < 2

@@ -103,7 +103,7 @@ class WindowEncoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """torch.device: of the weights."""
-        return next(chain(self.parameters(), self.buffers())).device
+        return next(chain(self.parameters(), self.buffers()), torch.empty(0)).device
 
     def encode(self, windows: torch.Tensor) -> torch.Tensor:
         """Embed windows: [n, 96, mels] to [n, D]."""

@@ -59,3 +59,13 @@ class AllGather(torch.autograd.Function):
 def unwrapped(module: nn.Module) -> Any:
     """The module inside the wrapper that distributed training puts around it."""
     return getattr(module, "module", module)
+
+
+def leave_group() -> None:
+    """End distributed training: wait for all processes, then leave their group.
+
+    A process that ends inside the group may abort while gloo's threads still run.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
