@@ -28,7 +28,7 @@ class Halves(WindowEncoder):
         super().__init__(silence)
         self.scale, self.embedding_size = list(scale), 128
 
-    def embed(self, windows):
+    def encode(self, windows):
         return torch.cat([windows[:, :48].mean(1), windows[:, 48:].mean(1) * self.scale[0]], dim=1)
 
 
