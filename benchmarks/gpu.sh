@@ -21,7 +21,7 @@ python3 benchmarks/mining.py --device "$device"
 section "indexing a folder"
 [ -d $results/sounds ] ||
     python3 -c "from cochlea_sb.synthetic.library import write_library; write_library('$results/sounds')"
-python3 benchmarks/embedding.py $results/sounds --model cochlea_sb:pretrained --device "$device" --plain_sounds 50
+python3 benchmarks/embedding.py $results/sounds --model cochlea_sb/pretrained --device "$device" --plain_sounds 50
 section "the demo's training, measured on held-out sounds"
 time python3 recipes/train.py hparams/cnn.yaml --device "$device" --output_folder $results/cnn-"$device" \
     --number_of_epochs 5 --warm_up_steps 30 --noprogressbar
