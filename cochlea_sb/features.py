@@ -1,6 +1,6 @@
-"""Waveforms to frames, by the front ends that training, inference and evaluation share: log-mel, MFCC, chroma.
+"""The front ends, from waveforms to frames: log-mel, MFCC, chroma.
 
-Axes: B batch, S samples, T frames, K frequency bins, M values in a frame (mel bands, coefficients, pitch classes).
+Axes: B batch, S samples, T frames, K frequency bins, M values in a frame (mel bands, coefficients or pitch classes).
 """
 
 import math
@@ -12,19 +12,17 @@ from torchaudio.functional import create_dct
 
 from cochlea_sb.errors import MissingExtra, UserError
 
-FRAMES_AT_ONCE = 16384  # bounds memory for sounds of hours; spectra of more would only leave the processor's caches
+FRAMES_AT_ONCE = 16384  # bounds memory for sounds of hours; larger blocks are no faster
 
 
 class FrontEnd(nn.Module):
-    """Base of front ends: short-time energies in which a frame depends on nothing but its own samples.
+    """Base of front ends: short-time energies.
 
-    Frame ``t`` sees samples ``[t * hop, t * hop + window)`` under a Hann window; the end of a sound is padded with
-    zeros so that ``n`` samples give ``ceil(n / hop)`` frames: 0.96 s at 16 kHz are exactly 96 frames of 10 ms.
-    Energies are scaled so that the bins of a full-scale sine sum up to 1 (0 dB). There is no normalisation over the
-    clip, so frames can be computed once, cached, cropped and shuffled.
+    Frame ``t`` is computed from samples ``[t * hop, t * hop + window)`` alone, under a Hann window. So frames can be
+    cached, cropped and shuffled. Zeros pad the end of a sound, and ``n`` samples give ``ceil(n / hop)`` frames: 0.96 s
+    at 16 kHz give exactly 96 frames of 10 ms. The energies of a full-scale sine have the sum 1 (0 dB).
 
-    A subclass sets ``frame_size`` (M) and ``silence`` (the value of all of a frame in digital silence), and implements
-    ``describe(power) -> values``, [B, T, K] to [B, T, M], and ``level(frames)``.
+    A subclass sets ``frame_size`` (M) and ``silence``, and implements ``describe`` and ``level``.
 
     Arguments
     ---------
@@ -35,12 +33,12 @@ class FrontEnd(nn.Module):
     hop_seconds : float
         Distance between frames.
     floor : float
-        Energy added before a logarithm (1e-8 is -80 dB).
+        Energy that is added before the logarithm (1e-8 is -80 dB).
 
     Raises
     ------
     UserError
-        If the hop is longer than the window.
+        If the rate, the window or the hop is out of range.
     """
 
     taper: torch.Tensor
@@ -56,12 +54,12 @@ class FrontEnd(nn.Module):
         self.window = round(window_seconds * sample_rate)
         self.hop = round(hop_seconds * sample_rate)
         self.floor = floor
-        self.own_settings: dict[str, float] = {}  # a subclass puts its further arguments here
+        self.own_settings: dict[str, float] = {}  # further arguments of a subclass
         self.n_fft = 1 << (self.window - 1).bit_length()
         if not 1 <= self.hop <= self.window:
             raise UserError(f"hop_seconds is {hop_seconds}: expected more than 0 and at most window_seconds.")
         hann = torch.hann_window(self.window, periodic=True, device="cpu")  # as in mel_edges
-        # By Parseval, the positive bins of a sine of amplitude 1 hold n_fft * sum(window ** 2) / 4.
+        # By Parseval, the energies of a sine of amplitude 1 in the positive bins sum to n_fft * sum(window ** 2) / 4.
         self.register_buffer("taper", hann * (2 / math.sqrt(self.n_fft * hann.square().sum())), persistent=False)
 
     @property
@@ -71,17 +69,11 @@ class FrontEnd(nn.Module):
 
     @property
     def silence(self) -> float:
-        """float: value of all of a frame in digital silence."""
+        """float: all values of a frame in digital silence."""
         raise NotImplementedError
 
     def settings(self) -> dict[str, float]:
-        """Constructor arguments that rebuild this front end (with its class, the cache key of computed frames).
-
-        Returns
-        -------
-        dict
-            Plain numbers by argument name.
-        """
+        """Constructor arguments that rebuild this front end. With its class, they are the cache key of frames."""
         return {
             "sample_rate": self.sample_rate,
             "window_seconds": self.window / self.sample_rate,
@@ -106,7 +98,7 @@ class FrontEnd(nn.Module):
         """
         if wavs.ndim != 2:
             raise UserError(f"wavs has shape {tuple(wavs.shape)}: expected [batch, samples].")
-        with torch.autocast(wavs.device.type, enabled=False):  # 16 bits would drown quiet bands beside loud ones
+        with torch.autocast(wavs.device.type, enabled=False):  # 16 bits lose quiet bands beside loud ones
             return self.in_blocks(wavs.float())
 
     def in_blocks(self, wavs: torch.Tensor) -> torch.Tensor:
@@ -114,30 +106,29 @@ class FrontEnd(nn.Module):
         wanted = (self.frames_in(wavs.shape[1]) - 1) * self.hop + self.window
         wavs = nn.functional.pad(wavs, (0, wanted - wavs.shape[1]))
         frames = wavs.unfold(1, self.window, self.hop)  # [B, T, window], a view
-        # As many samples, however long a window is.
+        # As many samples for windows of any length.
         block = max(1, FRAMES_AT_ONCE * 400 // (self.window * max(1, len(wavs))))
         return torch.cat([self.describe(self.power(part)) for part in frames.split(block, dim=1)], dim=1)
 
     def power(self, frames: torch.Tensor) -> torch.Tensor:
-        """Energies of the bins of windowed samples: [batch, frames, window] to [batch, frames, K]."""
+        """Energies of frequency bins: [batch, frames, window] samples to [batch, frames, K]."""
         spectrum: torch.Tensor = torch.fft.rfft(frames * self.taper, n=self.n_fft)
         return spectrum.real.square() + spectrum.imag.square()
 
     def describe(self, power: torch.Tensor) -> torch.Tensor:
-        """Values of frames: [batch, frames, K] to [batch, frames, M]."""
+        """From energies to the values of frames: [batch, frames, K] to [batch, frames, M]."""
         raise NotImplementedError
 
     @staticmethod
     def level(frames: torch.Tensor) -> torch.Tensor:
-        """Loudness of frames, [..., frames, M] to [..., frames]: natural logarithm of an energy."""
+        """Loudness of frames, [..., frames, M] to [..., frames]: the natural logarithm of an energy."""
         return level(frames)
 
 
 class LogMel(FrontEnd):
     """Log-mel spectrogram (compare Jansen et al. 2017, section 4.1: 25 ms / 10 ms, 64 bands).
 
-    Mel filters are HTK triangles of height 1, and the logarithm comes last: ``log(energy + floor)``, at least
-    ``log(floor)``. See `FrontEnd` for what all front ends share.
+    ``log(energy + floor)`` of mel bands; the filters are HTK triangles of height 1. Frames are those of `FrontEnd`.
 
     Arguments
     ---------
@@ -146,7 +137,7 @@ class LogMel(FrontEnd):
     n_mels : int
         Number of mel bands.
     low_hz, high_hz : float
-        Edges of the lowest and the highest band; ``0 <= low_hz < high_hz <= sample_rate / 2``.
+        Edges of the lowest and the highest band: ``0 <= low_hz < high_hz <= sample_rate / 2``.
 
     Raises
     ------
@@ -190,23 +181,21 @@ class LogMel(FrontEnd):
 
     @property
     def silence(self) -> float:
-        """float: value of a log-mel band in digital silence, ``log(floor)``."""
+        """float: values of a frame in digital silence, ``log(floor)``."""
         return math.log(self.floor)
 
     def describe(self, power: torch.Tensor) -> torch.Tensor:
-        """Log-mel values of energies."""
+        """From energies to log-mel values."""
         return torch.log(power @ self.filters + self.floor)
 
 
 class MFCC(LogMel):
-    """Mel-frequency cepstral coefficients: the orthonormal DCT of a `LogMel` frame above its floor.
-
-    Digital silence is 0 in all of them.
+    """Mel-frequency cepstral coefficients: the orthonormal DCT of a `LogMel` frame above its floor. Silence is all 0.
 
     Arguments
     ---------
     n_mfcc : int
-        Coefficients, at most ``n_mels``; the first is proportional to the mean log energy.
+        Number of coefficients, at most ``n_mels``; the first is proportional to the mean log energy.
     others :
         As in `LogMel`.
 
@@ -232,22 +221,21 @@ class MFCC(LogMel):
         return self.n_mfcc
 
     def describe(self, power: torch.Tensor) -> torch.Tensor:
-        """Coefficients of energies."""
+        """From energies to coefficients."""
         return (super().describe(power) - math.log(self.floor)) @ self.cosines
 
     @staticmethod
     def level(frames: torch.Tensor) -> torch.Tensor:
-        """Loudness of frames, as far as the first coefficient tells it: the mean log energy of 64 bands."""
+        """Loudness of frames, approximated by the mean log energy of 64 bands: an eighth of the first coefficient."""
         return frames[..., 0].float() / 8
 
 
 class Chroma(FrontEnd):
-    """Log energies of the twelve pitch classes, C first: what chord sounds, in whichever octave and instrument.
+    """Log energies of the twelve pitch classes, C first. They show chords, whatever the octave and the instrument.
 
-    A bin's energy goes to the pitch classes near it, weighted by a Gaussian around 1 kHz of two octaves (the filters of
-    librosa, after Ellis 2007). Windows are long, since semitones lie close: with the hop of the other front ends,
-    that is also most of the smoothing of CENS (Müller 2005); the rest of it, that only the relation of the classes
-    counts, is what `WindowEncoder.levelled` does.
+    The filters are those of librosa (after Ellis 2007): each bin adds to the nearest pitch classes, with a Gaussian
+    weight of two octaves around 1 kHz. Long windows separate the semitones; they also smooth over time, as CENS does
+    (Müller 2005). `WindowEncoder.levelled` then removes the loudness, as CENS does too.
 
     Arguments
     ---------
@@ -283,16 +271,16 @@ class Chroma(FrontEnd):
 
     @property
     def silence(self) -> float:
-        """float: value of a pitch class in digital silence, ``log(floor)``."""
+        """float: values of a frame in digital silence, ``log(floor)``."""
         return math.log(self.floor)
 
     def describe(self, power: torch.Tensor) -> torch.Tensor:
-        """Log energies of pitch classes."""
+        """From energies of bins to log energies of pitch classes."""
         return torch.log(power @ self.filters + self.floor)
 
 
 def level(frames: torch.Tensor) -> torch.Tensor:
-    """Loudness of frames: the logarithm of their bands' summed energies.
+    """Loudness of frames: the logarithm of the sum of their bands' energies.
 
     Arguments
     ---------
@@ -306,16 +294,16 @@ def level(frames: torch.Tensor) -> torch.Tensor:
 
 
 def audibility(peaks: torch.Tensor, loudest: torch.Tensor, least: float = 0.01) -> torch.Tensor:
-    """How much a stretch of a sound counts beside its loudest: the less the quieter, hardly from -20 dB on.
+    """Weight of a part of a sound: 1 for the loudest part, falling linearly in dB to ``least`` at 20 dB below it.
 
-    So the noise between the events of a sound, its own or what is added, changes its embedding little.
+    So the noise between the events of a sound hardly changes its embedding.
 
     Arguments
     ---------
     peaks, loudest : torch.Tensor
-        Peak `level` of the stretch and of the whole sound, of shapes that broadcast.
+        Peak `level` of the part and of the whole sound, of shapes that broadcast.
     least : float in [0, 1]
-        What a silent stretch counts.
+        Weight of a silent part.
 
     Returns
     -------
@@ -326,10 +314,10 @@ def audibility(peaks: torch.Tensor, loudest: torch.Tensor, least: float = 0.01) 
 
 
 class Unnormalised(nn.Module):
-    """Frames as they are; stands for ``mean_var_norm`` in `EncoderClassifier`, as our encoders normalise inside."""
+    """The ``mean_var_norm`` of `EncoderClassifier`: it does nothing, since our encoders normalise frames themselves."""
 
     def forward(self, frames: torch.Tensor, lens: torch.Tensor | None = None) -> torch.Tensor:
-        """Give ``frames`` back."""
+        """Return ``frames``."""
         return frames
 
 
@@ -353,13 +341,13 @@ def mel_to_hz(mel: torch.Tensor) -> torch.Tensor:
 
 
 def mel_edges(n_mels: int, low_hz: float, high_hz: float) -> torch.Tensor:
-    """Corner frequencies of the filters: filter ``m`` rises from edge ``m``, peaks at ``m + 1``, ends at ``m + 2``.
+    """Corner frequencies of the filters: filter ``m`` starts at edge ``m``, peaks at ``m + 1``, ends at ``m + 2``.
 
     Returns
     -------
     torch.Tensor [n_mels + 2], float64, Hz
     """
-    # On the CPU by name: a model is first built on the device meta, which knows no values.
+    # Explicitly on the CPU: models are first built on the device meta, where tensors have no values.
     low, high = hz_to_mel(torch.tensor([low_hz, high_hz], dtype=torch.float64, device="cpu")).tolist()
     return mel_to_hz(torch.linspace(low, high, n_mels + 2, dtype=torch.float64, device="cpu"))
 
@@ -367,7 +355,7 @@ def mel_edges(n_mels: int, low_hz: float, high_hz: float) -> torch.Tensor:
 def mel_filters(sample_rate: int, n_fft: int, n_mels: int, low_hz: float, high_hz: float) -> torch.Tensor:
     """Triangular filters of height 1 on the mel scale.
 
-    A band narrower than a frequency bin would catch nothing: each slope is at least one bin wide.
+    Each slope is at least one frequency bin wide: a narrower band could miss all bins.
 
     Returns
     -------

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Measure a trained embedding on held-out, labelled sounds, beside log-mel and chance.
+"""Measure an embedding on held-out sounds, next to log-mel and chance.
 
     python recipes/evaluate.py hparams/cnn.yaml --data_folder DIR
-    python recipes/evaluate.py hparams/cnn.yaml --data_folder DIR --evaluate_all True    also what was trained on
-    python recipes/evaluate.py hparams/cnn.yaml --data_folder DIR --model user/name      another model than the recipe's
+    python recipes/evaluate.py hparams/cnn.yaml --data_folder DIR --evaluate_all True    with the training data
+    python recipes/evaluate.py hparams/cnn.yaml --data_folder DIR --model user/name      another model
     python recipes/evaluate.py hparams/cnn.yaml --data_folder fma_small --label_column artist --source_column album
 
-Query by example; classification by shallow networks on the frozen embedding, with all labels and with few; whether a
-sound is still found when it comes back deformed, or another part of it. Prints the tables and leaves evaluation.json,
-evaluation.md and the curves in the results folder.
+It measures retrieval by example; classification by shallow networks on the frozen embedding, with all labels and with
+few; and whether a deformed sound, or one half of it, still finds the original. It prints the tables, and writes
+evaluation.json, evaluation.md and the curves into the results folder.
 """
 
 from pathlib import Path
@@ -38,12 +38,12 @@ def main(argv):
     rows = range(len(frames)) if hparams["evaluate_all"] else held_out
     if not rows:
         raise UserError(
-            f"Of {len(frames)} sounds none are held out: add --evaluate_all True to measure on all of them."
+            f"None of the {len(frames)} sounds is held out: add --evaluate_all True to measure on all of them."
         )
     if column(frames.select(rows), "label") is None and not hparams["robustness"]:
         raise UserError("These sounds have no labels, so nothing can be measured: add a column 'label'.")
 
-    # Whoever measures on all sounds has none left to train a classifier on.
+    # Measured on all sounds, there are none left to train a classifier on.
     train_rows = [] if hparams["evaluate_all"] else train_rows
     report = evaluate(
         encoder,
@@ -54,7 +54,7 @@ def main(argv):
         counts=tuple(hparams["few_labels"]),
         seed=hparams["seed"],
     )
-    which = "all of them, trained on or not" if hparams["evaluate_all"] else "held out"
+    which = "all, with the training data" if hparams["evaluate_all"] else "held out"
     where = hparams["dataset"] or hparams["data_folder"] or "the synthetic library"
     where = where if names_on_hub(where) else Path(where).name
     description = f"{len(rows)} sounds of {where} ({which}), own source left out."

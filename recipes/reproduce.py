@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Train and evaluate all recipes of the paper's table, over folds and seeds; run again, it goes on where it was.
+"""Train and evaluate all recipes of the paper's table, over folds and seeds. The same command resumes its work.
 
     python recipes/reproduce.py esc10 --output_folder results/paper
     python recipes/reproduce.py esc10 --recipes joint cnn --folds 4 5 --seeds 1 --jobs 2 --number_of_epochs 10
 
-The corpus is a labelled folder with a column `fold` (see the README); it comes first. What this command does not know
-goes to recipes/train.py and recipes/evaluate.py, for those recipes that have such a key. A run leaves
-results/paper/RECIPE/foldF-seedS, with what it says while it runs in run.log; the tables are table.md, table.json and
-three pictures. What is recovered, and the curve of few labels, need the recipe `supervised` among them.
+The first argument is a labelled folder with a column `fold` (docs/train.md). Further options go to recipes/train.py and
+recipes/evaluate.py, for the recipes that have such a key. A run writes results/paper/RECIPE/foldF-seedS, and its output
+to run.log there. The tables are table.md, table.json and three pictures. The columns "recovered" and the curve of few
+labels need the recipe `supervised`.
 """
 
 import argparse
@@ -39,11 +39,11 @@ HPARAMS = ROOT / "hparams"
 RUNNING = []  # processes
 RECIPES = ["noise", "translation", "mixture", "proximity", "joint", "zounds", "cochlea", "cnn"]
 SUPERVISED = ["supervised", "supervised_triplets"]
-ROBUST = ["joint", "cnn"]  # whose sounds are also deformed: it takes longer than all the rest of an evaluation
+ROBUST = ["joint", "cnn"]  # also measured on deformed sounds, which takes most of the time of an evaluation
 
 
 def split_options(tokens):
-    """Options with their values, a list of lists of str, from ``--key value``, ``--key=value``, and ``--flag``."""
+    """Split ``--key value``, ``--key=value`` and ``--flag`` into a list of lists: an option and its values."""
     options = []
     for token in tokens:
         if token.startswith("--"):
@@ -52,12 +52,12 @@ def split_options(tokens):
         elif options:
             options[-1].append(token)
         else:
-            raise UserError(f"'{token}' follows no option: expected one such as --device cuda.")
+            raise UserError(f"'{token}' does not follow an option: expected something like --device cuda.")
     return options
 
 
 def options_by_recipe(recipes, options):
-    """What of the further options each recipe knows; `UserError` for one that none does.
+    """Give each recipe the options that it knows; raise `UserError` for an option that no recipe knows.
 
     Arguments
     ---------
@@ -68,7 +68,7 @@ def options_by_recipe(recipes, options):
     Returns
     -------
     dict
-        List of str by recipe.
+        Tokens of the command line (list of str) by recipe.
     """
     of_speechbrain = set(RunOptions().as_dict())
     keys = {recipe: of_speechbrain | set(YAML().load(read_recipe(HPARAMS / f"{recipe}.yaml"))) for recipe in recipes}
@@ -83,12 +83,12 @@ def options_by_recipe(recipes, options):
 
 
 def commands(recipe, count, fold, seed, arguments, options):
-    """The folder of a run and the commands that fill it."""
+    """The folder of a run, and its commands."""
     name = recipe if count is None else f"{recipe}-{count}-labels"
     folder = Path(arguments.output_folder, name, f"fold{fold}-seed{seed}").resolve()
     common = [f"hparams/{recipe}.yaml", "--data_folder", str(Path(arguments.data_folder).expanduser().resolve())]
     common += ["--output_folder", str(folder), "--seed", str(seed)]
-    common += ["--valid_folds", f"[{fold}]", "--valid_share", "0"]  # a fold that the corpus lacks is no other's share
+    common += ["--valid_folds", f"[{fold}]", "--valid_share", "0"]  # never hold out a share instead of a fold
     if arguments.whole:
         common += ["--evaluate_all", "True"]
     if count is not None:
@@ -100,12 +100,12 @@ def commands(recipe, count, fold, seed, arguments, options):
 
 
 def carry_out(folder, scripts, threads):
-    """Run the commands of one run, unless just these are done; what they say goes to run.log.
+    """Run the commands of one run, unless the very same are done already. Their output goes to run.log.
 
     Returns
     -------
     bool
-        Whether it ended well.
+        Whether all succeeded.
     """
     done, what = folder / "done", json.dumps(scripts, indent=1)
     if done.is_file() and done.read_text(encoding="utf-8") == what:
@@ -125,13 +125,13 @@ def carry_out(folder, scripts, threads):
 
 
 def why(folder):
-    """What a run that failed said last."""
+    """The last error in the log of a failed run."""
     lines = Path(folder, "run.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return next((line for line in reversed(lines) if line.startswith("Error: ")), lines[-1] if lines else "nothing")
 
 
 def check_corpus(arguments, options):
-    """Raise `UserError` where all runs would fail, before the first."""
+    """Raise `UserError`, before the first run, for a mistake that would make all of them fail."""
     overrides = {"data_folder": arguments.data_folder}
     for name in ("folder_labels", "label_column", "robustness"):
         for option in options:
@@ -147,7 +147,7 @@ def check_corpus(arguments, options):
     if not arguments.whole and not labelled:
         raise UserError(
             f"The sounds of '{arguments.data_folder}' have no labels: add a column 'label', or measure only whether "
-            "sounds are found again (--whole --robust RECIPE ...)."
+            "deformed sounds find their originals (--whole --robust RECIPE ...)."
         )
     absent = [fold for fold in arguments.folds if str(fold) not in folds]
     if not arguments.whole and absent:
@@ -155,8 +155,8 @@ def check_corpus(arguments, options):
         raise UserError(f"'{arguments.data_folder}' has no fold {absent[0]}: {known}.")
     if not labelled and not set(arguments.robust) & set(arguments.recipes):
         raise UserError(
-            f"The sounds of '{arguments.data_folder}' have no labels, so only whether they are found again can be "
-            "measured: add --robust and the recipes."
+            f"The sounds of '{arguments.data_folder}' have no labels, so only robustness to deformations can be "
+            "measured: add --robust RECIPE ...."
         )
 
 
@@ -168,17 +168,17 @@ def main(argv):
     )
     parser.add_argument("data_folder", help="labelled folder with folds")
     parser.add_argument("--output_folder", default="results/paper")
-    parser.add_argument("--recipes", nargs="+", default=RECIPES + SUPERVISED, help="yamls of hparams/, without .yaml")
+    parser.add_argument("--recipes", nargs="+", default=RECIPES + SUPERVISED, help="files of hparams/, without .yaml")
     parser.add_argument("--folds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
-    parser.add_argument("--whole", action="store_true", help="no folds: train and measure on all sounds")
-    parser.add_argument("--robust", nargs="*", default=ROBUST, help="recipes whose sounds also come back deformed")
+    parser.add_argument("--whole", action="store_true", help="train and measure on all sounds, without folds")
+    parser.add_argument("--robust", nargs="*", default=ROBUST, help="recipes to measure on deformed sounds, too")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--few", nargs="*", type=int, default=[1, 2, 5, 10, 20], help="labels of each class")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--few", nargs="*", type=int, default=[1, 2, 5, 10, 20], help="numbers of labels of each class")
+    parser.add_argument("--jobs", type=int, default=1, help="number of parallel runs")
     arguments, options = parser.parse_known_args(argv)
     if arguments.jobs < 1:
         raise UserError(f"--jobs is {arguments.jobs}: expected at least 1.")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs ends, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the running processes, too
     if arguments.whole:
         arguments.folds, arguments.few = [0], []
     for recipe in arguments.recipes:
@@ -192,7 +192,7 @@ def main(argv):
     kinds = [(recipe, None) for recipe in arguments.recipes]
     if "supervised" in arguments.recipes:
         kinds += [("supervised", count) for count in arguments.few]
-    # Seed by seed and fold by fold, so that an early table already holds every recipe.
+    # Recipes vary fastest: after the first fold, the table has all of them.
     runs = [
         commands(recipe, count, fold, seed, arguments, options[recipe])
         for seed in arguments.seeds
@@ -214,8 +214,8 @@ def main(argv):
             raise
 
     sentence = failed and (
-        f"{len(failed)} of {len(runs)} runs failed; the first, '{failed[0]}', said: {why(failed[0])} Mend that and run "
-        "the same command again: it goes on with those."
+        f"{len(failed)} of {len(runs)} runs failed; the first, '{failed[0]}', said: {why(failed[0])} Correct this and "
+        "run the same command again: it repeats only the failed runs."
     )
     few = arguments.few if "supervised" in arguments.recipes else []
     try:
@@ -224,9 +224,9 @@ def main(argv):
         raise UserError(sentence or str(error)) from error
     where = f"{arguments.data_folder}, seeds {arguments.seeds}"
     description = (
-        f"{where}: learnt from all sounds, and measured on all."
+        f"{where}: trained and measured on all sounds."
         if arguments.whole
-        else f"{where}, folds {summary['folds']}, each measured by what the others taught: means over the folds"
+        else f"{where}, folds {summary['folds']}, each held out in turn: means over the folds"
         + (" with 95 % intervals." if len(summary["folds"]) > 1 else ".")
     )
     write_tables(summary, arguments.output_folder, description)

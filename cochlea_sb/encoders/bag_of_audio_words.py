@@ -1,4 +1,4 @@
-"""Bag of audio words: which frames a sound is made of, whatever their order.
+"""Bag of audio words: the kinds of frames in a sound, without their order.
 
 Axes: n windows, F frames, M values in a frame, P principal components, V words.
 """
@@ -19,18 +19,17 @@ from cochlea_sb.features import audibility, level
 if TYPE_CHECKING:
     from cochlea_sb.data.frame_bank import FrameBank
 
-WINDOWS_AT_ONCE = 128  # of a fit: 12,288 frames
+WINDOWS_AT_ONCE = 128  # in a block of `fit`: 12,288 frames
 
 
 class BagOfAudioWords(WindowEncoder):
-    """Histogram of audio words, weighted by how telling each is (TF-IDF).
+    """Histogram of audio words, weighted by inverse document frequency (TF-IDF).
 
-    As text is searched by its words: frames, centred and reduced to principal components, each become the nearest of a
-    vocabulary of k-means centres; a window is how often it says each word, times the word's inverse document frequency
-    (the first of the embeddings of "Audio2Vec: an exploration of embedding methods to represent an arbitrary segment
-    of audio in a fixed-length vector"). Here a frame counts by how audible it is beside the loudest of its window, so
-    neither padding nor faint noise has a say, and counts go by their square root, so that a sustained sound is not all
-    that is heard (as for SIFT, Arandjelovic and Zisserman 2012).
+    Each frame is centred, reduced to principal components, and replaced by the nearest of ``n_words`` k-means centres.
+    The embedding of a window counts these words (the first method of "Audio2Vec: an exploration of embedding methods to
+    represent an arbitrary segment of audio in a fixed-length vector"). Two things are added here. Frames are weighted
+    by their `audibility`, so padding and faint noise do not count. And the square root of the counts is taken, so a
+    sustained sound does not outweigh all others (as for SIFT, Arandjelovic and Zisserman 2012).
 
     Arguments
     ---------
@@ -80,15 +79,15 @@ class BagOfAudioWords(WindowEncoder):
         return self.counts(windows).sqrt() * self.idf
 
     def counts(self, windows: torch.Tensor) -> torch.Tensor:
-        """How often windows say each word: [n, 96, M] to [n, V]."""
+        """Weighted counts of the words in windows: [n, 96, M] to [n, V]."""
         frames = self.reduced(windows)
         nearness = torch.addmm(-self.words.square().sum(1) / 2, frames.flatten(0, 1), self.words.T)
-        words = nearness.max(1).indices.unflatten(0, frames.shape[:2])  # four times as fast as argmax on a CPU
+        words = nearness.max(1).indices.unflatten(0, frames.shape[:2])  # on a CPU four times as fast as argmax
         counts = frames.new_zeros(len(windows), self.embedding_size)
         return counts.scatter_add_(1, words, self.weights(windows))
 
     def weights(self, windows: torch.Tensor) -> torch.Tensor:
-        """How much each frame counts: [n, 96, M] to [n, 96] in [0, 1]."""
+        """Weights of frames: [n, 96, M] to [n, 96] in [0, 1]."""
         levels = self.level(windows)
         return audibility(levels, levels.amax(1, keepdim=True), least=0.0)
 
@@ -98,11 +97,11 @@ class BagOfAudioWords(WindowEncoder):
 
     @torch.no_grad()
     def fit(self, bank: FrameBank, seed: int = 0, passes: int = 3, progress: bool = True) -> None:
-        """Learn components, vocabulary and document frequencies from the audible frames of a corpus.
+        """Learn components, words and document frequencies from the audible frames of a corpus.
 
-        Components take one pass over its windows, the vocabulary ``passes``, and the frequencies a last one. Inverse
-        document frequencies are ``log((1 + sounds) / (1 + sounds with the word)) + 1``, finite for words that no sound
-        says. Besides the bank, memory holds some windows and, for each sound, which words it says.
+        The components need one pass over all windows, the words ``passes``, the frequencies one more. The inverse
+        document frequency is ``log((1 + sounds) / (1 + sounds with the word)) + 1``. Memory holds the bank, some
+        windows, and a boolean for each sound and word.
 
         Arguments
         ---------
@@ -114,8 +113,10 @@ class BagOfAudioWords(WindowEncoder):
 
         Raises
         ------
+        MissingExtra
+            If scikit-learn is missing.
         UserError
-            If scikit-learn is missing, or there are fewer audible frames than words.
+            If there are fewer audible frames than words.
         """
         try:
             from sklearn.cluster import MiniBatchKMeans
@@ -134,7 +135,7 @@ class BagOfAudioWords(WindowEncoder):
                 bar.update(len(block))
 
         def audible_frames(values: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[np.ndarray]:
-            """In pieces that hold more of them than there are words, but for the last."""
+            """Pieces of at least 4 V frames, except the last."""
             piece = []
             for _, block in windows():
                 piece.append(values(block)[self.weights(block) > 0].cpu().numpy())

@@ -1,4 +1,4 @@
-"""A small convolutional encoder that a laptop trains in minutes."""
+"""A small convolutional encoder that trains in minutes on a laptop."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,10 @@ from cochlea_sb.encoders.windowed import WindowEncoder
 
 
 class ConvEncoder(WindowEncoder):
-    """Strided 3 x 3 convolutions, then mean and maximum over time, then one linear layer.
+    """Strided 3 x 3 convolutions, the mean and the maximum over time, and one linear layer, on `levelled` windows.
 
-    Each window is first `levelled`. What is pooled over time alone keeps its place in frequency, by which a kick drum
-    differs from a hi-hat and one rain from another. With the default sizes: 0.65 M parameters and 23 M multiply-adds a
-    window of 96 x 64.
+    Features are pooled over time only. They keep their position in frequency, which tells a kick drum from a hi-hat.
+    With the default sizes there are 0.65 M parameters, and 23 M multiply-adds for each window.
 
     Arguments
     ---------
@@ -22,7 +21,7 @@ class ConvEncoder(WindowEncoder):
     n_mels : int
         Number of mel bands.
     channels : list of int
-        Output channels of the convolutions; each halves time and frequency.
+        Output channels of the convolutions. Each convolution halves time and frequency.
     embedding_size : int
         D.
 
@@ -51,13 +50,13 @@ class ConvEncoder(WindowEncoder):
             layers += [nn.Conv2d(width, out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
             width, rows = out, -(-rows // 2)
         self.convolutions = nn.Sequential(*layers)
-        # Centred, so that unrelated sounds are orthogonal rather than all a little alike.
+        # Centred embeddings: unrelated sounds become orthogonal.
         self.project = nn.Sequential(
             nn.Linear(2 * width * rows, embedding_size, bias=False), nn.BatchNorm1d(embedding_size, affine=False)
         )
 
     def encode(self, windows: torch.Tensor) -> torch.Tensor:
-        """Embed windows: [n, 96, mels] to [n, D]."""
+        """Embed windows: [n, 96, M] to [n, D]."""
         normal = self.normalise(self.levelled(windows).transpose(1, 2))[:, None]  # [n, 1, M, T]
         maps = self.convolutions(normal.contiguous(memory_format=torch.channels_last))  # [n, C, M', T']
         pooled = torch.cat([maps.mean(3), maps.amax(3)], dim=1)  # [n, 2 C, M']

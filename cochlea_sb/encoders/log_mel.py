@@ -1,4 +1,4 @@
-"""The baseline every learned embedding has to beat: the window's frames themselves."""
+"""The baseline that every learned embedding has to beat: the frames of a window."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class FlattenedLogMel(WindowEncoder):
-    """A window's log-mel values as one vector (the baseline of Jansen et al. 2017, section 4.2).
+    """The log-mel values of a window as one vector (the baseline of Jansen et al. 2017, section 4.2).
 
-    The corpus' mean frame is subtracted: without that all windows point the same way (on ESC-10 the baseline's mAP
-    falls from 0.45 to 0.36).
+    The mean frame of the corpus is subtracted; otherwise all windows would be similar (on ESC-10, mAP 0.36 instead of
+    0.45).
 
     Arguments
     ---------
@@ -46,6 +46,6 @@ class FlattenedLogMel(WindowEncoder):
         return (windows - self.mean).flatten(1)
 
     def fit(self, bank: FrameBank, seed: int = 0, progress: bool = True) -> FlattenedLogMel:
-        """Learn the mean frame of a `FrameBank`; gives the encoder back."""
+        """Compute the mean frame of a `FrameBank`; returns the encoder."""
         self.mean.copy_(bank.mean())
         return self

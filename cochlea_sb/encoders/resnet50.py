@@ -1,4 +1,4 @@
-"""The encoder of the paper: ResNet-50 on log-mel windows."""
+"""The paper's encoder: ResNet-50."""
 
 import torch
 from torch import nn
@@ -8,10 +8,10 @@ from cochlea_sb.errors import MissingExtra
 
 
 class ResNet50(WindowEncoder):
-    """ResNet-50 (He et al. 2015) as Jansen et al. 2017, section 4.1, used it: average pooling, a linear embedding.
+    """ResNet-50 (He et al. 2015) as in Jansen et al. 2017, section 4.1: average pooling and a linear embedding.
 
-    torchvision's, with a first convolution for one channel. Each window is first `levelled`. 23.8 M
-    parameters and 0.5 G multiply-adds a window of 96 x 64: meant for a GPU.
+    The network is torchvision's, with one input channel, on `levelled` windows. It has 23.8 M parameters and needs
+    0.5 G multiply-adds for each window: use a GPU.
 
     Arguments
     ---------
@@ -24,7 +24,7 @@ class ResNet50(WindowEncoder):
 
     Raises
     ------
-    UserError
+    MissingExtra
         If torchvision is missing.
 
     Example
@@ -54,7 +54,7 @@ class ResNet50(WindowEncoder):
         self.network.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
 
     def encode(self, windows: torch.Tensor) -> torch.Tensor:
-        """Embed windows: [n, 96, mels] to [n, D]."""
+        """Embed windows: [n, 96, M] to [n, D]."""
         normal = self.normalise(self.levelled(windows).transpose(1, 2))
         embeddings: torch.Tensor = self.network(normal[:, None])
         return embeddings

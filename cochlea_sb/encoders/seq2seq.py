@@ -1,4 +1,4 @@
-"""Sequence to sequence: an LSTM reads a sound into a code from which another LSTM writes it again.
+"""Sequence-to-sequence autoencoder: an LSTM reads a window into a code, from which another LSTM reconstructs it.
 
 Axes: n windows, T frames, M values in a frame, S steps of a few frames each, H hidden units, D embedding dimensions.
 """
@@ -15,10 +15,10 @@ from cochlea_sb.features import level
 
 
 class Seq2SeqEncoder(WindowEncoder):
-    """A bidirectional LSTM over a window's frames, and one linear layer from its last and its mean states to the code.
+    """A bidirectional LSTM over the frames of a window; its last and its mean states give the code, by a linear layer.
 
-    The second of the embeddings of "Audio2Vec: an exploration of embedding methods to represent an arbitrary segment of
-    audio in a fixed-length vector". What lies beyond a sound's end is not read.
+    This is the second method of "Audio2Vec: an exploration of embedding methods to represent an arbitrary segment of
+    audio in a fixed-length vector". Padding is not read.
 
     Arguments
     ---------
@@ -27,7 +27,7 @@ class Seq2SeqEncoder(WindowEncoder):
     frame_size : int
         M.
     step_frames : int
-        Frames that are read at once, a divisor of 96: four make training four times as fast, and better.
+        Frames in a step, a divisor of 96. With four, training is four times as fast as with one, and better.
     hidden_size : int
         H, in each direction.
     embedding_size : int
@@ -57,9 +57,9 @@ class Seq2SeqEncoder(WindowEncoder):
         self.frame_size, self.step_frames, self.hidden_size = frame_size, step_frames, hidden_size
         self.embedding_size = embedding_size
         self.normalise = nn.BatchNorm1d(frame_size, affine=False)
-        # One for each direction: torch's own pair wants packed sequences, which took a CPU ten times as long.
+        # One for each direction: torch's bidirectional LSTM needs packed sequences, ten times as slow on a CPU.
         self.lstms = nn.ModuleList(remembering_lstm(step_frames * frame_size, hidden_size) for _ in range(2))
-        # Centred, so that unrelated sounds are orthogonal rather than all a little alike.
+        # Centred embeddings: unrelated sounds become orthogonal.
         self.project = nn.Sequential(
             nn.Linear(4 * hidden_size, embedding_size, bias=False), nn.BatchNorm1d(embedding_size, affine=False)
         )
@@ -80,13 +80,13 @@ class Seq2SeqEncoder(WindowEncoder):
         return codes
 
     def real(self, windows: torch.Tensor) -> torch.Tensor:
-        """Which frames are sound rather than what pads it: [n, T, M] to bool [n, T]; the first always is."""
-        sounds = (windows - self.silence).abs().amax(2) > 0.05  # float16 moves the value of silence a little
+        """Frames that are not padding: [n, T, M] to bool [n, T]; the first frame never counts as padding."""
+        sounds = (windows - self.silence).abs().amax(2) > 0.05  # float16 rounds the value of silence
         sounds[:, 0] = True
-        return sounds.flip(1).cummax(1).values.flip(1)  # up to the last that is not silent
+        return sounds.flip(1).cummax(1).values.flip(1)  # up to the last frame with sound
 
     def target(self, windows: torch.Tensor) -> torch.Tensor:
-        """What a decoder is to write: levelled frames, each band with mean 0 and variance 1 as far as is known.
+        """The decoder's target: levelled frames, normalised by the running mean and variance of each band.
 
         Arguments
         ---------
@@ -101,19 +101,18 @@ class Seq2SeqEncoder(WindowEncoder):
 
 
 class Seq2SeqDecoder(nn.Module):
-    """An LSTM that starts from a code, is given it again at every step, and writes a few frames at a time.
+    """An LSTM that starts from a code and writes some frames in each step.
 
-    With the code comes the time, as sines and cosines (Vaswani et al. 2017, section 3.5), so that its memory needn't
-    count.
+    Each step gets the code again, and the time as sines and cosines (Vaswani et al. 2017, section 3.5): so the LSTM
+    need not count steps.
 
     Arguments
     ---------
     frame_size, step_frames, hidden_size, embedding_size : int
-        M, frames of a step, H, D.
+        M, frames in a step, H, D.
     feed_back : bool
-        Give each step the frames of the one before, too: the real ones as often as ``teacher_forcing`` says, else what
-        the decoder wrote itself (scheduled sampling, Bengio et al. 2015). It is slower, and leaves less for the code to
-        tell.
+        Each step also gets the frames of the step before: the real ones with the probability ``teacher_forcing``, else
+        those that the decoder wrote (scheduled sampling, Bengio et al. 2015). This is slower, and the code learns less.
 
     Example
     -------
@@ -147,9 +146,9 @@ class Seq2SeqDecoder(nn.Module):
         ---------
         codes : torch.Tensor [n, D]
         frames : torch.Tensor [n, T, M], T at most 96
-            The real ones, read only where they are fed back.
+            The real frames; used only if ``feed_back``.
         teacher_forcing : float in [0, 1]
-            Share of the steps that are given the real frames before them.
+            Share of the steps that get real frames.
 
         Returns
         -------
@@ -178,7 +177,7 @@ class Seq2SeqDecoder(nn.Module):
 
 
 def remembering_lstm(input_size: int, hidden_size: int) -> nn.LSTM:
-    """An LSTM that does not forget before it has learnt to (a bias of 1: Jozefowicz et al. 2015, section 3)."""
+    """An LSTM whose forget gates start open, with a bias of 1 (Jozefowicz et al. 2015, section 3)."""
     lstm = nn.LSTM(input_size, hidden_size, batch_first=True)
     with torch.no_grad():
         lstm.get_parameter("bias_hh_l0")[hidden_size : 2 * hidden_size] = 1

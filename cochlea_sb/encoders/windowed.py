@@ -1,7 +1,7 @@
-"""The one way from frames to embeddings, which all encoders share.
+"""From frames to embeddings, the same for all encoders.
 
-A `FrameBank` holds the frames of sounds and lists their windows; `encode_windows` turns windows into unit vectors, in
-blocks; `encode_bank` sums the vectors of a sound, weighted. `WindowEncoder.forward` is the same for a padded batch.
+A `FrameBank` lists the windows of its sounds. `encode_windows` encodes them as unit vectors, in blocks. `encode_bank`
+averages the vectors of each sound, with weights. `WindowEncoder.forward` does the same for a padded batch.
 
 Axes: B sounds, T frames, W windows, M mel bands, D embedding dimensions.
 """
@@ -26,21 +26,20 @@ WINDOW_FRAMES = 96  # 0.96 s, the context of Jansen et al. 2017, section 4.1
 
 
 class WindowEncoder(nn.Module):
-    """Base of encoders that see one window at a time; a sound is the mean of its windows.
+    """Base of encoders that see one window at a time. The embedding of a sound is the mean of its windows'.
 
-    A subclass implements ``encode(windows) -> embeddings``: [n, 96, mels] to [n, D], not necessarily of unit norm.
+    A subclass implements ``encode``.
 
     Arguments
     ---------
     silence : float
-        The front end's value of digital silence, which pads what is shorter than a window.
+        The front end's value of digital silence. It pads sounds shorter than a window.
     hop_frames : int
         Distance between the windows of a long sound.
     range_db : float or None
-        Distance in dB from a window's loudest energy down to the floor of `levelled`; None for frames that are no log
-        energies.
+        How far the floor of `levelled` is below the loudest energy of a window; None if frames are not log energies.
     level : callable
-        The front end's: from frames [..., frames, M] to their loudness [..., frames].
+        The front end's, from frames [..., frames, M] to their loudness [..., frames].
     """
 
     embedding_size: int  # D; a subclass sets it
@@ -63,28 +62,26 @@ class WindowEncoder(nn.Module):
         Arguments
         ---------
         frames : torch.Tensor [batch, frames, mels]
-            Log-mel frames of any length; at most a window's worth gives one window.
+            Of any length. Up to 96 frames give one window.
         lens : torch.Tensor [batch], float in (0, 1], optional
-            Share of the frames that is sound rather than padding (SpeechBrain's relative lengths).
+            Share of the frames that is not padding (SpeechBrain's relative lengths).
 
         Returns
         -------
         torch.Tensor [batch, 1, D], unit norm
-            The weighted mean of the unit vectors of the windows, normalised. The weight of a window is its
-            `audibility` times its `window_weights`. The audibility alone adds 0.03 to the mAP of any encoder on
-            ESC-10, whose clips are often padded with silence.
+            The weighted mean of the windows' unit vectors, normalised. The weights are `audibility` times
+            `window_weights`. Clips of ESC-10 are often padded with silence: there, `audibility` adds 0.03 to the mAP of
+            any encoder.
         """
         n_frames = frames.shape[1]
-        if n_frames <= WINDOW_FRAMES:  # one window, as in training, where batch statistics need the batch in one piece
+        if n_frames <= WINDOW_FRAMES:  # as in training: batch normalisation needs the whole batch at once
             windows = F.pad(frames, (0, 0, 0, WINDOW_FRAMES - n_frames), value=self.silence)
             return F.normalize(self.encode(windows).float(), dim=-1)[:, None]
         bank = FrameBank.from_padded(frames, real_frames(frames, lens), self.silence, self.level)
         return average_windows(self, bank)[:, None]
 
     def settings(self) -> dict[str, Any]:
-        """Constructor arguments that rebuild this encoder, without its weights.
-
-        As in scikit-learn, an encoder keeps each of them as an attribute of the same name.
+        """Constructor arguments that rebuild this encoder without its weights: attributes of the same names.
 
         Example
         -------
@@ -102,18 +99,18 @@ class WindowEncoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """torch.device: of the weights."""
+        """torch.device: that of the weights."""
         return next(chain(self.parameters(), self.buffers()), torch.empty(0)).device
 
     def encode(self, windows: torch.Tensor) -> torch.Tensor:
-        """Embed windows: [n, 96, mels] to [n, D]."""
+        """Embed windows: [n, 96, M] to [n, D], of any norm."""
         raise NotImplementedError
 
     def levelled(self, windows: torch.Tensor) -> torch.Tensor:
-        """Remove the loudness of windows, and the faint noise in them; the first step of most encoders.
+        """Remove loudness and faint noise from windows; the first step of most encoders.
 
-        A floor, ``range_db`` below the loudest energy of the window, is added to all energies, and the mean log-mel
-        value is subtracted. So a gain changes nothing, and faint noise changes little.
+        A floor, ``range_db`` below the loudest energy of the window, is added to all energies. Then the mean of the
+        window's values is subtracted. So a gain changes nothing, and faint noise little.
 
         Arguments
         ---------
@@ -131,29 +128,30 @@ class WindowEncoder(nn.Module):
 
 
 def windows_at_once(device: torch.device) -> int:
-    """Windows in a block, to bound memory. On a CPU a block fits its caches, which more than doubles the speed."""
+    """Number of windows in a block. A block fits the caches of a CPU, which more than doubles the speed."""
     return 64 if device.type == "cpu" else 2048
 
 
 def real_frames(frames: torch.Tensor, lens: torch.Tensor | None) -> torch.Tensor:
-    """Number of frames of each sound before its padding, [B] int64.
+    """Number of frames of each sound without its padding, [B] int64.
 
-    Exact where the length of the padded waveform was a multiple of the hop; the margin is for float32's rounding.
+    Exact if the length of the padded waveform was a multiple of the hop.
     """
     if lens is None:
         return torch.full((len(frames),), frames.shape[1], device=frames.device)
+    # The 0.01 absorbs rounding of float32.
     return (lens.to(frames.device) * frames.shape[1] - 0.01).ceil().clamp(1, frames.shape[1]).long()
 
 
 def window_weights(n_frames: torch.Tensor, starts: torch.Tensor, hop_frames: int) -> torch.Tensor:
-    """Share of a window's last hop that lies within its sound; the first window of a sound has weight 1.
+    """Weight of a window: the share of its last hop that is inside its sound, or 1 for the first window.
 
-    So an embedding changes smoothly with the length of the sound.
+    So an embedding changes smoothly with the length of a sound.
 
     Arguments
     ---------
     n_frames, starts : torch.Tensor
-        Length of the sound and first frame of the window, of shapes that broadcast.
+        Number of frames of the sound, and first frame of the window; of shapes that broadcast.
 
     Returns
     -------
@@ -173,9 +171,9 @@ def encode_windows(
     ---------
     encoder : WindowEncoder
     bank : FrameBank
-        On any device; its frames may be memory-mapped.
+        On any device.
     sounds, starts : torch.Tensor [W], int64
-        Of the windows, as in `FrameBank.windows` or `FrameBank.crops`.
+        As in `FrameBank.crops`.
 
     Yields
     ------
@@ -195,19 +193,19 @@ def encode_bank(encoder: WindowEncoder, bank: FrameBank) -> torch.Tensor:
     Arguments
     ---------
     encoder : WindowEncoder
-        Left in its mode, training or evaluation.
+        Its mode, training or evaluation, does not change.
     bank : FrameBank
 
     Returns
     -------
     torch.Tensor [B, D], float32, unit norm, on the encoder's device
-        As `WindowEncoder.forward` defines them.
+        As in `WindowEncoder.forward`.
     """
     return average_windows(encoder, bank)
 
 
 def average_windows(encoder: WindowEncoder, bank: FrameBank) -> torch.Tensor:
-    """`encode_bank`, with gradients where torch keeps them."""
+    """`encode_bank`, with gradients."""
     sounds, starts = bank.windows(WINDOW_FRAMES, encoder.hop_frames)
     weights = window_weights(bank.lengths[sounds], starts, encoder.hop_frames)
     weights = weights * audibility(*bank.peaks(sounds, starts, WINDOW_FRAMES))

@@ -1,8 +1,8 @@
-"""Our models for the HEAR benchmark: the common API of its 2021 edition (Turian et al. 2022, "HEAR: Holistic Evaluation
-of Audio Representations", appendix A). docs/compare.md tells how to run it.
+"""Our models for the HEAR benchmark, with the API of its 2021 edition (Turian et al. 2022, "HEAR: Holistic Evaluation
+of Audio Representations", appendix A). See docs/compare.md.
 
-    hear-validator cochlea_sb.integrations.hear                          # checks that this is what it says
-    python -m heareval.embeddings.runner cochlea_sb.integrations.hear    # the benchmark's own program
+    hear-validator cochlea_sb.integrations.hear                          # checks the API
+    python -m heareval.embeddings.runner cochlea_sb.integrations.hear    # runs the benchmark
 
 Axes: B sounds, S samples, T timestamps, D embedding dimensions.
 """
@@ -15,18 +15,19 @@ from cochlea_sb.encoders.windowed import WINDOW_FRAMES, encode_windows
 from cochlea_sb.errors import UserError
 from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
 
-RATES = (8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000, 96000)  # odd ones cost torchaudio gigabytes
-TIMESTAMP_SECONDS = 0.05  # between timestamps: what the API recommends at most
+# Hz. torchaudio needs gigabytes to resample from odd rates.
+RATES = (8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000, 96000)
+TIMESTAMP_SECONDS = 0.05  # distance of timestamps: the most that the API recommends
 
 
 class HearModel(torch.nn.Module):
-    """An encoder with the attributes that the API asks for.
+    """An encoder with the attributes of the API.
 
     Arguments
     ---------
     encoder : AudioEncoder
     sample_rate : int, optional
-        Hz, of the audio that the functions below take, which is resampled to the encoder's; by default that itself.
+        Rate of the audio given to it, in Hz; the encoder's by default.
 
     Attributes
     ----------
@@ -59,10 +60,9 @@ def load_model(model_file_path: str = "", sample_rate: int | None = None) -> Hea
     Arguments
     ---------
     model_file_path : str
-        As in `AudioEncoder.from_hparams`: a folder, or ``user/name``; by default the model that comes with the package.
+        A folder or ``user/name``, as in `AudioEncoder.from_hparams`; by default the model of the package.
     sample_rate : int, optional
-        Hz, of the audio that is to be embedded, one of `RATES`, such as 48000 of HEAR's own files; by default the
-        model's.
+        Rate of the audio to embed, in Hz, one of `RATES` (HEAR's files have 48000); the model's by default.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def load_model(model_file_path: str = "", sample_rate: int | None = None) -> Hea
     Raises
     ------
     UserError
-        As `AudioEncoder.from_hparams`, or for another rate.
+        For another rate, and as in `AudioEncoder.from_hparams`.
 
     Example
     -------
@@ -96,7 +96,7 @@ def get_scene_embeddings(audio: torch.Tensor, model: HearModel) -> torch.Tensor:
     Arguments
     ---------
     audio : torch.Tensor [B, S], float in [-1, 1]
-        At the model's sample rate, on the model's device.
+        At ``model.sample_rate``, on the model's device.
     model : HearModel
 
     Returns
@@ -109,7 +109,7 @@ def get_scene_embeddings(audio: torch.Tensor, model: HearModel) -> torch.Tensor:
 
 @torch.inference_mode()
 def get_timestamp_embeddings(audio: torch.Tensor, model: HearModel) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embed the surroundings of every 50 ms: 0.96 s around each, with silence beyond the sound's ends.
+    """Embed the 0.96 s around each timestamp, one every 50 ms. Beyond the ends of a sound is silence.
 
     Arguments
     ---------
@@ -120,7 +120,7 @@ def get_timestamp_embeddings(audio: torch.Tensor, model: HearModel) -> tuple[tor
     -------
     embeddings : torch.Tensor [B, T, D], float32, unit norm
     timestamps : torch.Tensor [B, T], float32
-        Milliseconds, from 0 on.
+        Milliseconds, from 0.
     """
     features, encoder = model.compute_features, model.encoder
     frames = model.frames(audio)

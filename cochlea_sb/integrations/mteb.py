@@ -1,10 +1,10 @@
-"""Our models for MTEB, the benchmark of embeddings, on its tasks of audio (the extra ``mteb``; Python 3.11 and later).
+"""Our models for the audio tasks of the benchmark MTEB (needs the extra ``mteb`` and Python 3.11).
 
     import mteb
     from cochlea_sb.integrations.mteb import QueryByExample, load_model
 
     mteb.evaluate(load_model(), mteb.get_benchmark("MAEB(v1, audio-only)"))
-    mteb.evaluate(load_model(), QueryByExample("~/labelled"))  # whatever other models MTEB knows, too
+    mteb.evaluate(load_model(), QueryByExample("~/labelled"))  # other models of MTEB work as well
 
 Axes: C channels, S samples, D embedding dimensions.
 """
@@ -32,12 +32,12 @@ from cochlea_sb.errors import UserError
 from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
 from cochlea_sb.inference.read_ahead import read_ahead
 
-# The shipped model heard ESC-10, a part of ESC-50, of which MTEB has these tasks.
+# MTEB's tasks on ESC-50. Its part ESC-10 is training data of the shipped model.
 HEARD = {"ESC50", "ESC50AudioReranking", "ESC50Clustering", "ESC50PairClassification", "ESC50_Zeroshot"}
 
 
 class MtebModel(AbsEncoder):
-    """An encoder as MTEB asks for it; sounds are compared by cosine.
+    """An encoder with the API of MTEB; sounds are compared by cosine.
 
     Arguments
     ---------
@@ -46,7 +46,7 @@ class MtebModel(AbsEncoder):
     Attributes
     ----------
     mteb_model_meta : mteb.models.ModelMeta
-        What MTEB's tables say of the model. Its revision is the model's fingerprint, by which results are kept.
+        For MTEB's tables. The revision is the fingerprint of the model, because MTEB stores results by revision.
 
     Example
     -------
@@ -76,14 +76,14 @@ class MtebModel(AbsEncoder):
         Arguments
         ---------
         inputs : torch.utils.data.DataLoader
-            Its batches have the key ``audio``: a list of sounds, as in `waveform`.
+            Its batches have a list of sounds, as in `waveform`, under the key ``audio``.
         task_metadata : mteb.TaskMetadata
         hf_split, hf_subset : str
             Not used.
         prompt_type : mteb.types.PromptType, optional
             Query or document.
         **kwargs
-            ``show_progress_bar``; MTEB's others are for its data loader.
+            ``show_progress_bar``; other options of MTEB concern its data loader.
 
         Returns
         -------
@@ -92,7 +92,7 @@ class MtebModel(AbsEncoder):
         Raises
         ------
         UserError
-            If something else than audio is to be embedded, or a sound can't be read.
+            If the task is not about audio alone, or a sound can't be read.
         """
         asked = task_metadata.get_modalities(prompt_type)
         if asked != ["audio"]:
@@ -109,9 +109,9 @@ def load_model(source: str | Path = SHIPPED, device: str | None = None) -> MtebM
     Arguments
     ---------
     source : str or Path
-        As in `AudioEncoder.from_hparams`: a folder, or ``user/name``; by default the model that comes with the package.
+        A folder or ``user/name``, as in `AudioEncoder.from_hparams`; by default the model of the package.
     device : str, optional
-        Such as ``cuda``.
+        For example ``cuda``.
 
     Returns
     -------
@@ -121,29 +121,29 @@ def load_model(source: str | Path = SHIPPED, device: str | None = None) -> MtebM
 
 
 class QueryByExample(AbsTaskRetrieval):
-    """A labelled collection as a task of MTEB: each sound asks for its kind among all sounds of other sources.
+    """A labelled collection as an MTEB task: each sound is a query for sounds of its label from other sources.
 
-    It measures what recipes/evaluate.py does (its mAP is MTEB's ``map_at_1000``, for kinds of at most 1,000 sounds), of
-    any model that MTEB can load. Each sound lists all others: for collections of some thousands.
+    It measures any model of MTEB like recipes/evaluate.py. Its ``map_at_1000`` is their mAP, if no label has more than
+    1,000 sounds. Time and memory grow with the square of the collection: use it for some thousands of sounds.
 
     Arguments
     ---------
     data_folder : str or Path
-        With labels, and sources where there are any, as in `cochlea_sb.data.sounds.load_sounds`.
+        With the column ``label``, and optionally ``source``, as in `cochlea_sb.data.sounds.load_sounds`.
     folder_labels : bool
-        A file's folder is its label.
+        Use the folder of a file as its label.
 
     Raises
     ------
     UserError
-        If nothing is there, or no label has two sounds.
+        If the folder is missing, or no label has sounds of two sources.
     """
 
     def __init__(self, data_folder: str | Path, folder_labels: bool = False) -> None:
         name = f"QueryByExample-{Path(data_folder).expanduser().resolve().name}"
         self.metadata = TaskMetadata(
             name=name,
-            description="Each sound asks for its kind among all sounds of other sources.",
+            description="Each sound is a query for sounds of its label from other sources.",
             type="AudioReranking",
             category="a2a",
             modalities=["audio"],
@@ -169,8 +169,8 @@ class QueryByExample(AbsTaskRetrieval):
         asking = [row for row in known if alike[row]]
         if not asking:
             raise UserError(
-                f"'{self.data_folder}' has no label with sounds of two sources; folder_labels=True takes the names of "
-                "folders."
+                f"'{self.data_folder}' has no label with sounds of two sources: add a column 'label', or set "
+                "folder_labels=True to use the names of folders."
             )
         audio = sounds.select(known).select_columns("audio").add_column("id", list(ids.values()))
         audio = audio.cast_column("audio", Audio())
@@ -192,14 +192,14 @@ class QueryByExample(AbsTaskRetrieval):
 
 
 def describe(encoder: AudioEncoder) -> ModelMeta:
-    """What MTEB wants to know of a model; a folder is named by its last two parts."""
+    """Metadata of a model; the last two parts of a folder's path are its name."""
     shipped, path = encoder.source == SHIPPED, Path(encoder.source)
     name = f"cochlea_sb/{'-'.join(path.parts[-2:])}" if path.is_absolute() else encoder.source
     n_parameters = sum(parameter.numel() for parameter in encoder.mods.embedding_model.parameters())
     return ModelMeta(
         loader=None,
         name="cochlea_sb/pretrained" if shipped else name,
-        revision=encoder.identity()["fingerprint"],  # with MTEB's, other weights would get results of these
+        revision=encoder.identity()["fingerprint"],  # else MTEB would reuse results of other weights
         release_date=None,
         languages=None,
         n_parameters=n_parameters,
@@ -219,7 +219,7 @@ def describe(encoder: AudioEncoder) -> ModelMeta:
 
 
 def stored_sounds(inputs: Any) -> Iterator[Any]:
-    """The sounds of a data loader; those of a dataset as they are stored, for us to decode in threads."""
+    """The sounds of a data loader; those of a dataset undecoded, to decode them in threads."""
     dataset = inputs.dataset
     if isinstance(dataset, Dataset) and isinstance(dataset.features.get("audio"), Audio):
         for row in dataset.select_columns("audio").cast_column("audio", Audio(decode=False)):
@@ -230,12 +230,12 @@ def stored_sounds(inputs: Any) -> Iterator[Any]:
 
 
 def waveform(sound: Any, sample_rate: int) -> np.ndarray:
-    """Decode a sound to mono at a rate.
+    """Decode a sound to mono, at a sample rate.
 
     Arguments
     ---------
     sound : dict or torchcodec.decoders.AudioDecoder
-        ``{"array": [S] or [C, S], "sampling_rate": int}``, or whatever `read_audio` takes.
+        ``{"array": [S] or [C, S], "sampling_rate": int}``, or anything that `read_audio` takes.
     sample_rate : int
         Hz.
 
