@@ -60,14 +60,13 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         ---------
         source : str or Path
             A results folder (with ``config.json`` and ``model.safetensors``), or ``user/name`` or
-            ``user/name@revision`` on the Hugging Face Hub; by default the model that comes with the package, whose
-            card is ``cochlea_sb/pretrained/README.md``.
+            ``user/name@revision`` on the Hugging Face Hub; by default the model that comes with the package.
         savedir : str or Path, optional
             Where to keep what is downloaded; by default in the Hub's own cache.
         run_opts : dict, optional
             SpeechBrain's run options, such as ``{"device": "cuda"}``.
         revision : str, optional
-            Of a model on the Hub: a branch, a tag or a commit.
+            Branch, tag or commit of a model on the Hub.
         trust_remote_code : bool
             Load as SpeechBrain does: ``hyperparams.yaml`` may build any object, and so run code of the model's author.
             By default that file is not read, and the others can hold no code: see `cochlea_sb.inference.model_folder`.
@@ -87,6 +86,8 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
             For arguments in ``**kwargs`` without ``trust_remote_code=True``.
         """
         check_device((run_opts or {}).get("device"))
+        if run_opts and run_opts.get("device") == "cuda":
+            run_opts = run_opts | {"device": "cuda:0"}  # SpeechBrain warns of a GPU without a number
         shipped = source == SHIPPED
         source = str(Path(__file__).parents[1] / "pretrained") if shipped else os.path.expanduser(source)
         local = os.path.isdir(source) or not names_on_hub(source)
@@ -99,8 +100,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
             raise TypeError(f"from_hparams got '{next(iter(kwargs))}', which needs trust_remote_code=True.")
         else:
             folder, root = (source, None) if local else fetch_model(source, revision, savedir)
-            # The commit: a library made with this model finds it again when the Hub has a newer one.
-            revision = revision if local else Path(folder).name
+            revision = revision if local else Path(folder).name  # the commit, so that libraries find this model again
             hparams = load_model(folder, root)
             encoder = cls(hparams["modules"], hparams, run_opts)
         encoder.source = SHIPPED if shipped else os.path.realpath(source) if local else source
