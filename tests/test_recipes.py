@@ -85,6 +85,7 @@ def test_what_is_held_out_shares_no_source_with_the_rest(results, library):
 def test_evaluation_prints_and_saves_the_table(script, results, library):
     folder, _ = results
     arguments = ["hparams/cnn.yaml", "--data_folder", library, "--output_folder", folder]
+    arguments += ["--robustness", "[noise, gain, excerpt]"]  # all kinds: the page docs/compare.md
     out = script("recipes/evaluate.py", *arguments).stdout
     report = json.loads((folder / "evaluation.json").read_text())
     retrieval = report["retrieval"]
@@ -100,7 +101,7 @@ def test_evaluation_prints_and_saves_the_table(script, results, library):
         robust, among_ten = report["recall@1"][name], report["recall@10"][name]
         assert robust["gain (dB)"]["0"] == 1  # nothing changed
         assert robust["noise (SNR in dB)"]["40"] > robust["noise (SNR in dB)"]["0"]
-        assert among_ten["excerpt"]["the other half"] >= robust["excerpt"]["the other half"] > 2 / SOUNDS
+        assert among_ten["excerpt"]["the other half"] >= robust["excerpt"]["the other half"] > 0.01
     for name in ("few_labels", "robustness"):
         assert (folder / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
 
