@@ -129,7 +129,10 @@ def search(arguments: Namespace) -> None:
         part = f"{match.start_seconds:8.2f} -{match.end_seconds:8.2f} s"
         print(f"{rank:4d}  {match.score:6.3f}  {part}  {match.path}  {match.label or ''}".rstrip())
     if not matches:
-        reason = "the library is empty" if not len(library) else "no sound passes the filters, or --skip is too large"
+        filters = [
+            f"--{name} {getattr(arguments, name)}" for name in ("path", "label", "skip") if getattr(arguments, name)
+        ]
+        reason = f"no sound is left after {', '.join(filters)}" if filters else "the library holds no other sound"
         print(f"Nothing found: {reason}.", file=sys.stderr)
 
 

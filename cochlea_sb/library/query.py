@@ -91,7 +91,9 @@ def mixture(parts: list[Any], dimensions: int, get_encoder: Callable[[], AudioEn
         query = encode_query(given, dimensions, get_encoder)
         total += np.float32(weight) * query.vector
         paths |= query.paths
-    return Query(unit(total, "The queries of the mixture cancel out: expected other weights."), paths)
+    return Query(
+        unit(total, "The weights of the mixture are 0, or its queries cancel out: expected other weights."), paths
+    )
 
 
 def unit(vector: np.ndarray, message: str) -> np.ndarray:

@@ -85,7 +85,7 @@ def model_card(
     encoder, features = (config[part]["class"].rpartition(".")[2] for part in ("encoder", "features"))
     sections = {"training": "", "figures": ""}
     if settings and training:
-        epochs = f", stopped after {training['epochs']} epochs," if "epochs" in training else ""
+        epochs = f", after {training['epochs']} epochs," if "epochs" in training else ""
         sections["training"] = filled("training.md", recipe=training["recipe"], epochs=epochs, settings=settings)
     if report:
         sections["figures"] = filled("figures.md", description=report["description"], tables=markdown(report))
