@@ -132,7 +132,8 @@ def search(arguments: Namespace) -> None:
         filters = [
             f"--{name} {getattr(arguments, name)}" for name in ("path", "label", "skip") if getattr(arguments, name)
         ]
-        reason = f"no sound is left after {', '.join(filters)}" if filters else "the library holds no other sound"
+        left_out = f"no sound is left after {', '.join(filters)}" if filters else "the library holds no other sound"
+        reason = left_out if len(library) else "the library is empty"
         print(f"Nothing found: {reason}.", file=sys.stderr)
 
 
