@@ -26,20 +26,21 @@ WINDOW_FRAMES = 96  # 0.96 s, the context of Jansen et al. 2017, section 4.1
 
 
 class WindowEncoder(nn.Module):
-    """Base of encoders that see one window at a time. The embedding of a sound is the mean of its windows'.
+    """Base of encoders that see one window at a time. The embedding of a sound is the mean over its windows.
 
     A subclass implements ``encode``.
 
     Arguments
     ---------
     silence : float
-        The front end's value of digital silence. It pads sounds shorter than a window.
+        The value that the front end gives for digital silence. Sounds shorter than a window are padded with it.
     hop_frames : int
         Distance between the windows of a long sound.
     range_db : float or None
-        How far the floor of `levelled` is below the loudest energy of a window; None if frames are not log energies.
+        Distance from the loudest energy of a window down to the floor that `levelled` adds, in dB. None if frames are
+        not log energies: `levelled` then changes nothing.
     level : callable
-        The front end's, from frames [..., frames, M] to their loudness [..., frames].
+        The front end's function from frames [..., frames, M] to their loudness [..., frames].
     """
 
     embedding_size: int  # D; a subclass sets it
@@ -70,18 +71,21 @@ class WindowEncoder(nn.Module):
         -------
         torch.Tensor [batch, 1, D], unit norm
             The weighted mean of the windows' unit vectors, normalised. The weights are `audibility` times
-            `window_weights`. Clips of ESC-10 are often padded with silence: there, `audibility` adds 0.03 to the mAP of
-            any encoder.
+            `window_weights`. Clips of ESC-10 are often padded with silence. On this corpus, `audibility` raises the mAP
+            of every encoder by 0.03.
         """
         n_frames = frames.shape[1]
-        if n_frames <= WINDOW_FRAMES:  # as in training: batch normalisation needs the whole batch at once
+        # Sounds of one window, as in training, are not encoded in blocks: batch normalisation needs the whole batch.
+        if n_frames <= WINDOW_FRAMES:
             windows = F.pad(frames, (0, 0, 0, WINDOW_FRAMES - n_frames), value=self.silence)
             return F.normalize(self.encode(windows).float(), dim=-1)[:, None]
         bank = FrameBank.from_padded(frames, real_frames(frames, lens), self.silence, self.level)
         return average_windows(self, bank)[:, None]
 
     def settings(self) -> dict[str, Any]:
-        """Constructor arguments that rebuild this encoder without its weights: attributes of the same names.
+        """Arguments with which the constructor rebuilds this encoder, without its weights.
+
+        The value of each argument is read from the attribute of the same name.
 
         Example
         -------
@@ -99,7 +103,7 @@ class WindowEncoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """torch.device: that of the weights."""
+        """torch.device: the device of the weights."""
         return next(chain(self.parameters(), self.buffers()), torch.empty(0)).device
 
     def encode(self, windows: torch.Tensor) -> torch.Tensor:
@@ -110,7 +114,8 @@ class WindowEncoder(nn.Module):
         """Remove loudness and faint noise from windows; the first step of most encoders.
 
         A floor, ``range_db`` below the loudest energy of the window, is added to all energies. Then the mean of the
-        window's values is subtracted. So a gain changes nothing, and faint noise little.
+        window's values is subtracted. So a gain does not change the result, and faint noise changes it
+        little.
 
         Arguments
         ---------
@@ -128,7 +133,7 @@ class WindowEncoder(nn.Module):
 
 
 def windows_at_once(device: torch.device) -> int:
-    """Number of windows in a block. A block fits the caches of a CPU, which more than doubles the speed."""
+    """Number of windows in a block. On a CPU, a block fits the caches: this more than doubles the speed."""
     return 64 if device.type == "cpu" else 2048
 
 
@@ -144,7 +149,7 @@ def real_frames(frames: torch.Tensor, lens: torch.Tensor | None) -> torch.Tensor
 
 
 def window_weights(n_frames: torch.Tensor, starts: torch.Tensor, hop_frames: int) -> torch.Tensor:
-    """Weight of a window: the share of its last hop that is inside its sound, or 1 for the first window.
+    """Weight of a window: the share of its last ``hop_frames`` frames that lie inside the sound; 1 for the first.
 
     So an embedding changes smoothly with the length of a sound.
 
@@ -178,7 +183,7 @@ def encode_windows(
     Yields
     ------
     torch.Tensor [n, D], float32, unit norm, on the encoder's device
-        The next n windows.
+        The vectors of the next n windows.
     """
     size = windows_at_once(encoder.device)
     for block in zip(sounds.split(size), starts.split(size), strict=True):

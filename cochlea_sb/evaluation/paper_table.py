@@ -1,6 +1,9 @@
-"""The paper's tables from many runs: means and intervals over folds, and the share of supervision that is recovered.
+"""The paper's tables from many runs: means and intervals over folds, and the recovered share of the gain from labels.
 
-The seeds of a fold are measured on the same sounds. So they are averaged first, and intervals are over the F folds.
+Runs of one fold with different seeds are measured on the same sounds. So the runs of a fold are averaged first, and
+intervals are over the F folds.
+
+A "figure" is a number such as mAP; its names are the keys of `FIGURES`.
 """
 
 import json
@@ -166,16 +169,19 @@ def summarise(
         In the order of the table. A recipe without a finished run is left out.
     folds, seeds : list of int
     supervised : tuple of str
-        Recipes that use labels. The one with the better mean is the reference of the others.
+        Recipes that use labels. For each figure, the one with the best mean is the reference of the recovered share.
     few : tuple of int
-        Numbers of labels of each class with which the runs ``supervised-<count>-labels`` were trained.
+        Numbers of labelled sounds of each class. The runs ``supervised-<count>-labels`` were trained on so many.
 
     Returns
     -------
     dict
-        ``folds``; ``recipes``, by recipe, ``log-mel`` first: ``(mean, half_width)`` of each figure, ``(share, low,
-        high)`` of the recovered share, and the number of ``runs``; ``few labels``: accuracy by row and count;
-        ``recall@1`` and ``recall@10`` by recipe, kind and strength.
+        - ``folds``: list of int.
+        - ``recipes``: a dict for each recipe, ``log-mel`` first. It holds ``(mean, half_width)`` of each figure,
+          ``(share, low, high)`` of each recovered share, and the number of ``runs``.
+        - ``few labels``: ``(mean, half_width)`` of the accuracy, by recipe (or ``supervised network``) and number of
+          labels.
+        - ``recall@1`` and ``recall@10``: means, by recipe, kind and strength of the deformation.
 
     Raises
     ------
@@ -250,7 +256,7 @@ def few_labels_accuracy(report: Mapping[str, Any], row: str, count: int) -> floa
 
 
 def mean_of(reports: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """Mean of dictionaries of dictionaries of numbers, key by key."""
+    """Average nested dictionaries of numbers, key by key."""
     return {
         kind: {strength: float(np.mean([report[kind][strength] for report in reports])) for strength in strengths}
         for kind, strengths in reports[0].items()

@@ -1,9 +1,10 @@
 """Nearest neighbours by random projections: a query visits few cells and ranks their vectors by codes.
 
-The vectors are partitioned into cells (`partition`). A vector's code has two bits for each dimension of its rotated
-residual to the centre. A query's cosine is estimated from the codes by popcounts, and the few vectors that may be among
-the best are compared exactly (`search_kernels` gives the formulas). How many cells a query visits, and how much margin
-the estimates need, is learnt from vectors that are held back when the index is built (`calibration`).
+The vectors are partitioned into cells (`partition`). The centre of its cell is subtracted from each vector, and the
+difference is rotated. The code of the vector has two bits for each dimension of the result. The cosine of a query with
+a vector is estimated from the code by popcounts. Then the few vectors that may be among the best are compared exactly
+(`search_kernels` gives the formulas). Two things are learnt from vectors that are held back when the index is built
+(`calibration`): how many cells a query visits (the reach), and how much margin the estimates need.
 
 Axes: N vectors, Q queries, D dimensions, C cells, R rotated dimensions, W = R / 64 words.
 """
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 KIND = "random-projection"
-FEW = 20_000  # allowed vectors that are all compared instead of searched
+FEW = 20_000  # up to so many allowed vectors are all compared exactly
 GROWTH = 4  # an index is rebuilt when it exceeds so many times the size it was built with
 NO_MASK, NO_IDS = np.zeros(0, bool), np.zeros(0, np.int64)
 
@@ -51,7 +52,7 @@ class RandomProjectionIndex:
 
     Attributes
     ----------
-    effort : float in (0, 1], the default of queries
+    effort : float in (0, 1], the default effort of `query`
 
     Example
     -------
@@ -81,7 +82,7 @@ class RandomProjectionIndex:
         self._changed()
 
     def _changed(self) -> None:
-        """Prepare the arguments of the kernel; they are few, because numba takes time to unpack each."""
+        """Prepare the arguments of the kernel. Arrays are stacked, because numba takes time to unpack each argument."""
         counts = self.layout.counts
         self.n_vectors = int(counts.sum())
         cell_floats, layout = np.stack(self.cells[4:]), np.stack(self.layout)
@@ -187,12 +188,12 @@ class RandomProjectionIndex:
             Of any norm.
         k : int, at least 1
         effort : float in (0, 1], optional
-            Trades speed for recall: the recall to expect, roughly, of queries that resemble the indexed vectors. For
-            other queries, `tune` with some of them. By default 0.98, or what `tune` set; 1 compares every vector and is
-            exact.
+            Roughly the recall to expect for queries that resemble the indexed vectors; a lower effort is faster. For
+            other queries, call `tune` with some of them. By default 0.98, or the effort that `tune` has set. With 1,
+            every vector is compared, and the result is exact.
         allowed : array_like, int, optional
-            Find only these ids; ids that are not in the index are ignored. Up to 20,000 are all compared, which is
-            exact. More are searched as if they were a random subset.
+            Find only these ids; ids that are not in the index are ignored. Up to 20,000 are all compared, and the
+            result is exact. With more, the search assumes that they are a random subset of the index.
         threads : int, at least 1, optional
             By default all cores, if there are enough queries.
 
@@ -213,7 +214,7 @@ class RandomProjectionIndex:
         rows = query_rows(queries, self.dimensions)
         k, few = min(checked_k(k), self.n_vectors), calibration.NEIGHBOURS[0]
         if allowed is None:
-            # At least ten are searched for, because how far to search was learnt for ten.
+            # Search for at least ten: reach and margin were learnt for ten neighbours or more.
             reach, margin = self._limits(effort, k if k > few else few)
             scores, slots = self._search(rows, max(k, min(few, self.n_vectors)), reach, margin, NO_MASK, threads)
         else:
@@ -234,7 +235,7 @@ class RandomProjectionIndex:
         mask = np.zeros(len(self.pool.ids), bool)
         mask[slots] = True
         k = max(k, calibration.NEIGHBOURS[0])
-        # Among a random subset the k nearest are about as far as k / (size of the subset / size of the index) of all.
+        # The k nearest of a random subset are about as far as the (k * size of the index / size of the subset) nearest.
         return self._search(rows, k, *self._limits(effort, k * self.n_vectors // len(slots)), mask, threads)
 
     def _limits(self, effort: float | None, k: int) -> tuple[np.float32, np.float32]:
@@ -256,7 +257,7 @@ class RandomProjectionIndex:
         mask: np.ndarray = NO_MASK,
         threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and slots [Q, k] of the best in the slots of a mask; in all slots if it is empty."""
+        """Scores and slots [Q, k] of the best in the slots of a mask, or in all slots if the mask is empty."""
         arrays = *self.arrays, reach, margin, mask
         return share_out(lambda rows, *out: search_kernels.search(rows, *arrays, *out), rows, k, threads)
 
@@ -268,7 +269,7 @@ class RandomProjectionIndex:
     def add(self, vectors: ArrayLike, ids: ArrayLike) -> None:
         """Add vectors, each to the cell with the nearest centre.
 
-        An index that exceeds 4,000 vectors and four times the size it was built with is rebuilt.
+        The index is rebuilt if it then exceeds both 4,000 vectors and four times the size it was built with.
 
         Arguments
         ---------
@@ -334,7 +335,7 @@ class RandomProjectionIndex:
         Returns
         -------
         float in (0.5, 1]
-            The effort. It is also set as ``index.effort``, and saved.
+            The effort. It is also set as ``index.effort``, which `save` stores.
 
         Raises
         ------
@@ -352,7 +353,7 @@ class RandomProjectionIndex:
             slots = np.random.default_rng(self.seed).permutation(used_slots(self.layout))[:500]
             queries, own, k = self.pool.vectors[slots], self.pool.ids[slots], min(k + 1, len(self))
         truth = self.query(queries, k, effort=1)[1]
-        low, high = 0.0, 1.0  # x stands for an effort of 1 - 0.5 * 10 ** (-4 x)
+        low, high = 0.0, 1.0  # values of x; the effort is 1 - 0.5 * 10 ** (-4 x)
         for _ in range(10):
             middle = (low + high) / 2
             found = self.query(queries, k, effort=1 - 0.5 * 10 ** (-4 * middle))[1]
@@ -362,7 +363,7 @@ class RandomProjectionIndex:
         return self.effort
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``.npy`` arrays and a JSON manifest; a reader, or a crash, sees either the old index or the new one.
+        """Write ``.npy`` arrays and a JSON manifest. Even after a crash, readers find the old index or the new one.
 
         Arguments
         ---------
@@ -405,7 +406,7 @@ class RandomProjectionIndex:
         Raises
         ------
         DamagedIndex
-            If the folder holds no index of this version, or a damaged one. It is a ValueError.
+            If the folder holds no index of this version, or a damaged one. `DamagedIndex` is a ValueError.
         """
         arrays, facts = storage.load(folder, KIND, mmap=mmap, verify=verify)
 

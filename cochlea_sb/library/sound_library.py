@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 class SoundLibrary:
     """Sounds that can be searched by example, in a folder on disk. Make one with `create` or `open`.
 
-    Any number of processes may search a library while one changes it. An open library shows the state at its opening
-    or last `refresh`. ``len(library)`` is the number of sounds that could be read.
+    Any number of processes may search a library while one changes it. An open library shows its state at the time
+    when it was opened or last refreshed (`refresh`). ``len(library)`` is the number of sounds that could be read.
 
     Example
     -------
@@ -114,8 +114,8 @@ class SoundLibrary:
         Raises
         ------
         UserError
-            If there is no library, it is damaged, or it was made with another encoder. An encoder that is loaded from
-            its source is only checked then.
+            If the folder holds no library, or a damaged one, or one that was made with another encoder. An encoder that
+            is loaded from its source is checked when it is loaded, not here.
         """
         return cls(Store(folder), encoder, run_opts)
 
@@ -156,7 +156,7 @@ class SoundLibrary:
 
     @property
     def problems(self) -> dict[str, str]:
-        """dict of str: the reason by path for each sound that could not be read."""
+        """dict of str: for each sound that could not be read, its path and the reason."""
         state = self._state
         rows = state.sounds.filter(pa.array(state.known & (state.counts == 0)))
         return dict(zip(rows["path"].to_pylist(), rows["problem"].to_pylist(), strict=True))
@@ -174,7 +174,7 @@ class SoundLibrary:
         Raises
         ------
         UserError
-            If the library names no source of its encoder, it can't be loaded, or it has changed there.
+            If the library names no source of its encoder; if the encoder can't be loaded, or has changed at its source.
         """
         if self._encoder is None:
             from cochlea_sb.inference.audio_encoder import AudioEncoder
@@ -182,7 +182,7 @@ class SoundLibrary:
             if self.identity["source"] is None:
                 raise UserError(f"'{self.store.folder}' names no source of its encoder: open it with the encoder.")
             try:
-                # A stranger who made the library may have chosen this model: from_hparams runs nothing of it.
+                # A stranger may have made the library and chosen this model. from_hparams runs no code of the model.
                 found = AudioEncoder.from_hparams(
                     self.identity["source"], run_opts=self._run_opts, revision=self.identity["revision"]
                 )
@@ -194,7 +194,7 @@ class SoundLibrary:
         return self._encoder
 
     def _checked(self, encoder: AudioEncoder) -> AudioEncoder:
-        """The encoder; UserError if the library was made with another."""
+        """Return the encoder, or raise UserError if the library was made with another one."""
         identity = encoder.identity()
         if identity["fingerprint"] != self.identity["fingerprint"]:
             raise UserError(
@@ -223,9 +223,10 @@ class SoundLibrary:
         Arguments
         ---------
         query : str, Path, tuple, np.ndarray, torch.Tensor, dict or list
-            A file; a part of it, ``(file, start_seconds, end_seconds)``; a waveform [samples] in [-1, 1] at the
-            encoder's sample rate (16 kHz by default); an embedding [D]; a list of files; or a mixture, which is a dict
-            or a list of pairs of such queries and their weights. A weight may be negative.
+            A file; a part of a file, ``(file, start_seconds, end_seconds)``; a waveform [samples] in [-1, 1] at the
+            encoder's sample rate (16 kHz by default); an embedding [D]; or a mixture of these. A mixture is a dict from
+            queries to weights, a list of pairs ``(query, weight)``, or a list of files, which all have weight 1. A
+            weight may be negative.
         k : int, at least 1
             Number of matches.
         skip : int, at least 0
@@ -235,7 +236,8 @@ class SoundLibrary:
         with_query : bool
             Also return the files of the query.
         path : str or Path, optional
-            Only sounds whose path contains this text, or matches it if it has wildcards (``*/kicks/*.wav``).
+            Only sounds whose path contains this text. If it has wildcards (``*/kicks/*.wav``), only sounds whose whole
+            path matches it.
         label : str, optional
             Only sounds of this label.
         effort : float in (0, 1], optional
@@ -252,8 +254,8 @@ class SoundLibrary:
             If a file can't be read, or a part is not inside it.
         UserError
             If the query has none of these forms, is zero or not finite, or a mixture cancels out; if ``path`` or
-            ``label`` is no text, or a number is out of range; if the index is damaged; and as `encoder` does, if there
-            is a sound to encode.
+            ``label`` is no text, or a number is out of range; if the index is damaged; if the query has a sound
+            to encode, and the encoder can't be loaded or has changed (see `encoder`).
         """
         for name, number, least in (("k", k, 1), ("skip", skip, 0)):
             if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
@@ -319,7 +321,7 @@ class SoundLibrary:
         """Add sounds. Sounds that the library has are skipped; sounds that have changed are replaced.
 
         The work is saved every ``commit_seconds``, and more often at first. After an interruption, the same call
-        continues from there.
+        continues from the last save.
 
         Arguments
         ---------
@@ -335,7 +337,7 @@ class SoundLibrary:
         threads : int, at least 1, optional
             Number of threads that decode, by default half the cores.
         commit_seconds : float
-            The longest time whose work an interruption may lose.
+            Longest time between two saves. An interruption loses at most the work of this time.
 
         Returns
         -------
@@ -345,7 +347,8 @@ class SoundLibrary:
         ------
         UserError
             If a source is missing or holds no sounds; if a shard is damaged, or has another encoder or hop; if
-            ``threads`` is out of range; if another process is changing the library; and as `encoder` does.
+            ``threads`` is out of range; if another process is changing the library; if the encoder can't be loaded or
+            has changed (see `encoder`).
         OSError
             If the library can't be written.
         """
@@ -355,7 +358,7 @@ class SoundLibrary:
             return writer.add(list(given), options, retry, progress, threads, commit_seconds)
 
     def remove(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> int:
-        """Remove sounds from the library; their files stay.
+        """Remove sounds from the library. Their files stay on the disk.
 
         Arguments
         ---------
@@ -397,7 +400,9 @@ class SoundLibrary:
             return writer.prune()
 
     def merge(self) -> None:
-        """Merge the delta into the index, for the fastest search. The library does so by itself once it is useful.
+        """Merge the windows added since the last merge (the delta) into the index, for the fastest search.
+
+        The library also merges by itself, when the delta or removed windows would slow a search.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Drawing pairs: two crops of one sound, or of one group of sounds, by index arithmetic on the device.
+"""Draw pairs of crops, from one sound or from one group of sounds, by index arithmetic on the device.
 
 Temporal proximity (Jansen et al. 2017, section 3): crops within a few seconds of each other are likely to be alike.
 
@@ -25,12 +25,13 @@ from cochlea_sb.training.batch import PairBatch
 class PairBatches(torch.utils.data.Dataset[PairBatch]):
     """An epoch of batches. Batch ``step`` depends only on the seed, the rank, the epoch and the step.
 
-    An interrupted run therefore goes on with the batches that it would have seen. Give it to a ``DataLoader`` with
-    ``batch_size=None`` and no workers: drawing a batch is a gather on the device.
+    An interrupted run therefore goes on with the batches that it would have seen. Give the data set to a
+    ``DataLoader`` with ``batch_size=None`` and no workers: drawing a batch only indexes tensors on the device.
 
-    An anchor's window is drawn in proportion to the duration of its sound, up to a limit, and seldom where the sound is
-    nearly silent. The positive is another window nearby, or the same crop: see `in_proximity`. Crops begin up to
-    half a hop before or after their window, so that any frame can be the first.
+    The windows of the anchors are drawn at random. A long sound is drawn more often, in proportion to its duration up
+    to ``max_seconds``. Windows much quieter than the loudest of their sound are seldom drawn (``quiet_weight``). The
+    positive is a crop of a window nearby, or the anchor's own crop: see `in_proximity`. A crop begins up to half a hop
+    before or after its window, so that any frame can be the first.
 
     Arguments
     ---------
@@ -45,12 +46,12 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
     crop_frames : int
         Length of the crops.
     window_frames : int
-        Frames at the start of a crop that lie within the sound, where the sound is long enough.
+        Length of the windows. The first ``window_frames`` of a crop lie within the sound, if the sound is that long.
     proximity_seconds : float, above 0
         Largest distance between the windows of an anchor and its positive. Has no effect where there are groups.
     groups : list of int, [sounds], ascending, optional
-        A number for each sound. The positive is then any window of the anchor's group. With the numbers of labels,
-        training is supervised.
+        A number for each sound. The positive is then any window of the anchor's group. If the numbers stand for
+        labels, training is supervised.
     max_seconds : float
         A longer sound is drawn as often as one of this duration.
     quiet_weight : float in [0, 1]
@@ -58,8 +59,8 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
     hop_seconds : float
         Hop of the front end.
     band : float in (0, 1]
-        Share of the corpus, by weight, that one batch is drawn from: sounds that follow each other in the bank. Where
-        the bank is sorted by length, the sounds of a batch then have similar lengths.
+        Share of the corpus, by weight, that the anchors of one batch are drawn from. It consists of consecutive sounds
+        of the bank. If the bank is sorted by length, the sounds of a batch then have similar lengths.
     device : str, optional
         Device of the batches; by default that of the bank.
     rank : int
@@ -121,7 +122,7 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         self.cumulative = self.cumulative_weights(max_seconds, quiet_weight, hop_seconds)
 
     def cumulative_weights(self, max_seconds: float, quiet_weight: float, hop_seconds: float) -> torch.Tensor:
-        """Sums of the weights of all windows before each: torch.Tensor [W + 1], float64."""
+        """For each window, and for the end, the sum of the weights before it: torch.Tensor [W + 1], float64."""
         bank = self.bank
         counts = torch.bincount(self.window_sounds, minlength=len(bank))
         seconds = (bank.lengths.clamp(min=self.window_frames) * hop_seconds).clamp(max=max_seconds)
@@ -176,7 +177,7 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         return torch.searchsorted(self.cumulative, weight, right=True).sub_(1).clamp_(0, len(self.window_sounds) - 1)
 
     def jitter(self, windows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """First frames of crops [B]: those of the windows, moved by up to half a hop, inside the sound."""
+        """First frames of crops [B]: those of the windows, moved at random by up to half a hop within the sound."""
         half_hop = self.hop // 2
         moved = torch.randint(-half_hop, half_hop + 1, windows.shape, generator=generator, device=self.bank.device)
         latest = (self.bank.lengths[self.window_sounds[windows]] - self.window_frames).clamp(min=0)
@@ -184,11 +185,11 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
 
 
 def in_proximity(deformation: torch.nn.Module, n_pairs: int) -> torch.Tensor:
-    """For which pairs of a batch the positive is another crop than the anchor, rather than the same one.
+    """Tell for each pair of a batch whether the positive is another crop than the anchor (True) or the same crop.
 
-    The deformation alone decides it, so that a yaml says it once: all pairs where a `Composition` or a
-    `OneKindPerBatch` contains `TemporalProximity`, none where nothing does, and in a `OneKindPerExample` the pairs
-    that get the kind `TemporalProximity`.
+    Only the deformation decides this, so that a yaml states it in one place. If a `Composition` or a `OneKindPerBatch`
+    contains `TemporalProximity`, it is True for all pairs. In a `OneKindPerExample`, it is True for the pairs that get
+    the kind `TemporalProximity`. If nothing contains `TemporalProximity`, it is False for all pairs.
 
     Arguments
     ---------
@@ -222,15 +223,15 @@ def group_rows(frames: datasets.Dataset, rows: list[int], pair_by: str) -> tuple
     rows : list of int
         Sounds to draw from.
     pair_by : str
-        ``sound``: each sound is a group; ``source``: the sounds of one source are, and one without a source is a
-        group of its own; ``label``: the sounds of one label are, and those without a label are left out.
+        What forms a group. ``sound``: each sound. ``source``: all sounds of one source; a sound without a source is a
+        group of its own. ``label``: all sounds of one label; sounds without a label are left out.
 
     Returns
     -------
     rows : list of int
         Sorted by group.
     groups : list of int or None
-        The group of each, ascending; None for ``sound``.
+        The group of each of these sounds, ascending; None for ``sound``.
 
     Raises
     ------
