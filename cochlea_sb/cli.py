@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cochlea_sb import __version__
-from cochlea_sb.errors import UserError
+from cochlea_sb.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from cochlea_sb.inference.audio_encoder import AudioEncoder
@@ -51,7 +51,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     except (UserError, OSError) as error:
         if os.environ.get("COCHLEA_TRACEBACK"):
             raise
-        print(f"Error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"Error: {one_line(error)}", file=sys.stderr)
         sys.exit(STATUS_MISTAKE)
     except Exception:
         traceback.print_exc()

@@ -47,3 +47,8 @@ class MissingExtra(UserError):
 
 class NothingToMeasure(UserError):
     """The sounds that were given allow no measurement, for example because no two of them share a label."""
+
+
+def one_line(error: object) -> str:
+    """The message of an error without line breaks, to quote it in a sentence."""
+    return " ".join(str(error).split())

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from cochlea_sb.errors import UserError
+from cochlea_sb.errors import UserError, one_line
 
 
 def names_on_hub(name: str | os.PathLike[str]) -> bool:
@@ -44,7 +44,7 @@ def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> I
         # A file that broke off comes as a RuntimeError which says less than what caused it.
         error = problem.__cause__ or problem if isinstance(problem, RuntimeError) else problem
         if type(error) in (ValueError, UserError):
-            raise UserError(" ".join(str(error).split())) from problem
+            raise UserError(one_line(error)) from problem
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
         log_in = "log in with `hf auth login`, or set HF_TOKEN"

@@ -22,7 +22,7 @@ from datasets.fingerprint import Hasher
 
 from cochlea_sb.audio import AUDIO_EXTENSIONS
 from cochlea_sb.data import LIBRARY_MANIFEST
-from cochlea_sb.errors import UserError
+from cochlea_sb.errors import UserError, one_line
 from cochlea_sb.hub import names_on_hub
 
 TABLE_READERS = {
@@ -194,7 +194,7 @@ def load_from_hub(dataset: str, config: str | None, split: str) -> datasets.Data
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        detail = " ".join(str(cause).split())
+        detail = one_line(cause)
         raise UserError(f"The dataset '{dataset}' (split '{split}') could not be loaded: {detail}") from error
     return as_sounds(loaded, dataset, split)
 
@@ -286,7 +286,7 @@ def read_table(file: Path) -> list[dict[str, Any]]:
     try:
         table = TABLE_READERS[file.suffix](file)
     except (ValueError, OSError, pa.ArrowInvalid) as error:
-        detail = " ".join(str(error).split())
+        detail = one_line(error)
         raise UserError(f"'{file}' could not be read as a table: {detail}") from error
     if "file_name" not in table.columns:
         columns = ", ".join(map(str, table.columns))

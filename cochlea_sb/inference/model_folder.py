@@ -21,7 +21,7 @@ from safetensors.torch import save
 
 from cochlea_sb import __version__
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, WindowEncoder
-from cochlea_sb.errors import UserError
+from cochlea_sb.errors import UserError, one_line
 from cochlea_sb.features import MFCC, FrontEnd, Unnormalised, level
 from cochlea_sb.files import whole_file, write_text
 from cochlea_sb.hub import download
@@ -227,7 +227,7 @@ def read_config(file: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_bytes())
     except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"'{file}' can't be read as JSON: {one_line(error)}") from error
+        raise UserError(f"'{file}' can't be read as JSON: {one_line(error)[:300]}") from error
     for part, classes in CLASSES.items():
         settings = config.get(part) if isinstance(config, dict) else None
         if not isinstance(settings, dict):
@@ -257,11 +257,6 @@ def is_plain(name: str, value: Any) -> bool:
 def shown(value: Any) -> str:
     """A value of a stranger's config in a message: short and printable."""
     return ascii(value)[:80] if isinstance(value, (str, int, float)) else type(value).__name__
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error, cut off and on one line."""
-    return " ".join(str(error).split())[:300]
 
 
 def read_weights(file: Path, shapes: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], str | None]:
@@ -303,7 +298,7 @@ def read_weights(file: Path, shapes: dict[str, torch.Tensor]) -> tuple[dict[str,
                     raise UserError(f"In '{file}' '{name}' holds values that are not finite: the model is damaged.")
             return weights, (stored.metadata() or {}).get("fingerprint")
     except (SafetensorError, OSError) as error:
-        raise UserError(f"'{file}' can't be read as safetensors: {one_line(error)}") from error
+        raise UserError(f"'{file}' can't be read as safetensors: {one_line(error)[:300]}") from error
 
 
 @contextmanager
@@ -312,7 +307,7 @@ def building(folder: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise UserError(f"The model in '{folder}' can't be built: {one_line(error)}") from error
+        raise UserError(f"The model in '{folder}' can't be built: {one_line(error)[:300]}") from error
 
 
 def build(settings: dict[str, Any]) -> Any:

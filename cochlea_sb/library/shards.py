@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cochlea_sb.errors import UserError
+from cochlea_sb.errors import UserError, one_line
 from cochlea_sb.files import whole_file
 from cochlea_sb.inference.batch import Encoded
 
@@ -169,7 +169,7 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
     except FileNotFoundError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"'{path}' is damaged or no shard of embeddings ({reason}): embed it again.") from error
 
 

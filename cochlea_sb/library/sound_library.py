@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 class SoundLibrary:
     """Sounds that can be searched by example, in a folder on disk. Make one with `create` or `open`.
 
-    Any number of processes may search a library while one changes it. An open library shows its state at the time
-    when it was opened or last refreshed (`refresh`). ``len(library)`` is the number of sounds that could be read.
+    Any number of processes may search a library while one changes it. An open library shows its state of the last
+    `open` or `refresh`. ``len(library)`` is the number of sounds that could be read.
 
     Example
     -------
@@ -183,9 +183,8 @@ class SoundLibrary:
                 raise UserError(f"'{self.store.folder}' names no source of its encoder: open it with the encoder.")
             try:
                 # A stranger may have made the library and chosen this model. from_hparams runs no code of the model.
-                found = AudioEncoder.from_hparams(
-                    self.identity["source"], run_opts=self._run_opts, revision=self.identity["revision"]
-                )
+                source, revision = self.identity["source"], self.identity["revision"]
+                found = AudioEncoder.from_hparams(source, run_opts=self._run_opts, revision=revision)
             except UserError as error:
                 raise UserError(
                     f"The encoder of '{self.store.folder}' can't be loaded: {error} Give the encoder (--model)."

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cochlea_sb.data import LIBRARY_MANIFEST
-from cochlea_sb.errors import UserError
+from cochlea_sb.errors import UserError, one_line
 from cochlea_sb.files import link, write_text
 from cochlea_sb.hub import names_on_hub
 from cochlea_sb.index.interface import Index, load_index
@@ -150,20 +150,25 @@ class Store:
                 catalogue = CATALOGUE.empty_table()
                 if manifest["catalogue"] is not None:
                     catalogue = pq.read_table(self.folder / manifest["catalogue"], schema=CATALOGUE)
-                index = None
-                if manifest["index"] is not None:
-                    if not (self.folder / manifest["index"]).is_dir():
-                        raise FileNotFoundError(manifest["index"])
-                    index = load_index(self.folder / manifest["index"])
+                index = None if manifest["index"] is None else self.open_index(manifest["index"])
                 delta = [read_shard(self.folder / name) for name in manifest["delta"]]
-            except (OSError, UserError, DamagedIndex, pa.ArrowException) as error:
+            except (OSError, UserError, pa.ArrowException) as error:
                 if self.manifest() != manifest:  # a writer replaced it after it was read
                     continue
                 if isinstance(error, UserError):
                     raise
-                raise self.damaged(" ".join(str(error).split())) from error
+                raise self.damaged(one_line(error)) from error
             self.check(manifest, catalogue, index, delta)
             return manifest, catalogue, index, delta
+
+    def open_index(self, name: str) -> Index:
+        """Open an index of the library; a UserError says that it is damaged."""
+        if not (self.folder / name).is_dir():
+            raise FileNotFoundError(name)
+        try:
+            return load_index(self.folder / name)
+        except DamagedIndex as error:
+            raise self.damaged(one_line(error)) from error
 
     def link_to(self, folder: Path) -> dict[str, Any]:
         """Link the current files, except the manifest, into a new folder; returns the manifest."""

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from cochlea_sb.data.sounds import ROW, Source, list_sources
 from cochlea_sb.errors import UserError
 from cochlea_sb.index.exact import ExactIndex
-from cochlea_sb.index.interface import FEW, Index, build_index, load_index
+from cochlea_sb.index.interface import FEW, Index, build_index
 from cochlea_sb.inference.batch import Encoded, encode_sounds
 from cochlea_sb.library.results import Added
 from cochlea_sb.library.shards import embedding_shards, read_shard, write_shard
@@ -241,7 +241,7 @@ class Writer:
             ids = state.windows_of(np.flatnonzero(state.known & ~in_index))
             vectors = state.delta.vectors_of(ids)
         if state.index is not None:
-            index = load_index(store.folder / state.manifest["index"])  # other threads may be searching state.index
+            index = store.open_index(state.manifest["index"])  # other threads may be searching state.index
             index.remove(state.windows_of(np.flatnonzero(~state.known & in_index)))
         if index is None or isinstance(index, ExactIndex):
             if index is not None:

@@ -15,7 +15,7 @@ import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from speechbrain.utils.run_opts import RunOptions
 
-from cochlea_sb.errors import UserError
+from cochlea_sb.errors import UserError, one_line
 
 # Keys that choose the corpus: the arguments of `cochlea_sb.data.corpus.load_corpus`.
 CORPUS_KEYS: tuple[str, ...] = ("data_folder", "dataset", "config", "split", "folder_labels", "num_proc")
@@ -132,7 +132,7 @@ def load_experiment(hparams_file: str | os.PathLike[str], overrides: dict[str, A
     except UserError:
         raise
     except (ruamel.yaml.error.YAMLError, ImportError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"'{hparams_file}' could not be built: {' '.join(str(error).split())}") from error
+        raise UserError(f"'{hparams_file}' could not be built: {one_line(error)}") from error
 
 
 def read_recipe(hparams_file: str | os.PathLike[str]) -> str:
