@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from difflib import get_close_matches
 from pathlib import Path
 
+from paper_table import markdown, summarise, write_tables
 from ruamel.yaml import YAML
 from speechbrain.utils.run_opts import RunOptions
 from tqdm import tqdm
@@ -28,7 +29,6 @@ from cochlea_sb.cli import run
 from cochlea_sb.data.corpus import column
 from cochlea_sb.data.sounds import load_sounds
 from cochlea_sb.errors import UserError
-from cochlea_sb.evaluation.paper_table import markdown, summarise, write_tables
 from cochlea_sb.evaluation.report import KINDS
 from cochlea_sb.files import write_text
 from cochlea_sb.machine import n_cores

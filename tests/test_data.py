@@ -374,7 +374,7 @@ def test_pairs_by_group_are_sounds_of_one_label():
     "groups, sentence",
     [
         ([0, 1], "groups has 2 numbers for 3 sounds"),
-        ([1, 0, 1], "expected one for each, ascending"),
+        ([1, 0, 1], "expected one number for each sound, in ascending order"),
         ([2, 2, 2], "All 3 sounds share one label"),
     ],
 )
@@ -435,7 +435,7 @@ def test_a_batch_depends_on_seed_epoch_step_and_rank_alone():
 def test_impossible_batches_are_one_sentence():
     with pytest.raises(UserError, match="holds one sound"):
         PairBatches(random_bank([500]), 1, 1)
-    with pytest.raises(UserError, match="batch_size is 3 and the corpus has 2 sounds .* --batch_size 2 or less"):
+    with pytest.raises(UserError, match="batch_size is 3 and the corpus has 2 sounds .* --batch_size from 2 to 2"):
         PairBatches(random_bank([500, 500]), 3, 1)
     with pytest.raises(IndexError):
         PairBatches(random_bank([500, 500]), 2, 1)[1]

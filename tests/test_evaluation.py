@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import paper_table
 import pytest
 import torch
 from torch.nn import functional as F
 
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.errors import UserError
-from cochlea_sb.evaluation import paper_table
 from cochlea_sb.evaluation.classification import classify, classify_with_few
 from cochlea_sb.evaluation.report import halves
 from cochlea_sb.evaluation.robustness import STRENGTHS, deform, robustness

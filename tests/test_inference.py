@@ -54,7 +54,7 @@ def test_encode_batch_shapes(encoder):
             encoder.encode_batch(wrong)
     assert encoder.encode_batch(np.zeros(400), [1.0]).shape == (1, 1, 128)
     for samples, lens in ((400, torch.ones(3)), (30000, torch.ones(1)), (400, torch.ones(2, 1))):
-        with pytest.raises(UserError, match=r"^wav_lens has shape \(.*\): expected \[2\], one length for each.$"):
+        with pytest.raises(UserError, match=r"^wav_lens has shape \(.*\): expected \[2\], one for each wav.$"):
             encoder.encode_batch(torch.zeros(2, samples), lens)
 
 

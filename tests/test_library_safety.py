@@ -362,7 +362,7 @@ def test_a_catalogue_out_of_order_is_refused(saved, column, value):
     values[4] = value
     place = table.column_names.index(column)
     pq.write_table(table.set_column(place, column, pa.array(values, table[column].type)), file)
-    with pytest.raises(UserError, match="gaps|out of order|do not agree"):
+    with pytest.raises(UserError, match="missing values|window numbers|do not agree"):
         SoundLibrary.open(saved)
 
 

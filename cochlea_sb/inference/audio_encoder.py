@@ -1,7 +1,4 @@
-"""A trained encoder, ready to use: sounds in, embeddings out.
-
-Axes: B batch, S samples, T frames, W windows, M mel bands, D embedding dimensions (128 by default).
-"""
+"""A trained encoder, which turns sounds into embeddings. D stands for the embedding dimensions (128 by default)."""
 
 import importlib
 import os
@@ -26,16 +23,16 @@ from cochlea_sb.inference.model_folder import fetch_model, fingerprint, load_mod
 from cochlea_sb.inference.read_ahead import in_batches, read_ahead
 from cochlea_sb.machine import check_device
 
-SHIPPED = "cochlea_sb:pretrained"  # names the model that comes with the package
-BATCH_SECONDS = 600  # sound in one batch: bounds memory
+SHIPPED = "cochlea_sb:pretrained"  # the source of the model that comes with the package
+BATCH_SECONDS = 600  # of sound in one batch, to bound memory
 LONGEST_HOP = 1_000_000  # seconds
 
 
 class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
-    """Encodes sounds: SpeechBrain's `EncoderClassifier` for any audio file. Make one with `from_hparams`.
+    """A SpeechBrain `EncoderClassifier` that encodes sounds of any audio format. Load an encoder with `from_hparams`.
 
-    Plain ``EncoderClassifier.from_hparams`` loads the same model, and its ``encode_batch`` gives the same numbers. The
-    inherited `classify_batch`, `classify_file` and `__call__` need a classifier, which no model here has.
+    ``EncoderClassifier.from_hparams`` of SpeechBrain loads the same models, and ``encode_batch`` then returns the same
+    numbers. The inherited `classify_batch`, `classify_file` and `__call__` fail, because the models have no classifier.
 
     Example
     -------
@@ -60,18 +57,13 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         ---------
         source : str or Path
             A results folder (with ``config.json`` and ``model.safetensors``), or ``user/name`` or
-            ``user/name@revision`` on the Hugging Face Hub; by default the model that comes with the package.
-        savedir : str or Path, optional
-            Where to keep what is downloaded; by default in the Hub's own cache.
-        run_opts : dict, optional
-            SpeechBrain's run options, such as ``{"device": "cuda"}``.
-        revision : str, optional
-            Branch, tag or commit of a model on the Hub.
+            ``user/name@revision`` on the Hugging Face Hub. By default, the model that comes with the package.
+        savedir : str or Path, optional, folder for downloaded files, by default the cache of the Hub
+        run_opts : dict, optional, SpeechBrain's run options, such as ``{"device": "cuda"}``
+        revision : str, optional, branch, tag or commit of a model on the Hub
         trust_remote_code : bool
-            Load as SpeechBrain does: ``hyperparams.yaml`` may build any object, and so run code of the model's author.
-            By default that file is not read, and the others can hold no code: see `cochlea_sb.inference.model_folder`.
-        **kwargs
-            Further arguments of SpeechBrain's ``Pretrained.from_hparams``, with ``trust_remote_code=True`` alone.
+            Load ``hyperparams.yaml`` like SpeechBrain, which can run any code. By default, no code of the model runs.
+        **kwargs : further arguments of SpeechBrain's ``Pretrained.from_hparams``, if ``trust_remote_code`` is True
 
         Returns
         -------
@@ -80,14 +72,14 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         Raises
         ------
         UserError
-            If the folder holds no model, or a damaged one, or one with classes of its own; if it can't be downloaded;
-            or if the device can't be used here.
+            If the folder holds no model, the model is damaged, names classes from outside cochlea_sb or can't be
+            downloaded, or the device can't be used.
         TypeError
-            For arguments in ``**kwargs`` without ``trust_remote_code=True``.
+            If ``**kwargs`` are given and ``trust_remote_code`` is False.
         """
         check_device((run_opts or {}).get("device"))
         if run_opts and run_opts.get("device") == "cuda":
-            run_opts = run_opts | {"device": "cuda:0"}  # SpeechBrain warns of a GPU without a number
+            run_opts = run_opts | {"device": "cuda:0"}  # SpeechBrain warns if the GPU has no number
         shipped = source == SHIPPED
         source = str(Path(__file__).parents[1] / "pretrained") if shipped else os.path.expanduser(source)
         local = os.path.isdir(source) or not names_on_hub(source)
@@ -100,7 +92,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
             raise TypeError(f"from_hparams got '{next(iter(kwargs))}', which needs trust_remote_code=True.")
         else:
             folder, root = (source, None) if local else fetch_model(source, revision, savedir)
-            revision = revision if local else Path(folder).name  # the commit, so that libraries find this model again
+            revision = revision if local else Path(folder).name  # the commit, because a branch can change
             hparams = load_model(folder, root)
             encoder = cls(hparams["modules"], hparams, run_opts)
         encoder.source = SHIPPED if shipped else os.path.realpath(source) if local else source
@@ -109,32 +101,32 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
     @property
     def sample_rate(self) -> int:
-        """int: rate in Hz of the waveforms that the encoder takes."""
+        """int: sample rate of the waveforms that the encoder expects, in Hz."""
         return int(self.mods.compute_features.sample_rate)
 
     @property
     def frame_seconds(self) -> float:
-        """float: distance between frames in seconds."""
+        """float: time between the starts of two frames, in seconds."""
         return float(self.mods.compute_features.hop / self.sample_rate)
 
     @property
     def window_seconds(self) -> float:
-        """float: length of a window in seconds."""
+        """float: length of a window, in seconds."""
         return WINDOW_FRAMES * self.frame_seconds
 
     @property
     def embedding_size(self) -> int:
-        """int: dimensions of the embeddings."""
+        """int: number of dimensions of the embeddings."""
         return int(self.mods.embedding_model.embedding_size)
 
     def identity(self) -> dict[str, Any]:
-        """Which encoder this is: two with the same fingerprint give the same embeddings.
+        """Identify the encoder. Encoders with the same fingerprint compute the same embeddings.
 
         Returns
         -------
         dict of str
-            ``source`` as it was loaded from, or None; ``revision``, the commit of a model on the Hub, or None;
-            ``fingerprint`` of its weights and front end, 64 hexadecimal digits (a SHA-256).
+            ``source``, from which the encoder was loaded, or None; ``revision``, the commit of a model on the Hub, or
+            None; ``fingerprint``, the SHA-256 of the weights and of the front end's settings, 64 hexadecimal digits.
         """
         source, revision = getattr(self, "source", None), getattr(self, "revision", None)
         return {"source": source, "revision": revision, "fingerprint": fingerprint(*self._parts())}
@@ -143,12 +135,11 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         return self.mods.compute_features, self.mods.embedding_model
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the model into a folder, which `from_hparams` loads again.
+        """Write the model into a folder, from which `from_hparams` can load it.
 
         Arguments
         ---------
-        folder : str or Path
-            Made if it is missing; a model in it is replaced.
+        folder : str or Path, created if it is missing; a model in the folder is replaced
         """
         save_model(folder, *self._parts())
 
@@ -162,36 +153,25 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         data: str | None = None,
         card: str | None = None,
     ) -> str:
-        """Publish the model on the Hugging Face Hub, with a card. Log in before: ``hf auth login``, or ``HF_TOKEN``.
+        """Publish the model on the Hugging Face Hub, with a card. First log in with ``hf auth login`` or ``HF_TOKEN``.
 
-        ``recipes/push_to_hub.py`` does the same with a results folder, whose card also tells of training and figures.
+        ``recipes/push_to_hub.py`` publishes a results folder, with the training and its figures in the card. Raises a
+        UserError if an argument is wrong, or the Hub can't be reached or refuses the token or the push.
 
         Arguments
         ---------
-        name : str
-            ``user/name``; made if it is not there.
-        private : bool
-            Make a private repository.
-        revision : str, optional
-            Branch to commit to; by default ``main``.
-        license : str, optional
-            Identifier, such as ``apache-2.0``.
-        data : str, optional
-            The training data, in words.
-        card : str, optional
-            For a card on the Hub that somebody has edited: ``replace`` or ``keep``; by default the push is refused.
+        name : str, ``user/name``, created if it is missing
+        private : bool, whether a new repository is private
+        revision : str, optional, branch to commit to, by default ``main``
+        license : str, optional, identifier of the license, such as ``apache-2.0``
+        data : str, optional, description of the training data
+        card : str, optional, ``replace`` or ``keep`` an edited card on the Hub; by default, an edited card is an error
 
         Returns
         -------
-        str
-            Address of the commit.
-
-        Raises
-        ------
-        UserError
-            If an argument is wrong, or the Hub can't be reached, does not know your token, or refuses.
+        str, web address of the commit
         """
-        # By name: publishing uses encoders and so lies above them.
+        # Imported late and by name, because `publishing` imports this module.
         push = importlib.import_module("cochlea_sb.publishing.push").push
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary, "model")
@@ -201,25 +181,16 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         return str(address)
 
     def load_audio(self, path: AudioSource, savedir: str | os.PathLike[str] | None = None) -> torch.Tensor:
-        """Decode a file with `cochlea_sb.audio.read_audio`: any format, channels and rate.
+        """Decode a file of any format to mono, at the encoder's sample rate. Errors: see `cochlea_sb.audio.read_audio`.
 
         Arguments
         ---------
-        path : str or Path
-            Or anything else that `cochlea_sb.audio.read_audio` takes.
-        savedir :
-            Not used; part of SpeechBrain's signature.
+        path : str, Path, or any other source that `cochlea_sb.audio.read_audio` takes
+        savedir : not used, but part of SpeechBrain's signature
 
         Returns
         -------
         torch.Tensor [samples], float32, on the encoder's device
-
-        Raises
-        ------
-        AudioError
-            If the file can't be read.
-        UserError
-            If ``path`` is of another type.
         """
         return torch.from_numpy(read_audio(path, self.sample_rate)).to(self.device)
 
@@ -232,11 +203,9 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         Arguments
         ---------
         wavs : torch.Tensor or np.ndarray [batch, samples] or [samples], float in [-1, 1]
-            At the encoder's sample rate (16 kHz by default), zero-padded at the end to one length.
-        wav_lens : torch.Tensor [batch], float in (0, 1], optional
-            Length of each over the longest (SpeechBrain's relative lengths).
-        normalize : bool
-            Not used, since embeddings have unit norm; part of SpeechBrain's signature.
+            At the encoder's sample rate (16 kHz by default). Shorter waveforms of a batch are zero-padded at the end.
+        wav_lens : torch.Tensor [batch], float in (0, 1], optional, ``length / longest_length`` for each waveform
+        normalize : not used, because embeddings have unit norm, but part of SpeechBrain's signature
 
         Returns
         -------
@@ -245,7 +214,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         Raises
         ------
         UserError
-            If ``wavs`` has another shape or no sample, or ``wav_lens`` another length than the batch.
+            If ``wavs`` has another shape or no samples, or ``wav_lens`` has another shape.
         """
         wavs = torch.as_tensor(wavs)
         if wavs.ndim not in (1, 2) or not wavs.shape[-1]:
@@ -253,7 +222,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         n_wavs = 1 if wavs.ndim == 1 else len(wavs)
         wav_lens = None if wav_lens is None else torch.as_tensor(wav_lens)
         if wav_lens is not None and wav_lens.shape != (n_wavs,):
-            raise UserError(f"wav_lens has shape {tuple(wav_lens.shape)}: expected [{n_wavs}], one length for each.")
+            raise UserError(f"wav_lens has shape {tuple(wav_lens.shape)}: expected [{n_wavs}], one for each wav.")
         with self.inference_ctx:
             embeddings: torch.Tensor = super().encode_batch(wavs, wav_lens, normalize=False)
             return embeddings
@@ -261,74 +230,53 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
     def encode_file(
         self, path: AudioSource, start_seconds: float = 0.0, stop_seconds: float | None = None
     ) -> torch.Tensor:
-        """Encode one file, or a part of it, as the mean of its windows.
+        """Encode a file, or a part of a file, as the mean of its windows. Errors: see `cochlea_sb.audio.read_audio`.
 
         Arguments
         ---------
-        path : str or Path
-            Or anything else that `cochlea_sb.audio.read_audio` takes.
-        start_seconds, stop_seconds : float, optional
-            The part, in seconds; by default the whole file.
+        path : str, Path, or any other source that `cochlea_sb.audio.read_audio` takes
+        start_seconds, stop_seconds : float, optional, the part to encode, by default the full file
 
         Returns
         -------
         torch.Tensor [D], float32, unit norm, on the encoder's device
-
-        Raises
-        ------
-        AudioError
-            If the file can't be read, or the part is not inside it.
-        UserError
-            If the part ends before it starts or starts before 0; or if ``path`` is of another type.
         """
         wav = read_audio(path, self.sample_rate, start_seconds=start_seconds, stop_seconds=stop_seconds)
         return self.encode_batch(torch.from_numpy(wav))[0, 0]
 
     @torch.inference_mode()
     def encode_windows(self, path: AudioSource, hop_seconds: float = 0.48) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encode each window of a file.
+        """Encode each window (0.96 s) of a file. Errors: see `cochlea_sb.audio.read_audio` and `hop_frames`.
 
         Arguments
         ---------
-        path : str or Path
-            Or anything else that `cochlea_sb.audio.read_audio` takes.
-        hop_seconds : float
-            Distance between windows of 0.96 s, rounded to whole frames (0.01 s).
+        path : str, Path, or any other source that `cochlea_sb.audio.read_audio` takes
+        hop_seconds : float, time between the starts of two windows, rounded to whole frames (0.01 s)
 
         Returns
         -------
         embeddings : torch.Tensor [windows, D], float32, unit norm, on the encoder's device
-        start_seconds : torch.Tensor [windows], float64
-            Where each window starts, in seconds. The last may reach beyond the end of the sound, into silence.
-
-        Raises
-        ------
-        AudioError
-            If the file can't be read.
-        UserError
-            If the hop is out of range: see `hop_frames`; or if ``path`` is of another type.
+        start_seconds : torch.Tensor [windows], float64; the last window may reach beyond the sound, into silence
         """
         embeddings = self.encode_waveform_windows([read_audio(path, self.sample_rate)], hop_seconds)[0]
         starts = torch.arange(len(embeddings), dtype=torch.float64) * self.hop_frames(hop_seconds) * self.frame_seconds
         return embeddings, starts
 
     def hop_frames(self, hop_seconds: float) -> int:
-        """Convert seconds to a whole number of frames.
+        """Convert a hop from seconds to frames.
 
         Arguments
         ---------
-        hop_seconds : float
-            At least a frame when rounded to whole ones, and less than 1,000,000.
+        hop_seconds : float, less than 1,000,000, and at least 1 frame after rounding
 
         Returns
         -------
-        int
-            At least 1.
+        int, at least 1
 
         Raises
         ------
         UserError
-            If it is out of range.
+            If ``hop_seconds`` is out of range.
         """
         is_number = isinstance(hop_seconds, Real) and not isinstance(hop_seconds, bool)
         hop = round(float(hop_seconds) / self.frame_seconds) if is_number and 0 < hop_seconds < LONGEST_HOP else 0
@@ -339,24 +287,16 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
     @torch.inference_mode()
     def encode_waveform_windows(self, wavs: Sequence[np.ndarray], hop_seconds: float = 0.48) -> list[torch.Tensor]:
-        """Encode each window of many sounds of any lengths.
+        """Encode each window of waveforms of any lengths. All must fit in memory together. Errors: see `hop_frames`.
 
         Arguments
         ---------
-        wavs : list of np.ndarray [samples], float32 in [-1, 1]
-            At the encoder's sample rate; memory grows with their sum.
-        hop_seconds : float
-            Distance between windows, rounded to whole frames (0.01 s).
+        wavs : list of np.ndarray [samples], float32 in [-1, 1], at the encoder's sample rate
+        hop_seconds : float, time between the starts of two windows, rounded to whole frames (0.01 s)
 
         Returns
         -------
-        list of torch.Tensor [windows, D], float32, unit norm, on the encoder's device
-            One for each sound, as from `encode_windows`.
-
-        Raises
-        ------
-        UserError
-            If the hop is out of range: see `hop_frames`.
+        list of torch.Tensor [windows, D], float32, unit norm, on the encoder's device, one for each waveform
         """
         hop = self.hop_frames(hop_seconds)
         if not len(wavs):
@@ -370,25 +310,17 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
     def encode_files(
         self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], progress: bool = True
     ) -> tuple[torch.Tensor, dict[str | os.PathLike[str], str]]:
-        """Encode many files; those that can't be read are skipped and reported.
+        """Encode many files. Files that can't be read are skipped and reported.
 
         Arguments
         ---------
-        paths : list of str or Path, or one of them
-        progress : bool
-            Show a progress bar.
+        paths : str or Path, or a list of them; a UserError is raised for other types
+        progress : bool, whether to show a progress bar
 
         Returns
         -------
-        embeddings : torch.Tensor [readable, D], float32, unit norm, on the CPU
-            In the order of ``paths``, without those in ``problems``.
-        problems : dict of str
-            Reason by path.
-
-        Raises
-        ------
-        UserError
-            If one of ``paths`` is not a path.
+        embeddings : torch.Tensor [readable files, D], float32, unit norm, on the CPU, in the order of ``paths``
+        problems : dict of str, the reason for each path that could not be read
         """
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
         problems: dict[str | os.PathLike[str], str] = {}
@@ -412,13 +344,11 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
     @torch.inference_mode()
     def encode_waveforms(self, wavs: Iterable[torch.Tensor | np.ndarray]) -> torch.Tensor:
-        """Encode waveforms of any lengths.
+        """Encode waveforms of any lengths. Memory holds one batch, which ends at ten minutes of sound.
 
         Arguments
         ---------
-        wavs : iterable of torch.Tensor or np.ndarray [samples], float in [-1, 1]
-            At the encoder's sample rate, each of at least one sample. At most ten minutes of sound are held at a time,
-            or one longer waveform.
+        wavs : iterable of torch.Tensor or np.ndarray [samples], float in [-1, 1], at the encoder's sample rate
 
         Returns
         -------
@@ -427,7 +357,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         Raises
         ------
         UserError
-            If a waveform has another shape, or no sample.
+            If a waveform has another shape or no samples.
 
         Example
         -------
@@ -439,7 +369,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         def tensors() -> Iterator[torch.Tensor]:
             for wav in map(torch.as_tensor, wavs):
                 if wav.ndim != 1 or not len(wav):
-                    raise UserError(f"A waveform has shape {tuple(wav.shape)}: expected [samples], at least one.")
+                    raise UserError(f"A waveform has shape {tuple(wav.shape)}: expected [samples], at least 1.")
                 yield wav
 
         vectors = [torch.empty(0, self.embedding_size)]

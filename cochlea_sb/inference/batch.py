@@ -1,7 +1,4 @@
-"""Embed many sounds: threads decode ahead, the encoder takes windows in batches.
-
-Axes: W windows, D embedding dimensions.
-"""
+"""Encode many sounds: threads decode the next sounds while the encoder works. W windows, D embedding dimensions."""
 
 from __future__ import annotations
 
@@ -27,20 +24,18 @@ CHUNK = 1 << 20  # bytes
 
 
 class Encoded(NamedTuple):
-    """The embedding of a sound; if it could not be read, ``problem`` says why and there are no windows."""
+    """An encoded sound. If the sound could not be read, ``problem`` is the reason and W is 0."""
 
     source: Source
     windows: np.ndarray  # [W, D] float32, unit norm
     seconds: float
-    content: str  # hash of the encoded bytes
+    content: str  # hash of the file, or of the bytes of a dataset row
     problem: str | None
 
 
 class Decoded(NamedTuple):
-    """A decoded sound."""
-
     source: Source
-    wav: np.ndarray  # [samples] float32; empty after a problem, or if the content is known
+    wav: np.ndarray  # [samples] float32; empty if there was a problem, or if the content is known
     content: str
     problem: str | None
 
@@ -49,7 +44,7 @@ class Decoded(NamedTuple):
 
     @property
     def is_known(self) -> bool:
-        """Whether its content is embedded already, so that it was not decoded."""
+        """Whether the sound was not decoded because its embeddings are known."""
         return not len(self.wav) and self.problem is None
 
 
@@ -61,24 +56,11 @@ def encode_sounds(
     threads: int | None = None,
     known: Any = None,
 ) -> Iterator[Encoded]:
-    """Embed the windows of sounds.
+    """Encode the windows of sounds. Yields an `Encoded` for each source, in the order of the sources.
 
-    Arguments
-    ---------
-    encoder : cochlea_sb.AudioEncoder
-    sources : iterable of Source
-    hop_seconds : float
-        Distance between windows.
-    threads : int, optional
-        Number of decoding threads; half the cores by default. On the CPU, the encoder uses the other half.
-    known : optional
-        Content that is embedded already and need not be decoded again. It answers ``content in known``, where content
-        is the hash of the encoded bytes, and ``known.recall(contents)``, pairs of windows and seconds.
-
-    Yields
-    ------
-    Encoded
-        One for each source, in their order. Memory holds about an hour of sound, and one sound for each thread.
+    By default, half of the cores decode. An encoder on the CPU uses the other cores. Memory holds about an hour of
+    sound, and one sound for each thread. Sounds whose content hash is in ``known`` are neither decoded nor encoded:
+    ``known.recall(hashes)`` returns their windows and seconds (see `cochlea_sb.library.writer.KnownContents`).
     """
     cores = n_cores()
     threads = max(1, cores // 2) if threads is None else threads
@@ -92,7 +74,6 @@ def encode_sounds(
 def encode_decoded(
     encoder: AudioEncoder, batch: list[Decoded], hop_seconds: float, known: Any = None
 ) -> Iterator[Encoded]:
-    """Encode decoded sounds, one `Encoded` for each."""
     wavs = [sound.wav for sound in batch if len(sound)]
     windows = iter(encoder.encode_waveform_windows(wavs, hop_seconds) if wavs else ())
     nothing = np.zeros((0, encoder.embedding_size), np.float32)
@@ -104,15 +85,15 @@ def encode_decoded(
             continue
         vectors, problem = next(windows).cpu().numpy() if len(sound) else nothing, sound.problem
         if not np.isfinite(vectors).all():  # float16 may overflow
-            vectors, problem = nothing, f"{sound.source.path}: its embedding is not finite; use another precision."
+            vectors, problem = nothing, f"{sound.source.path}: its embedding is not finite; use precision fp32."
         yield Encoded(sound.source, vectors, len(sound) / encoder.sample_rate, sound.content, problem)
 
 
 def decode(source: Source, sample_rate: int, known: Any = ()) -> Decoded:
-    """Decode a source, unless its content is known."""
+    """Decode a source, if its content is not known."""
     content = ""
     try:
-        # Only a `Row` has fetch; its class is not imported, because that would import `datasets`.
+        # hasattr instead of isinstance(source.audio, Row), because importing `Row` would import `datasets`.
         audio = source.audio.fetch() if hasattr(source.audio, "fetch") else source.audio
         content = hash_of(audio)
         if content and content in known:
@@ -124,7 +105,7 @@ def decode(source: Source, sample_rate: int, known: Any = ()) -> Decoded:
 
 
 def hash_of(audio: str | bytes) -> str:
-    """BLAKE2b of bytes or of a file. Empty if the file can't be read: decoding will say why."""
+    """BLAKE2b of bytes or of a file; empty if the file can't be read, since decoding then reports the reason."""
     digest = hashlib.blake2b(digest_size=16)
     if isinstance(audio, bytes):
         digest.update(audio)

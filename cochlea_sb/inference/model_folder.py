@@ -1,8 +1,8 @@
-"""Model folders: written after training, read for inference, and checked, since a folder may come from anyone.
+"""Write and read model folders. A folder may come from an untrusted author, so everything that is read is checked.
 
 ``config.json`` names the classes of the front end and of the encoder, with their arguments. ``model.safetensors`` holds
-the weights. Nothing else is read, and neither file can hold code. ``hyperparams.yaml`` is written from the same config,
-for SpeechBrain's own ``EncoderClassifier.from_hparams`` (see `cochlea_sb.inference.pretrainer`).
+the weights. Only these two files are read, and they can't hold code. ``hyperparams.yaml`` is written for SpeechBrain's
+``EncoderClassifier.from_hparams`` (see `cochlea_sb.inference.pretrainer`).
 """
 
 import hashlib
@@ -38,10 +38,10 @@ CLASSES = {
         "cochlea_sb.encoders.seq2seq.Seq2SeqEncoder",
     ),
 }
-LEVELS = {"cochlea_sb.features.level": level, "cochlea_sb.features.MFCC.level": MFCC.level}  # of the argument `level`
+LEVELS = {"cochlea_sb.features.level": level, "cochlea_sb.features.MFCC.level": MFCC.level}  # for the setting `level`
 DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool}
 LARGEST_CONFIG = 1 << 12  # bytes
-LARGEST_HEADER = 1 << 20  # bytes: some thousand tensors
+LARGEST_HEADER = 1 << 20  # bytes, enough for thousands of tensors
 LARGEST_WEIGHTS = 2 << 30  # bytes
 LONGEST_LIST = 32
 YAML_TEXT = """\
@@ -63,22 +63,10 @@ pretrainer: !new:cochlea_sb.inference.pretrainer.SafetensorsPretrainer
 
 
 def save_model(folder: str | os.PathLike[str], front_end: FrontEnd, encoder: WindowEncoder) -> None:
-    """Write a model into a folder; each file is replaced as a whole.
+    """Write a model into a folder, which is created if it is missing. Each file is replaced atomically.
 
-    The weights carry the model's fingerprint, by which `load_model` notices a config of another model. The config of a
-    training run never changes, so its folder can be loaded at any moment.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Made if it is missing.
-    front_end : FrontEnd
-    encoder : WindowEncoder
-
-    Raises
-    ------
-    UserError
-        If an argument of the two is neither a number nor a list of numbers.
+    ``model.safetensors`` also holds the model's fingerprint, so that `load_model` can detect a config of another model.
+    Raises a UserError if a setting of the front end or of the encoder can't be stored in ``config.json``.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,15 +79,7 @@ def save_model(folder: str | os.PathLike[str], front_end: FrontEnd, encoder: Win
 
 
 def model_config(front_end: FrontEnd, encoder: WindowEncoder) -> dict[str, Any]:
-    """The content of ``config.json``.
-
-    Returns
-    -------
-    dict
-        ``features`` and ``encoder``: ``class`` and constructor arguments, all that `load_model` reads. The rest is for
-        readers and for the Hub: ``speechbrain_interface``, ``cochlea_sb`` (the version), ``sample_rate``,
-        ``window_seconds``, ``embedding_size``, ``parameters``.
-    """
+    """The content of ``config.json``. `load_model` reads only ``features`` and ``encoder``: class and arguments."""
     parts: dict[str, Any] = {}
     for part, module in (("features", front_end), ("encoder", encoder)):
         settings = {name: full_name(value) if callable(value) else value for name, value in module.settings().items()}
@@ -120,7 +100,7 @@ def model_config(front_end: FrontEnd, encoder: WindowEncoder) -> dict[str, Any]:
 
 
 def model_yaml(config: dict[str, Any]) -> str:
-    """The same model for SpeechBrain: text for HyperPyYAML from a `model_config`."""
+    """Write a `model_config` as HyperPyYAML, for SpeechBrain."""
 
     def part(settings: dict[str, Any]) -> str:
         lines = [settings["class"]]
@@ -131,7 +111,7 @@ def model_yaml(config: dict[str, Any]) -> str:
 
     def scalar(value: Any) -> str:
         text = json.dumps(value)
-        # YAML takes 1e-08 for a word, and 1.0e-08 for a number.
+        # YAML reads 1e-08 as a string, but 1.0e-08 as a number.
         return text.replace("e", ".0e") if isinstance(value, float) and "e" in text and "." not in text else text
 
     encoder, features = part(config["encoder"]), part(config["features"])
@@ -139,7 +119,7 @@ def model_yaml(config: dict[str, Any]) -> str:
 
 
 def fingerprint(front_end: FrontEnd, encoder: WindowEncoder) -> str:
-    """SHA-256 of the weights and of the front end: models that share it give the same embeddings."""
+    """SHA-256 of the weights and settings. Models with the same fingerprint compute the same embeddings."""
     digest = hashlib.sha256(json.dumps(sorted(front_end.settings().items())).encode())
     digest.update(f"{type(encoder).__qualname__} {encoder.hop_frames} {encoder.range_db}".encode())
     for name, value in sorted(encoder.state_dict().items()):
@@ -149,62 +129,42 @@ def fingerprint(front_end: FrontEnd, encoder: WindowEncoder) -> str:
 
 
 def load_model(folder: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-    """Build a model from a folder that anyone may have made. No code of the folder runs, and memory is bounded.
+    """Build a model from a folder of an untrusted author. No code of the folder runs, and memory is bounded.
 
-    Arguments
-    ---------
-    folder : str or Path
-    root : str or Path, optional
-        The folder's files may be links to places in here; by default to places in the folder itself.
-
-    Returns
-    -------
-    dict
-        ``sample_rate``, ``modules`` by SpeechBrain's names, and each module under its name.
-
-    Raises
-    ------
-    UserError
-        If a file is missing, is too large, is damaged or leads out of ``root``; if the config names other classes than
-        ours or arguments that they refuse; if the weights are of another model or not finite.
+    Files of the folder may be links to files below ``root``, which is the folder itself by default. The result holds
+    ``sample_rate``, ``modules`` (a dict with SpeechBrain's names), and each module under its name. Raises a UserError
+    if a file is missing, too large, damaged, or a link to a file outside ``root``; if the config has a class that is
+    not in `CLASSES`, or invalid arguments; if the weights belong to another model, or are not finite.
     """
     root = Path(root or folder).resolve()
     config = read_config(file_in(folder, CONFIG, root, LARGEST_CONFIG))
     file = file_in(folder, WEIGHTS, root, LARGEST_WEIGHTS)
     with building(folder):
         front_end = build(config["features"])
-        with torch.device("meta"):  # shapes without memory
+        with torch.device("meta"):  # allocates no memory: only the shapes are needed
             shapes = build(config["encoder"]).state_dict()
     weights, fingerprint_then = read_weights(file, shapes)
     with building(folder):
         encoder = build(config["encoder"])
         encoder.load_state_dict(weights)
-        with torch.inference_mode():  # two windows: a sound of one takes a shorter way
+        with torch.inference_mode():  # two windows: `WindowEncoder` treats a sound of one window differently
             embedding = encoder.eval()(front_end(torch.zeros(1, (WINDOW_FRAMES + 1) * front_end.hop)))
     if not torch.isfinite(embedding).all():
-        raise UserError(f"The model in '{folder}' makes embeddings of silence that are not finite: it is damaged.")
+        raise UserError(f"The model in '{folder}' computes embeddings of silence that are not finite: it is damaged.")
     if fingerprint_then != fingerprint(front_end, encoder):
-        raise UserError(f"'{folder}' holds a {CONFIG} and a {WEIGHTS} of two models: take both from one place.")
+        raise UserError(f"'{folder}' holds a {CONFIG} and a {WEIGHTS} of two models: use two files of the same model.")
     modules = {"compute_features": front_end, "mean_var_norm": Unnormalised(), "embedding_model": encoder}
     return {"sample_rate": front_end.sample_rate, "modules": modules, **modules}
 
 
 def fetch_model(name: str, revision: str | None = None, cache: str | Path | None = None) -> tuple[Path, Path]:
-    """Download a model's two files from the Hub, or find them in the cache: `cochlea_sb.hub.download`.
-
-    Returns
-    -------
-    folder : Path
-        The files of that revision, which may be links.
-    root : Path
-        The cache that these links may lead to.
-    """
+    """Download a model from the Hub, or find it in the cache; returns ``folder`` and ``root`` for `load_model`."""
     folder = download(name, [CONFIG, WEIGHTS], LARGEST_WEIGHTS, revision=revision, cache=cache)
-    return folder, folder.parents[2]  # all models' cache, which may store their files together
+    return folder, folder.parents[2]  # the cache of all models, which may store equal files once
 
 
 def file_in(folder: str | os.PathLike[str], name: str, root: Path, largest: int) -> Path:
-    """A regular file of a model folder; `UserError` if it is missing, too large or leads out of ``root``."""
+    """Path of a regular file of a model folder; raises a UserError if the file is not as `load_model` expects."""
     path = Path(folder, name)
     try:
         status, real = path.stat(), path.resolve()
@@ -214,16 +174,16 @@ def file_in(folder: str | os.PathLike[str], name: str, root: Path, largest: int)
             "of a model on the Hub."
         ) from error
     if not real.is_relative_to(root):
-        raise UserError(f"'{path}' leads to '{real}': expected a file in the model's own folder.")
+        raise UserError(f"'{path}' is a link that leads to '{real}': expected a file in the folder of the model.")
     if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"'{path}' is no regular file: expected the one that training wrote.")
+        raise UserError(f"'{path}' is no regular file: expected a file that `AudioEncoder.save` or training wrote.")
     if status.st_size > largest:
         raise UserError(f"'{path}' has {status.st_size:,} bytes: expected at most {largest:,}.")
     return path
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """``features`` and ``encoder`` of a ``config.json``, with classes of `CLASSES` and plain arguments alone."""
+    """Read ``features`` and ``encoder`` of a ``config.json``; raises a UserError for other classes than `CLASSES`."""
     try:
         config = json.loads(file.read_bytes())
     except (ValueError, OSError, RecursionError) as error:
@@ -235,7 +195,7 @@ def read_config(file: Path) -> dict[str, Any]:
         if settings.get("class") not in classes:
             raise UserError(
                 f"'{file}' names {shown(settings.get('class'))} as the class of its {part}: expected one of "
-                "cochlea_sb's; if you trust the author, trust_remote_code=True loads others."
+                "cochlea_sb's classes; if you trust the author, trust_remote_code=True loads other classes."
             )
         for name, value in settings.items():
             if name != "class" and not is_plain(name, value):
@@ -244,37 +204,23 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def is_plain(name: str, value: Any) -> bool:
-    """Whether a name and its value may be an argument of a model: a number, null, a short list of numbers, a level."""
+    """Whether an argument of a model is allowed: a number, null, a short list of numbers, or a function of `LEVELS`."""
     if isinstance(value, list):
         flat = not any(isinstance(one, list) for one in value)
         return len(value) <= LONGEST_LIST and flat and all(is_plain(name, one) for one in value)
     if name == "level" or isinstance(value, str):
         return name == "level" and value in LEVELS
-    number = isinstance(value, (int, float)) and abs(value) < 1e12  # nor is it nan or inf
+    number = isinstance(value, (int, float)) and abs(value) < 1e12  # false for nan and inf
     return name.isascii() and name.isidentifier() and (number or value is None)
 
 
 def shown(value: Any) -> str:
-    """A value of a stranger's config in a message: short and printable."""
+    """A short printable text for a value that an untrusted author chose."""
     return ascii(value)[:80] if isinstance(value, (str, int, float)) else type(value).__name__
 
 
 def read_weights(file: Path, shapes: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], str | None]:
-    """Read a safetensors file.
-
-    Arguments
-    ---------
-    file : Path
-    shapes : dict of torch.Tensor
-        The tensors of the model, such as on the device ``meta``.
-
-    Returns
-    -------
-    weights : dict of torch.Tensor
-        On the CPU; finite, with the names, shapes and dtypes of ``shapes``.
-    fingerprint : str or None
-        As `save_model` noted it.
-    """
+    """Read finite weights like ``shapes`` (names, shapes, dtypes), and the fingerprint that `save_model` stored."""
     weights = {}
     try:
         with file.open("rb") as opened:
@@ -303,7 +249,7 @@ def read_weights(file: Path, shapes: dict[str, torch.Tensor]) -> tuple[dict[str,
 
 @contextmanager
 def building(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn any error that a stranger's arguments cause into a `UserError` of one sentence."""
+    """Turn every error in the block into a `UserError`: arguments in an untrusted config can cause any error."""
     try:
         yield
     except Exception as error:
@@ -311,12 +257,11 @@ def building(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def build(settings: dict[str, Any]) -> Any:
-    """An object from its class and arguments, as `read_config` has checked them."""
+    """Build an object from a class and arguments that `read_config` has checked."""
     module, _, name = settings["class"].rpartition(".")
     arguments = {key: LEVELS[value] if key == "level" else value for key, value in settings.items() if key != "class"}
     return getattr(importlib.import_module(module), name)(**arguments)
 
 
 def full_name(value: Any) -> str:
-    """Dotted path of a class or a function, from which it can be imported."""
     return f"{value.__module__}.{value.__qualname__}"

@@ -1,4 +1,4 @@
-"""Read a long list in threads, ahead of the caller, in bounded memory; group a stream into bounded batches."""
+"""Read a list in threads before the caller asks for the results; group results into batches; in bounded memory."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from cochlea_sb.errors import UserError
 from cochlea_sb.machine import n_cores
 
-FEW = 256  # most results in memory or in a batch
+FEW = 256  # maximum number of results in memory or in a batch
 
 T = TypeVar("T")
 
@@ -16,26 +16,11 @@ T = TypeVar("T")
 def read_ahead(
     read: Callable[[Any], Any], sources: Iterable[Any], *, threads: int | None = None, limit: int = 1 << 26
 ) -> Iterator[Any]:
-    """Yield ``read(source)`` for each source, in their order.
+    """Yield ``read(source)`` for each source, in the order of the sources.
 
-    Threads pause while the results that wait for the caller have a total ``len`` over ``limit``. Memory holds at most
-    these, and one more result for each thread.
-
-    Arguments
-    ---------
-    read : callable
-        Its exceptions are raised here, at the place of their result.
-    sources : iterable
-        Iterated by one thread at a time.
-    threads : int, optional
-        All cores by default.
-    limit : int
-        By default 64 Mi, or 256 MiB of float32 samples.
-
-    Example
-    -------
-    >>> list(read_ahead(str.upper, ["a", "b"]))
-    ['A', 'B']
+    An exception of ``read`` is raised instead of its result. By default, there is a thread for each core. Threads start
+    no new read while the results that the caller has not taken have a total ``len`` over ``limit`` (by default 64 Mi,
+    which is 256 MiB of float32 samples).
     """
     if threads is not None and threads < 1:
         raise UserError(f"threads is {threads}: expected at least 1.")
@@ -56,13 +41,13 @@ def read_ahead(
                     return
                 try:
                     result, failed = read(source), False
-                except BaseException as error:  # raised again in the caller's thread
+                except BaseException as error:  # is raised in the caller's thread
                     result, failed = error, True
                 with changed:
                     results[number] = result, failed
                     state["held"] += weight(result)
                     changed.notify_all()
-        except BaseException as error:  # raised by the iterable
+        except BaseException as error:  # `sources` raised it
             with changed:
                 results["sources"] = error, True
         finally:
@@ -98,7 +83,7 @@ def read_ahead(
 
 
 def in_batches(results: Iterable[T], limit: int) -> Iterator[list[T]]:
-    """Group a stream into batches. A batch ends once its total ``len`` reaches ``limit``, or at 256 results.
+    """Group results into batches. A batch ends when its total ``len`` reaches ``limit``, or at 256 results.
 
     Example
     -------
@@ -118,5 +103,5 @@ def in_batches(results: Iterable[T], limit: int) -> Iterator[list[T]]:
 
 
 def weight(result: Any) -> int:
-    """Length of a result; 0 where it has none."""
+    """``len(result)``, or 0 if the result has no length."""
     return len(result) if hasattr(result, "__len__") else 0

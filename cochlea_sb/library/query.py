@@ -1,4 +1,4 @@
-"""What a search can start from: a file, a part of one, a waveform, an embedding, or a mixture of these."""
+"""Encode the query of `SoundLibrary.search`: a file, a part of a file, a waveform, an embedding, or a mixture."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ FORMS = (
 class Query(NamedTuple):
     """An encoded query.
 
-    vector : np.ndarray [D], float32, unit norm
-    paths : set of str, paths of the files it was made of
+    vector : np.ndarray [D], float32, unit norm; D is the number of embedding dimensions
+    paths : set of str, paths of the files in the query
     """
 
     vector: np.ndarray
@@ -31,28 +31,7 @@ class Query(NamedTuple):
 
 
 def encode_query(given: Any, dimensions: int, get_encoder: Callable[[], AudioEncoder]) -> Query:
-    """Encode a query.
-
-    Arguments
-    ---------
-    given :
-        The ``query`` of `SoundLibrary.search`.
-    dimensions : int
-        D.
-    get_encoder : callable
-        Returns the `AudioEncoder`; called only if there is a sound to encode.
-
-    Returns
-    -------
-    Query
-
-    Raises
-    ------
-    AudioError
-        If a file can't be read.
-    UserError
-        If the query has none of the known forms, or a mixture cancels out.
-    """
+    """Encode a query, with the errors of `SoundLibrary.search`. ``get_encoder`` is not called for an embedding."""
     if isinstance(given, list) and given and all(isinstance(part, (str, os.PathLike)) for part in given):
         given = [(part, 1.0) for part in given]
     if isinstance(given, dict) or (isinstance(given, list) and given and all(is_weighted(part) for part in given)):
@@ -64,7 +43,7 @@ def encode_query(given: Any, dimensions: int, get_encoder: Callable[[], AudioEnc
         if not all(isinstance(second, (int, float, type(None))) for second in part) or part[:1] == (None,):
             raise UserError(f"The part of '{path}' is {part}: expected its start and end in seconds.")
         vector = get_encoder().encode_file(path, *part).cpu().numpy()
-        return Query(vector, {os.path.realpath(path), os.path.abspath(path)})  # a library may know either path
+        return Query(vector, {os.path.realpath(path), os.path.abspath(path)})  # a library may hold either path
     try:
         array = given.detach().cpu().numpy() if hasattr(given, "detach") else np.asarray(given)
         array = array.astype(np.float32) if array.dtype.kind in "fiu" else array
@@ -74,14 +53,14 @@ def encode_query(given: Any, dimensions: int, get_encoder: Callable[[], AudioEnc
         kind = f"an array of shape {list(array.shape)}" if array.ndim else f"a {type(given).__name__}"
         raise UserError(f"The query is {kind}: expected {FORMS.format(dimensions)}.")
     if not np.isfinite(array).all():
-        raise UserError("The query holds NaN or infinite values: expected finite ones.")
+        raise UserError("The query holds NaN or infinite values: expected finite numbers.")
     if len(array) == dimensions:
-        return Query(unit(array, "The embedding is zero: expected a direction."), set())
+        return Query(unit(array, "The embedding is zero: expected another vector."), set())
     return Query(get_encoder().encode_batch(array)[0, 0].cpu().numpy(), set())
 
 
 def mixture(parts: list[Any], dimensions: int, get_encoder: Callable[[], AudioEncoder]) -> Query:
-    """The weighted sum of queries, scaled to norm 1."""
+    """Encode pairs ``(query, weight)`` as the weighted sum of the queries' embeddings, scaled to norm 1."""
     if not parts:
         raise UserError("The mixture is empty: expected at least one query and its weight.")
     total, paths = np.zeros(dimensions, np.float32), set()
@@ -91,13 +70,11 @@ def mixture(parts: list[Any], dimensions: int, get_encoder: Callable[[], AudioEn
         query = encode_query(given, dimensions, get_encoder)
         total += np.float32(weight) * query.vector
         paths |= query.paths
-    return Query(
-        unit(total, "The weights of the mixture are 0, or its queries cancel out: expected other weights."), paths
-    )
+    return Query(unit(total, "The mixture is zero (weights of 0, or queries cancel out): change its weights."), paths)
 
 
 def unit(vector: np.ndarray, message: str) -> np.ndarray:
-    """A vector divided by its norm; UserError with a message if the norm is 0."""
+    """Divide a vector by its norm; raises a UserError with ``message`` if the norm is almost 0."""
     norm = np.linalg.norm(vector.astype(np.float64))
     if not norm > 1e-6:
         raise UserError(message)
@@ -106,5 +83,5 @@ def unit(vector: np.ndarray, message: str) -> np.ndarray:
 
 
 def is_weighted(part: object) -> bool:
-    """Whether this is a pair of a query and its weight."""
+    """Whether ``part`` is a pair ``(query, weight)``."""
     return isinstance(part, (tuple, list)) and len(part) == 2 and isinstance(part[1], (int, float, np.number))

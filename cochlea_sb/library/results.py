@@ -6,9 +6,9 @@ from typing import NamedTuple
 class Match(NamedTuple):
     """A part of a sound that is similar to the query.
 
-    path : str, absolute path of a file, or name of a row of a dataset
-    start_seconds, end_seconds : float
-    score : float, cosine
+    path : str, absolute path of a file, or ``dataset:NAME#ROW``
+    start_seconds, end_seconds : float, the part of the sound
+    score : float, cosine of the part's embedding and the query
     label : str, or None
     """
 
@@ -23,8 +23,8 @@ class Added(NamedTuple):
     """What `SoundLibrary.add` did.
 
     added : int, number of new and changed sounds
-    unchanged : int, number of sounds that were skipped because the library has them
-    problems : dict of str, reason by path for each sound that could not be read this time
+    unchanged : int, number of sounds that were skipped because they are already in the library
+    problems : dict of str, the reason for each sound that this call could not read; the keys are paths
     """
 
     added: int

@@ -1,10 +1,7 @@
 """Shards: Parquet files of encoded sounds, with one row for each window.
 
-`recipes/embed.py` writes them for use by anyone (`datasets.load_dataset("parquet", ...)` and pandas read them), and the
-delta of a library consists of them. The metadata of a file holds the identity of the encoder, the distance between
-windows, and the sounds that could not be read.
-
-Axes: S sounds, W windows, D embedding dimensions.
+`recipes/embed.py` writes shards, and the delta of a library consists of shards. Other programs can read a shard with
+`datasets.load_dataset("parquet", ...)` or pandas. Axes: S sounds, W windows, D embedding dimensions.
 """
 
 import json
@@ -21,7 +18,7 @@ from cochlea_sb.files import whole_file
 from cochlea_sb.inference.batch import Encoded
 
 METADATA = b"cochlea_sb"
-# `size` and `changed_ns` describe the file, `content` is its hash, `problem` tells why a sound could not be read.
+# `size` and `changed_ns`: see `Source`. `content`: hash of the file. `problem`: why reading failed, or null.
 SOUND = pa.schema(
     {
         "path": pa.string(),
@@ -38,17 +35,14 @@ OF_EACH_WINDOW = ("path", "label", "seconds", "size", "changed_ns", "content")
 
 
 class Shard(NamedTuple):
-    """The content of a shard."""
-
     sounds: pa.Table  # [S], columns of `SOUND`; sounds that could not be read come last, with 0 windows
-    vectors: np.ndarray  # [W, D] float32, sound by sound
-    identity: dict[str, Any]  # of the encoder
+    vectors: np.ndarray  # [W, D] float32, in the order of the sounds
+    identity: dict[str, Any]  # `AudioEncoder.identity` of the encoder
     hop_seconds: float
     removed: list[str]  # paths that were removed from the library
 
 
 def sound_table(embedded: Sequence[Encoded]) -> pa.Table:
-    """Table [S] with the columns of `SOUND`."""
     rows = [
         (path, label, one.seconds, size, changed_ns, one.content, len(one.windows), one.problem)
         for one in embedded
@@ -67,20 +61,10 @@ def write_shard(
     removed: Sequence[str] = (),
     made_of: str | None = None,
 ) -> None:
-    """Write encoded sounds.
+    """Write encoded sounds to a shard, which replaces a file at ``path``.
 
-    Arguments
-    ---------
-    path : str or Path
-        Replaced if it exists.
-    embedded : sequence of cochlea_sb.inference.batch.Encoded
-    identity : dict
-        `AudioEncoder.identity`.
-    hop_seconds : float
-    removed : sequence of str
-        Paths that were removed from the library.
-    made_of : str, optional
-        A hash by which the writer recognises the list of sounds.
+    ``identity`` is the `AudioEncoder.identity`, ``hop_seconds`` the time between the starts of two windows. ``removed``
+    are paths that were removed from the library. The caller may store a hash of its list of sounds in ``made_of``.
     """
     read = [one for one in embedded if one.problem is None]
     size = max((one.windows.shape[1] for one in embedded), default=1)
@@ -102,9 +86,9 @@ def write_shard(
 
 
 def write_parquet(path: str | os.PathLike[str], table: pa.Table) -> None:
-    """Write a Parquet file that is complete on disk before it gets its name."""
+    """Write a Parquet file atomically: ``path`` never holds an incomplete file."""
     plain = [name for name in table.column_names if name != "embedding"]
-    # Embeddings have no pattern: compressing them would take long and save nothing.
+    # Compressing the embeddings would take long and save almost nothing.
     compression = {name: "zstd" for name in plain} | (
         {"embedding.list.element": "none"} if "embedding" in table.column_names else {}
     )
@@ -113,7 +97,7 @@ def write_parquet(path: str | os.PathLike[str], table: pa.Table) -> None:
 
 
 def read_facts(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """The metadata of a shard, or None if the file is no shard."""
+    """Read the metadata of a shard, or return None if the file is no shard."""
     try:
         metadata = pq.read_schema(path).metadata or {}
         facts: dict[str, Any] = json.loads(metadata[METADATA])
@@ -123,29 +107,15 @@ def read_facts(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def read_shard(path: str | os.PathLike[str]) -> Shard:
-    """Read a shard.
-
-    Returns
-    -------
-    Shard
-
-    Raises
-    ------
-    UserError
-        If it is damaged, or no shard.
-    """
+    """Read a shard; raises a UserError if the file is damaged or no shard."""
     facts = read_facts(path)
     try:
         if facts is None or not 0 < float(facts["hop_seconds"]) < 1e6:
-            raise ValueError("it names no encoder")
+            raise ValueError("its metadata are missing or invalid")
         table = pq.read_table(path)
         lists = table["embedding"].combine_chunks()
-        vectors = (
-            lists.flatten()
-            .to_numpy(zero_copy_only=False)
-            .astype(np.float32, copy=False)
-            .reshape(-1, lists.type.list_size)
-        )
+        vectors = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+        vectors = vectors.reshape(-1, lists.type.list_size)
         if lists.null_count or lists.flatten().null_count or not np.isfinite(vectors).all():
             raise ValueError("some of its embeddings are missing or not finite")
         if any(table[name].null_count for name in ("path", "start_seconds", "seconds", "size", "changed_ns")):
@@ -163,18 +133,17 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
         if any(unread[name].null_count for name in SOUND.names if name != "label") or any(counts):
             raise ValueError("its list of unreadable sounds is invalid")
         removed = [str(name) for name in facts["removed"]]
-        return Shard(
-            pa.concat_tables([sounds, unread]), vectors, facts["identity"], float(facts["hop_seconds"]), removed
-        )
+        sounds = pa.concat_tables([sounds, unread])
+        return Shard(sounds, vectors, facts["identity"], float(facts["hop_seconds"]), removed)
     except FileNotFoundError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OSError, pa.ArrowException) as error:
         reason = one_line(error)
-        raise UserError(f"'{path}' is damaged or no shard of embeddings ({reason}): embed it again.") from error
+        raise UserError(f"'{path}' is damaged or no shard of embeddings ({reason}): embed its sounds again.") from error
 
 
 def embedding_shards(folder: str | os.PathLike[str]) -> list[str]:
-    """The shards in a folder, or the shard itself if a file is given; an empty list if there are none."""
+    """List the shards in a folder. For a file, the list holds the file if it is a shard, and is empty otherwise."""
     folder = os.path.expanduser(folder)
     if os.path.isdir(folder):
         files = sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".parquet"))

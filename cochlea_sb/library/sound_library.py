@@ -1,7 +1,4 @@
-"""A library of sounds that can be searched by example.
-
-Axes: D embedding dimensions.
-"""
+"""A library of sounds that can be searched by example. D stands for the number of embedding dimensions."""
 
 from __future__ import annotations
 
@@ -31,10 +28,11 @@ if TYPE_CHECKING:
 
 
 class SoundLibrary:
-    """Sounds that can be searched by example, in a folder on disk. Make one with `create` or `open`.
+    """Embeddings of sounds, in a folder on disk, that can be searched by example. Use `create` or `open` to get one.
 
-    Any number of processes may search a library while one changes it. An open library shows its state of the last
-    `open` or `refresh`. ``len(library)`` is the number of sounds that could be read.
+    Many processes may search a library while one process changes it. Changes by other processes are seen after
+    `refresh`. ``len(library)`` is the number of sounds that could be read. `create`, `add`, `remove`, `prune` and
+    `merge` raise a UserError if another process is changing the library, and an OSError if the folder can't be written.
 
     Example
     -------
@@ -61,27 +59,17 @@ class SoundLibrary:
     def create(
         cls, folder: str | os.PathLike[str], encoder: AudioEncoder, *, hop_seconds: float = 0.48
     ) -> SoundLibrary:
-        """Create a library.
+        """Create a library. Raises a UserError if the folder is not empty, and the errors of `AudioEncoder.hop_frames`.
 
         Arguments
         ---------
-        folder : str or Path
-            A new or empty folder.
-        encoder : AudioEncoder
-            Encodes all sounds of the library.
-        hop_seconds : float
-            Distance between windows, rounded to whole frames (0.01 s).
+        folder : str or Path, new or empty
+        encoder : AudioEncoder, for all sounds of the library
+        hop_seconds : float, time between the starts of two windows, rounded to whole frames (0.01 s)
 
         Returns
         -------
         SoundLibrary
-
-        Raises
-        ------
-        UserError
-            If the folder is not empty, or the hop is out of range (see `AudioEncoder.hop_frames`).
-        OSError
-            If the folder can't be written.
         """
         store = Store(folder)
         hop_seconds = encoder.hop_frames(hop_seconds) * encoder.frame_seconds
@@ -97,36 +85,22 @@ class SoundLibrary:
         *,
         run_opts: dict[str, Any] | None = None,
     ) -> SoundLibrary:
-        """Open a library.
+        """Open a library. Raises a UserError if the library is missing or damaged, or was made with another encoder.
 
         Arguments
         ---------
         folder : str or Path
-        encoder : AudioEncoder, optional
-            The encoder that the library was made with. By default it is loaded from its source when it is needed.
-        run_opts : dict, optional
-            Options for loading the encoder, such as ``{"device": "cuda"}``.
+        encoder : AudioEncoder, optional, the encoder of the library, which the property `encoder` loads by default
+        run_opts : dict, optional, options for loading the encoder, such as ``{"device": "cuda"}``
 
         Returns
         -------
         SoundLibrary
-
-        Raises
-        ------
-        UserError
-            If the folder holds no library, or a damaged one, or one that was made with another encoder. An encoder that
-            is loaded from its source is checked when it is loaded, not here.
         """
         return cls(Store(folder), encoder, run_opts)
 
     def refresh(self) -> None:
-        """Read what other processes have changed.
-
-        Raises
-        ------
-        UserError
-            If the library is gone or damaged.
-        """
+        """Read the changes of other processes; raises a UserError if the library was deleted or is damaged."""
         self._state = State(*self.store.read())
 
     def __len__(self) -> int:
@@ -137,73 +111,71 @@ class SoundLibrary:
 
     @property
     def n_windows(self) -> int:
-        """int: number of windows that are searched."""
+        """int: number of windows that a search compares with the query."""
         return int(self._state.counts[self._state.known].sum())
 
     @property
     def hop_seconds(self) -> float:
-        """float: distance between the windows of a sound, in seconds."""
+        """float: time between the starts of two windows of a sound, in seconds."""
         return float(self._state.manifest["hop_seconds"])
 
     @property
     def sounds(self) -> pa.Table:
-        """pyarrow.Table: one row for each sound that could be read.
-
-        Columns are path, label, seconds, size (of the file, in bytes), content (its hash), n_windows, and more.
-        """
+        """pyarrow.Table: one row for each readable sound: path, label, seconds, size (bytes), content (hash), ..."""
         state = self._state
         return state.sounds.filter(pa.array(state.readable))
 
     @property
     def problems(self) -> dict[str, str]:
-        """dict of str: for each sound that could not be read, its path and the reason."""
+        """dict of str: the reason for each sound that could not be read; the keys are paths."""
         state = self._state
         rows = state.sounds.filter(pa.array(state.known & (state.counts == 0)))
         return dict(zip(rows["path"].to_pylist(), rows["problem"].to_pylist(), strict=True))
 
     @property
     def identity(self) -> dict[str, Any]:
-        """dict of str: ``source``, ``revision`` and ``fingerprint`` of the encoder, see `AudioEncoder.identity`."""
-        identity: dict[str, Any] = self._state.manifest["encoder"]
-        return identity
+        """dict of str: `AudioEncoder.identity` of the encoder that the library was made with."""
+        return dict(self._state.manifest["encoder"])
 
     @property
     def encoder(self) -> AudioEncoder:
-        """AudioEncoder: the encoder that the library was made with, loaded when it is first needed.
+        """AudioEncoder: the encoder of the library, loaded from its source when a sound is encoded for the first time.
 
         Raises
         ------
         UserError
-            If the library names no source of its encoder; if the encoder can't be loaded, or has changed at its source.
+            If the library names no source of its encoder, or the source can't be loaded or holds another encoder.
         """
         if self._encoder is None:
             from cochlea_sb.inference.audio_encoder import AudioEncoder
 
             if self.identity["source"] is None:
-                raise UserError(f"'{self.store.folder}' names no source of its encoder: open it with the encoder.")
+                raise UserError(
+                    f"'{self.store.folder}' does not say where its encoder can be loaded from: pass the encoder to "
+                    "`SoundLibrary.open`, or `--model` at the command line."
+                )
             try:
-                # A stranger may have made the library and chosen this model. from_hparams runs no code of the model.
+                # The author of the library chose this model. It is safe to load: from_hparams runs no code of a model.
                 source, revision = self.identity["source"], self.identity["revision"]
                 found = AudioEncoder.from_hparams(source, run_opts=self._run_opts, revision=revision)
             except UserError as error:
                 raise UserError(
-                    f"The encoder of '{self.store.folder}' can't be loaded: {error} Give the encoder (--model)."
+                    f"The encoder of '{self.store.folder}' can't be loaded: {error} Pass the encoder to "
+                    "`SoundLibrary.open`, or `--model` at the command line."
                 ) from error
             self._encoder = self._checked(found)
         return self._encoder
 
     def _checked(self, encoder: AudioEncoder) -> AudioEncoder:
-        """Return the encoder, or raise UserError if the library was made with another one."""
+        """Return ``encoder``, or raise a UserError if the library was made with another encoder."""
         identity = encoder.identity()
         if identity["fingerprint"] != self.identity["fingerprint"]:
             raise UserError(
-                f"'{self.store.folder}' was made with another encoder ({self.identity['source']}, fingerprint "
-                f"{self.identity['fingerprint'][:12]}) than '{identity['source']}' ({identity['fingerprint'][:12]}): "
-                "their embeddings can't be compared. Use that encoder, or index the sounds again into a new library."
+                f"'{self.store.folder}' was made with another encoder ('{self.identity['source']}', fingerprint "
+                f"{self.identity['fingerprint'][:12]}) than the given encoder ('{identity['source']}', fingerprint "
+                f"{identity['fingerprint'][:12]}): give the library's encoder, or index the sounds into a new library."
             )
         return encoder
-
-    # ------------------------------------------------------------------------------------------------ searching
 
     def search(
         self,
@@ -223,38 +195,28 @@ class SoundLibrary:
         ---------
         query : str, Path, tuple, np.ndarray, torch.Tensor, dict or list
             A file; a part of a file, ``(file, start_seconds, end_seconds)``; a waveform [samples] in [-1, 1] at the
-            encoder's sample rate (16 kHz by default); an embedding [D]; or a mixture of these. A mixture is a dict from
-            queries to weights, a list of pairs ``(query, weight)``, or a list of files, which all have weight 1. A
-            weight may be negative.
-        k : int, at least 1
-            Number of matches.
-        skip : int, at least 0
-            Number of best matches to leave out: ``skip=20`` gives the second page of twenty.
-        every_window : bool
-            Return all windows that match, instead of the best window of each sound.
-        with_query : bool
-            Also return the files of the query.
+            encoder's sample rate (16 kHz by default); an embedding [D]; or a mixture. A mixture is a dict from queries
+            to weights, a list of pairs ``(query, weight)``, or a list of files with weight 1. Weights may be negative.
+        k : int, at least 1, number of matches
+        skip : int, at least 0, number of best matches to leave out: ``skip=20, k=20`` gives the matches 21 to 40
+        every_window : bool, whether to return every matching window of a sound, not only its best window
+        with_query : bool, whether the result may hold sounds whose file is in the query
         path : str or Path, optional
-            Only sounds whose path contains this text. If it has wildcards (``*/kicks/*.wav``), only sounds whose whole
-            path matches it.
-        label : str, optional
-            Only sounds of this label.
-        effort : float in (0, 1], optional
-            As in `RandomProjectionIndex.query`; 1 is exact.
+            Find only sounds whose path contains this text. A pattern (``*/kicks/*.wav``) must match the full path.
+        label : str, optional, to find only sounds with this label
+        effort : float in (0, 1], optional, see `RandomProjectionIndex.query`; 1 is an exact search
 
         Returns
         -------
-        list of Match
-            Best first; fewer than ``k`` if there are not so many.
+        list of Match, best match first, shorter than ``k`` if fewer sounds match
 
         Raises
         ------
         AudioError
-            If a file can't be read, or a part is not inside it.
+            If a file of the query can't be read, or a part is not inside its file.
         UserError
-            If the query has none of these forms, is zero or not finite, or a mixture cancels out; if ``path`` or
-            ``label`` is no text, or a number is out of range; if the index is damaged; if the query has a sound
-            to encode, and the encoder can't be loaded or has changed (see `encoder`).
+            If the query has another form, is zero or not finite, or is a mixture whose sum is zero; if another argument
+            has a wrong type or is out of range; if the index is damaged; if `encoder` is needed but can't be loaded.
         """
         for name, number, least in (("k", k, 1), ("skip", skip, 0)):
             if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
@@ -264,7 +226,7 @@ class SoundLibrary:
             raise UserError(f"effort is {effort!r}: expected a number above 0 and at most 1 (exact).")
         encoded = self.encode(query)
         left_out, wanted = set() if with_query else encoded.paths, skip + k
-        state = self._state  # another thread may replace it meanwhile
+        state = self._state  # another thread may replace self._state during the search
         allowed = None if path is None and label is None else state.windows_of(rows_where(state, path, label))
         n, paths = 2 * wanted + 32, state.sounds["path"]
         while True:
@@ -284,26 +246,17 @@ class SoundLibrary:
     def encode(
         self, query: str | os.PathLike[str] | tuple[Any, ...] | list[Any] | dict[Any, float] | np.ndarray | torch.Tensor
     ) -> Query:
-        """Encode a query.
+        """Encode a query. The forms of a query and the errors are the same as in `search`.
 
         Arguments
         ---------
         query : str, Path, tuple, np.ndarray, torch.Tensor, dict or list
-            As in `search`.
 
         Returns
         -------
-        Query
-            ``vector``, np.ndarray [D], float32, unit norm; ``paths``, set of str, paths of the files it was made of.
-
-        Raises
-        ------
-        AudioError, UserError
-            As in `search`.
+        Query, with ``vector``, np.ndarray [D], float32, unit norm, and ``paths``, set of str, the files of the query
         """
         return encode_query(query, self._state.manifest["dimensions"], lambda: self.encoder)
-
-    # ------------------------------------------------------------------------------------------------- changing
 
     def add(
         self,
@@ -317,39 +270,25 @@ class SoundLibrary:
         threads: int | None = None,
         commit_seconds: float = 30.0,
     ) -> Added:
-        """Add sounds. Sounds that the library has are skipped; sounds that have changed are replaced.
+        """Add sounds. Sounds that are already in the library are skipped, or replaced if their file has changed.
 
-        The work is saved every ``commit_seconds``, and more often at first. After an interruption, the same call
-        continues from the last save.
+        After an interruption, the same call continues from the last save. Raises a UserError if a source is missing or
+        holds no sounds, if a shard is damaged or was made with another encoder or another hop, if ``threads`` is out of
+        range, or if `encoder` can't be loaded.
 
         Arguments
         ---------
-        sources : str, Path, datasets.Dataset, or a list of them
-            As in `cochlea_sb.data.sounds.list_sources`; also Parquet shards that recipes/embed.py wrote with the same
-            encoder.
-        folder_labels, config, split :
-            As in `cochlea_sb.data.sounds.load_sounds`.
-        retry : bool
-            Try again to read sounds that could not be read before.
-        progress : bool
-            Show a progress bar.
-        threads : int, at least 1, optional
-            Number of threads that decode, by default half the cores.
-        commit_seconds : float
-            Longest time between two saves. An interruption loses at most the work of this time.
+        sources : str, Path, datasets.Dataset, or a list of them, as in `cochlea_sb.data.sounds.list_sources`
+            A source may also be a Parquet shard, or a folder of shards, that recipes/embed.py wrote.
+        folder_labels, config, split : as in `cochlea_sb.data.sounds.load_sounds`
+        retry : bool, whether to try again to read sounds that an earlier call could not read
+        progress : bool, whether to show a progress bar
+        threads : int, at least 1, optional, number of threads that decode, by default half of the cores
+        commit_seconds : float, longest time between two saves; a crash loses the work since the last save
 
         Returns
         -------
         Added
-
-        Raises
-        ------
-        UserError
-            If a source is missing or holds no sounds; if a shard is damaged, or has another encoder or hop; if
-            ``threads`` is out of range; if another process is changing the library; if the encoder can't be loaded or
-            has changed (see `encoder`).
-        OSError
-            If the library can't be written.
         """
         given = sources if isinstance(sources, (list, tuple)) else [sources]
         options = {"folder_labels": folder_labels, "config": config, "split": split}
@@ -357,65 +296,41 @@ class SoundLibrary:
             return writer.add(list(given), options, retry, progress, threads, commit_seconds)
 
     def remove(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> int:
-        """Remove sounds from the library. Their files stay on the disk.
+        """Remove sounds from the library, not their files. Raises a UserError if a path matches no sound.
 
         Arguments
         ---------
-        paths : str or Path, or a list of them
-            Files, folders (with everything in them), or patterns with wildcards.
+        paths : str or Path, or a list of them: files, folders (for all sounds below them), or patterns with wildcards
 
         Returns
         -------
-        int
-            Number of removed sounds.
-
-        Raises
-        ------
-        UserError
-            If a path matches no sound of the library, or another process is changing the library.
-        OSError
-            If the library can't be written.
+        int, number of removed sounds
         """
         given = [paths] if isinstance(paths, (str, os.PathLike)) or not isinstance(paths, Iterable) else list(paths)
         with self._writer() as writer:
             return writer.remove(given)
 
     def prune(self) -> list[str]:
-        """Remove sounds whose files no longer exist. The files of a disk that is not mounted count as gone.
+        """Remove sounds whose files no longer exist. Files on a disk that is not mounted count as deleted.
 
         Returns
         -------
-        list of str
-            Paths of the removed sounds.
-
-        Raises
-        ------
-        UserError
-            If another process is changing the library.
-        OSError
-            If the library can't be written.
+        list of str, paths of the removed sounds
         """
         with self._writer() as writer:
             return writer.prune()
 
     def merge(self) -> None:
-        """Merge the windows added since the last merge (the delta) into the index, for the fastest search.
+        """Merge the delta, the windows that were added since the last merge, into the index: later searches are faster.
 
-        The library also merges by itself, when the delta or removed windows would slow a search.
-
-        Raises
-        ------
-        UserError
-            If another process is changing the library.
-        OSError
-            If the library can't be written.
+        `add`, `remove` and `prune` also merge when the delta or removed windows would slow a search.
         """
         with self._writer() as writer:
             writer.merge()
 
     @contextmanager
     def _writer(self) -> Iterator[Writer]:
-        """Lock the library, and bring it up to date."""
+        """Lock and refresh the library, and keep the new state after the block."""
         from cochlea_sb.library.writer import Writer
 
         with self.store.lock():
@@ -428,7 +343,7 @@ class SoundLibrary:
 
 
 def match_of(state: State, row: int, window: int, score: float) -> Match:
-    """The `Match` of a window of a sound."""
+    """Describe a window of the sound in a row of ``state.sounds`` as a `Match`."""
     path, seconds, label = (state.sounds[name][int(row)].as_py() for name in ("path", "seconds", "label"))
     start = round(int(window - state.firsts[row]) * state.manifest["hop_seconds"], 6)
     end = min(start + state.manifest["window_seconds"], seconds)
@@ -436,7 +351,7 @@ def match_of(state: State, row: int, window: int, score: float) -> Match:
 
 
 def rows_where(state: State, path: str | os.PathLike[str] | None, label: str | None) -> np.ndarray:
-    """Rows of sounds that match a path and a label; None matches all."""
+    """Rows of the readable sounds that match ``path`` and ``label`` as in `SoundLibrary.search`; None matches all."""
     if not isinstance(label, (str, type(None))) or not isinstance(path, (str, os.PathLike, type(None))):
         raise UserError(f"path is {path!r} and label is {label!r}: expected text, or None for all sounds.")
     passed = state.readable.copy()

@@ -1,9 +1,7 @@
-"""A library in memory: all sounds it knows, and the vectors of their windows.
+"""A library in memory: the records of its sounds, and the embeddings of their windows.
 
-Built by `Store.read` whenever the library on disk has changed. Each window has a number: the numbers of a sound are
-consecutive, and a number is never used again. Windows in the delta have larger numbers than those in the index.
-
-Axes: S records of sounds, n windows, D embedding dimensions.
+Each window has a number. The windows of a sound have consecutive numbers. A number is never used again. The numbers in
+the delta are larger than the numbers in the index. Axes: S records of sounds, n windows, D embedding dimensions.
 """
 
 from typing import Any
@@ -20,16 +18,7 @@ from cochlea_sb.library.shards import Shard
 
 
 class State:
-    """The catalogue, the index and the delta.
-
-    Arguments
-    ---------
-    manifest : dict
-    catalogue : pa.Table, with the columns of `store.CATALOGUE`
-    index : Index or None
-    delta : list of Shard
-        What was added or removed since the last merge, oldest first.
-    """
+    """The catalogue (columns of `store.CATALOGUE`), the index, and the shards of the delta, oldest first."""
 
     def __init__(self, manifest: dict[str, Any], catalogue: pa.Table, index: Index | None, delta: list[Shard]) -> None:
         self.manifest, self.index = manifest, index
@@ -52,34 +41,34 @@ class State:
             if len(shard.vectors):
                 vectors.append(shard.vectors)
         self.sounds = pa.concat_tables([table.cast(catalogue.schema) for table in tables]).combine_chunks()  # [S]
-        self.known = np.ones(len(self.sounds), bool)  # [S]: neither replaced nor removed by a later record
+        self.known = np.ones(len(self.sounds), bool)  # [S]: not replaced or removed by a later shard
         self.known[len(catalogue) :] = False
         self.known[list(latest.values())] = True
         gone = pa.array(sorted(removed.union(latest)), pa.string())
         if len(gone) and len(catalogue):
             self.known[: len(catalogue)] = ~pc.is_in(catalogue["path"], value_set=gone).to_numpy()
         self.firsts, self.counts = (self.sounds[name].to_numpy() for name in ("first_window", "n_windows"))  # [S]
-        self.readable = self.known & (self.counts > 0)  # [S]: a search may find these
-        self.with_windows = np.flatnonzero(self.counts > 0)  # rows, ascending by their first windows
+        self.readable = self.known & (self.counts > 0)  # [S]: a search can find the sound
+        self.with_windows = np.flatnonzero(self.counts > 0)  # rows of `sounds`, in the order of their windows
         self.delta: ExactIndex | None = None
         if vectors:
             numbers = np.arange(self.first_in_delta, manifest["next_window"])
             self.delta = ExactIndex.build(np.concatenate(vectors), numbers)
 
     def rows_of(self, windows: np.ndarray) -> np.ndarray:
-        """Rows of the sounds that windows belong to, [n]."""
+        """For each window, the row of its sound in `sounds`, [n]."""
         rows = np.searchsorted(self.firsts[self.with_windows], windows, side="right") - 1
         found: np.ndarray = self.with_windows[rows]
         return found
 
     def windows_of(self, rows: np.ndarray) -> np.ndarray:
-        """Numbers of all windows of the sounds in some rows."""
+        """Numbers of all windows of the sounds in ``rows``, [n]."""
         counts = self.counts[rows]
         numbers: np.ndarray = np.repeat(self.firsts[rows] - (np.cumsum(counts) - counts), counts)
         return numbers + np.arange(counts.sum())
 
     def vectors_of(self, windows: np.ndarray) -> np.ndarray:
-        """Unit vectors of ascending windows, [n, D]."""
+        """Unit vectors [n, D] of windows; their numbers must ascend."""
         n_in_index = np.searchsorted(windows, self.first_in_delta)
         parts = [self.index.vectors_of(windows[:n_in_index])] if self.index is not None and n_in_index else []
         if self.delta is not None and n_in_index < len(windows):
@@ -89,9 +78,9 @@ class State:
     def nearest(
         self, query: np.ndarray, n: int, effort: float | None = None, allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Cosines and numbers of the n windows nearest to a unit vector [D], best first.
+        """Cosines and numbers of the n windows that are nearest to a unit vector [D], best first.
 
-        Windows of sounds that are no longer known are among them. Raises a UserError if the index is damaged.
+        The result can hold windows of removed or replaced sounds. Raises a UserError if the index is damaged.
         """
         indexes = [index for index in (self.index, self.delta) if index is not None]
         if not indexes:
@@ -105,7 +94,7 @@ class State:
         return scores[order], windows[order]
 
     def sizes(self) -> tuple[int, int, int]:
-        """Numbers of windows: in the delta; in the index but of no known sound; and in the index."""
+        """Numbers of windows: in the delta, in the index but of removed or replaced sounds, and in the index."""
         gone = int(self.counts[~self.known & (self.firsts < self.first_in_delta)].sum())
         in_delta, in_index = (0 if index is None else len(index) for index in (self.delta, self.index))
         return in_delta, gone, in_index

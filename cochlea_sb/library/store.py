@@ -1,12 +1,12 @@
 """A library on disk: files that never change, and a manifest that is replaced in one step.
 
-    library.json            the manifest: the encoder, and the names of the current files
-    sounds-*.parquet        the catalogue: what is known of each sound (`shards.SOUND`, the number of its first window)
+    library.json            the manifest: the identity of the encoder, and the names of the current files
+    sounds-*.parquet        the catalogue: a record of each sound (`shards.SOUND`, and the number of its first window)
     index-*/                the index of all windows in the catalogue
-    delta-*.parquet         the delta: shards of what was added or removed since the last merge (`shards`)
-    lock                    held by the process that changes the library
+    delta-*.parquet         the delta: shards with the sounds that were added or removed since the last merge
+    lock                    locked by the process that changes the library
 
-A reader sees the state before a change or after it. A record in the delta replaces earlier ones of the same path.
+A reader sees a change completely or not at all. A record in the delta replaces earlier records of the same path.
 """
 
 import json
@@ -40,29 +40,21 @@ CATALOGUE = SOUND.append(pa.field("first_window", pa.int64()))
 
 
 class Store:
-    """The folder of a library.
-
-    Arguments
-    ---------
-    folder : str or Path
-    """
-
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder):
             raise UserError(f"The library is {folder!r}: expected the name of a folder.")
         self.folder = Path(os.path.expanduser(folder))
 
     def exists(self) -> bool:
-        """Whether the folder holds a library."""
         return (self.folder / LIBRARY_MANIFEST).is_file()
 
     def create(self, facts: dict[str, Any]) -> None:
-        """Create an empty library with some facts in its manifest; UserError if something is there already."""
+        """Create an empty library with ``facts`` in its manifest; raises a UserError if the folder has other files."""
         manifest = {"version": VERSION, **facts, "next_window": 0, "catalogue": None, "index": None, "delta": []}
         try:
             others = [path for path in self.folder.iterdir() if path.name != "lock" and not OWN.fullmatch(path.name)]
             if others and not self.exists():
-                raise UserError(f"'{self.folder}' exists and is no library: give the name of a new folder.")
+                raise UserError(f"'{self.folder}' exists and is no library: name a new folder.")
         except FileNotFoundError:
             self.folder.mkdir(parents=True, exist_ok=True)
         except NotADirectoryError as error:
@@ -73,7 +65,7 @@ class Store:
             self.commit(manifest)
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest; UserError if there is none, or one of another version."""
+        """Read the manifest; raises a UserError if the manifest is missing, invalid or of another version."""
         try:
             manifest: dict[str, Any] = json.loads((self.folder / LIBRARY_MANIFEST).read_text(encoding="utf-8"))
             version = manifest["version"]
@@ -103,26 +95,23 @@ class Store:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from changing the library; a process that ends or is killed frees its lock."""
+        """Keep other processes from changing the library. The lock of a process that is killed becomes free."""
         lock = filelock.FileLock(self.folder / "lock")
         if (self.folder / "lock").is_symlink():
             raise self.damaged("its lock is a link")
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout as error:
-            raise UserError(
-                f"'{self.folder}' is in use: another process is changing it. Searches go on; run this again once that "
-                "process has ended."
-            ) from error
+            raise UserError(f"'{self.folder}' is in use: another process is changing it; try again later.") from error
         except OSError as error:
-            raise UserError(f"'{self.folder}' can't be changed ({error.strerror}): may you write there?") from error
+            raise UserError(f"'{self.folder}' can't be changed ({error.strerror}): make it writable.") from error
         try:
             yield
         finally:
             lock.release()
 
     def commit(self, manifest: dict[str, Any]) -> None:
-        """Replace the manifest, and delete files that the new one does not name. Needs the lock."""
+        """Replace the manifest, and delete files that the new manifest does not name. The caller holds the lock."""
         write_text(self.folder / LIBRARY_MANIFEST, json.dumps(manifest, indent=1))
         current = {manifest["catalogue"], manifest["index"], *manifest["delta"]}
         for path in self.folder.iterdir():
@@ -133,17 +122,17 @@ class Store:
                     path.unlink(missing_ok=True)
 
     def new_name(self, kind: str, suffix: str = "") -> str:
-        """The name of a new file: ``sounds``, ``delta`` or ``index``."""
+        """Make a file name that no other file has; ``kind`` is ``sounds``, ``delta`` or ``index``."""
         return f"{kind}-{secrets.token_hex(8)}{suffix}"
 
     def write_catalogue(self, table: pa.Table) -> str:
-        """Write a table with the columns of `CATALOGUE`; returns the name of the file."""
+        """Write a table with the columns of `CATALOGUE`; returns the file name."""
         name = self.new_name("sounds", ".parquet")
         write_parquet(self.folder / name, table)
         return name
 
     def read(self) -> tuple[dict[str, Any], pa.Table, Index | None, list[Shard]]:
-        """The arguments of `State`; UserError if there is no library, or it is damaged."""
+        """Read the arguments of `State`; raises a UserError if the library is missing or damaged."""
         while True:
             manifest = self.manifest()
             try:
@@ -153,7 +142,7 @@ class Store:
                 index = None if manifest["index"] is None else self.open_index(manifest["index"])
                 delta = [read_shard(self.folder / name) for name in manifest["delta"]]
             except (OSError, UserError, pa.ArrowException) as error:
-                if self.manifest() != manifest:  # a writer replaced it after it was read
+                if self.manifest() != manifest:  # a writer has replaced the files: read the new files
                     continue
                 if isinstance(error, UserError):
                     raise
@@ -162,7 +151,7 @@ class Store:
             return manifest, catalogue, index, delta
 
     def open_index(self, name: str) -> Index:
-        """Open an index of the library; a UserError says that it is damaged."""
+        """Open an index of the library; raises a UserError if the index is damaged."""
         if not (self.folder / name).is_dir():
             raise FileNotFoundError(name)
         try:
@@ -171,7 +160,7 @@ class Store:
             raise self.damaged(one_line(error)) from error
 
     def link_to(self, folder: Path) -> dict[str, Any]:
-        """Link the current files, except the manifest, into a new folder; returns the manifest."""
+        """Link the current files, except the manifest, into a new folder; returns the manifest that names the files."""
         while True:
             manifest = self.manifest()
             try:
@@ -180,24 +169,24 @@ class Store:
                     (folder / name if path.is_dir() else folder).mkdir(parents=True, exist_ok=True)
                     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
                         link(file, folder / file.relative_to(self.folder))
-                if self.manifest() == manifest:  # else a writer may have deleted some meanwhile
+                if self.manifest() == manifest:  # otherwise a writer may have deleted files during the loop
                     return manifest
                 shutil.rmtree(folder)
             except FileNotFoundError as error:
                 if self.manifest() == manifest:
                     raise self.damaged(f"'{error.filename}' is missing") from error
-                shutil.rmtree(folder)  # a writer replaced it after the manifest was read
+                shutil.rmtree(folder)  # a writer has replaced the files: link the new files
 
     def check(self, manifest: dict[str, Any], catalogue: pa.Table, index: Index | None, delta: list[Shard]) -> None:
-        """Raise a UserError unless the parts of a library agree."""
+        """Raise a UserError if the catalogue, the index and the delta contradict each other."""
         needed = ("path", "seconds", "size", "changed_ns", "n_windows", "first_window")
         if any(catalogue[name].null_count for name in needed):
-            raise self.damaged("its catalogue has gaps")
+            raise self.damaged("its catalogue has missing values")
         counts, firsts = catalogue["n_windows"].to_numpy(), catalogue["first_window"].to_numpy()
         first_in_delta = manifest["next_window"] - sum(len(shard.vectors) for shard in delta)
         inside = (counts >= 0) & (counts < 1 << 40) & (firsts >= 0) & (firsts <= first_in_delta)
         if not inside.all() or ((firsts + counts)[:-1] > firsts[1:]).any() or (firsts + counts > first_in_delta).any():
-            raise self.damaged("its catalogue is out of order")
+            raise self.damaged("the window numbers in its catalogue are wrong")
         if int(counts.sum()) != (0 if index is None else len(index)):
             raise self.damaged("its catalogue and its index do not agree")
         sizes = {shard.vectors.shape[1] for shard in delta if len(shard.vectors)}

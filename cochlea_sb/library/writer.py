@@ -1,9 +1,4 @@
-"""Change a library: add, remove and merge sounds; each change is committed as a whole.
-
-Used by `SoundLibrary`, which holds the lock of the library meanwhile.
-
-Axes: W windows, D embedding dimensions.
-"""
+"""Change a library: add sounds, remove sounds, merge the delta. Axes: W windows, D embedding dimensions."""
 
 from __future__ import annotations
 
@@ -32,12 +27,12 @@ if TYPE_CHECKING:
 
 LARGE = 20_000  # windows: comparing a query with a delta of this size takes about a millisecond
 MERGE_WHILE_ADDING = 100_000  # windows in the delta
-MOST_FILES = 64  # of the delta
+MOST_FILES = 64  # in the delta
 SOUNDS_IN_A_FILE = 10_000
 
 
 class KnownContents:
-    """The sounds of a library by the hash of their files: a file that was moved or copied is not encoded again."""
+    """Finds sounds of a library by the hash of their file, so that a moved or copied file is not encoded again."""
 
     def __init__(self, state: State) -> None:
         self.state, rows = state, np.flatnonzero(state.readable)
@@ -47,7 +42,7 @@ class KnownContents:
         return content in self.rows
 
     def recall(self, contents: list[str]) -> list[tuple[np.ndarray, float]]:
-        """Windows [W, D] and seconds of the sound of each content."""
+        """For each hash, the windows [W, D] and the length in seconds of the sound."""
         rows = np.array([self.rows[content] for content in contents])
         once, places = np.unique(rows, return_inverse=True)
         vectors = self.state.vectors_of(self.state.windows_of(once))
@@ -57,17 +52,7 @@ class KnownContents:
 
 
 class Writer:
-    """Changes a library.
-
-    Arguments
-    ---------
-    store : Store
-        Locked.
-    state : State
-        Of the library now; replaced with each change.
-    get_encoder : callable
-        Returns the library's `AudioEncoder`; called only if there is a sound to encode.
-    """
+    """Changes a library that the caller has locked. ``get_encoder`` is called only if a sound must be encoded."""
 
     def __init__(self, store: Store, state: State, get_encoder: Callable[[], AudioEncoder]) -> None:
         self.store, self.state, self.get_encoder = store, state, get_encoder
@@ -87,7 +72,7 @@ class Writer:
         threads: int | None,
         commit_seconds: float,
     ) -> Added:
-        """`SoundLibrary.add`; ``options`` are those of `list_sources`."""
+        """Implements `SoundLibrary.add`; ``options`` are passed to `list_sources`."""
         shards = {one: embedding_shards(one) for one in given if isinstance(one, (str, os.PathLike))}
         added = self.add_shards([file for files in shards.values() for file in files], progress)
         others = [one for one in given if not (isinstance(one, (str, os.PathLike)) and shards[one])]
@@ -99,7 +84,7 @@ class Writer:
         return Added(added.added + len(todo) - len(problems), unchanged, added.problems | problems)
 
     def has(self, source: Source, retry: bool = False) -> bool:
-        """Whether the library has a source, unchanged; without a label, a source matches any."""
+        """Whether the library holds an unchanged source. A source whose label is None matches every label."""
         size, changed, label, readable = self.seen.get(source.path, (None, None, None, False))
         same = (size, changed) == (source.size, source.changed_ns) and source.label in (None, label)
         return same and (readable or not retry)
@@ -107,7 +92,7 @@ class Writer:
     def add_sounds(
         self, todo: list[Source], progress: bool, threads: int | None, commit_seconds: float
     ) -> dict[str, str]:
-        """Encode sounds and commit them regularly; returns problems by path."""
+        """Encode sounds and commit them regularly; returns the problem for each path that could not be read."""
         pending: list[Encoded] = []
         problems, committed_at, interval = {}, time.monotonic(), min(2.0, commit_seconds)
         bar = tqdm(total=len(todo), disable=not progress, unit="sound", desc="Indexing", smoothing=0.05)
@@ -122,13 +107,13 @@ class Writer:
                     self.commit(pending)
                     pending, committed_at, interval = [], time.monotonic(), min(2 * interval, commit_seconds)
                     self.merge_if_beyond(MERGE_WHILE_ADDING)
-        finally:  # an interruption loses nothing
+        finally:  # an exception such as KeyboardInterrupt must not lose encoded sounds
             bar.close()
             self.commit(pending)
         return problems
 
     def add_shards(self, files: list[str], progress: bool) -> Added:
-        """Add what recipes/embed.py encoded, except sounds that the library has."""
+        """Add the sounds of shards that recipes/embed.py wrote, except sounds that are already in the library."""
         problems: dict[str, str] = {}
         added, unchanged, manifest = 0, 0, self.state.manifest
         for file in tqdm(files, disable=not (progress and files), unit="shard", desc="Importing"):
@@ -136,13 +121,11 @@ class Writer:
             if shard.identity.get("fingerprint") != manifest["encoder"]["fingerprint"]:
                 raise UserError(
                     f"'{file}' was made with another encoder ({shard.identity.get('source')}) than "
-                    f"'{self.store.folder}' ({manifest['encoder']['source']}), so their embeddings can't be compared: "
-                    "embed the sounds again with the encoder of the library."
+                    f"'{self.store.folder}' ({manifest['encoder']['source']}): embed the sounds again with the "
+                    "encoder of the library."
                 )
             if len(shard.vectors) and shard.vectors.shape[1] != dimensions:
-                raise UserError(
-                    f"'{file}' holds embeddings of {shard.vectors.shape[1]} dimensions: expected {dimensions}."
-                )
+                raise UserError(f"'{file}' has vectors of {shard.vectors.shape[1]} dimensions: expected {dimensions}.")
             if abs(shard.hop_seconds - hop_seconds) > 1e-9:
                 raise UserError(
                     f"'{file}' has a window every {shard.hop_seconds} s, '{self.store.folder}' one every "
@@ -165,7 +148,7 @@ class Writer:
         return Added(added, unchanged, problems)
 
     def commit(self, embedded: Sequence[Encoded], removed: Sequence[str] = ()) -> None:
-        """Add encoded sounds to the delta, and remove paths."""
+        """Add encoded sounds to the delta, and remove the sounds with the paths ``removed``."""
         if not embedded and not removed:
             return
         manifest = dict(self.state.manifest)
@@ -185,7 +168,6 @@ class Writer:
         self.state = State(*self.store.read())
 
     def remove(self, given: Iterable[Any]) -> int:
-        """`SoundLibrary.remove`."""
         removed: set[str] = set()
         paths = self.seen.keys()
         for one in given:
@@ -200,37 +182,36 @@ class Writer:
             if not found and any(sign in one for sign in "*?["):
                 found = set(fnmatch.filter(paths, one)) | set(fnmatch.filter(paths, name))
             if not found:
-                raise UserError(f"'{one}' is neither a sound of '{self.store.folder}' nor a folder of some.")
+                raise UserError(f"'{one}' is neither a sound of '{self.store.folder}' nor a folder of its sounds.")
             removed |= found
         self.commit([], sorted(removed))
         self.merge_if_useful()
         return len(removed)
 
     def prune(self) -> list[str]:
-        """`SoundLibrary.prune`."""
         gone = sorted(path for path in self.seen if not path.startswith(ROW) and not os.path.exists(path))
         self.commit([], gone)
         self.merge_if_useful()
         return gone
 
     def merge_if_useful(self) -> None:
-        """Merge once the delta, or removed windows in the index, would slow a search."""
+        """Merge if the delta, or the removed windows in the index, are large enough to slow a search."""
         _, gone, in_index = self.state.sizes()
         if len(self.state.manifest["delta"]) > MOST_FILES or gone > in_index / 10:
             self.merge()
         self.merge_if_beyond(FEW if in_index < LARGE else LARGE)
 
     def merge_if_beyond(self, most: int) -> None:
-        """Merge once the delta exceeds ``most`` windows and, if ``most`` is large, a quarter of the index.
+        """Merge if the delta has more than ``most`` windows. If ``most > LARGE``, the limit grows with the index.
 
-        A merge rewrites the index. Waiting for a quarter of it keeps the cost of each added window about constant.
+        A merge rewrites the index. The growing limit keeps the cost of merges per added window about constant.
         """
         in_delta, _, in_index = self.state.sizes()
         if in_delta > max(most, min(in_index / 4, 5 * MERGE_WHILE_ADDING) if most > LARGE else 0):
             self.merge()
 
     def merge(self) -> None:
-        """Move the windows of the delta into the index, and remove those of sounds that are no longer known."""
+        """Move the delta into the index, and delete the windows of removed and replaced sounds."""
         state, store = self.state, self.store
         if not state.manifest["delta"]:
             return
@@ -241,7 +222,7 @@ class Writer:
             ids = state.windows_of(np.flatnonzero(state.known & ~in_index))
             vectors = state.delta.vectors_of(ids)
         if state.index is not None:
-            index = store.open_index(state.manifest["index"])  # other threads may be searching state.index
+            index = store.open_index(state.manifest["index"])  # a copy: other threads may search state.index
             index.remove(state.windows_of(np.flatnonzero(~state.known & in_index)))
         if index is None or isinstance(index, ExactIndex):
             if index is not None:

@@ -1,6 +1,6 @@
-"""Draw pairs of crops, from one sound or from one group of sounds, by index arithmetic on the device.
+"""Draw pairs of crops for training: an anchor and a positive, from one sound or from one group of sounds.
 
-Temporal proximity (Jansen et al. 2017, section 3): crops within a few seconds of each other are likely to be alike.
+Crops within a few seconds of each other probably sound alike (temporal proximity, Jansen et al. 2017, section 3).
 
 Axes: N sounds, W windows of the corpus, B pairs, T frames of a crop, M mel bands.
 """
@@ -23,48 +23,48 @@ from cochlea_sb.training.batch import PairBatch
 
 
 class PairBatches(torch.utils.data.Dataset[PairBatch]):
-    """An epoch of batches. Batch ``step`` depends only on the seed, the rank, the epoch and the step.
+    """Batches of pairs for one epoch: ``batches[step]`` draws the batch of a step.
 
-    An interrupted run therefore goes on with the batches that it would have seen. Give the data set to a
-    ``DataLoader`` with ``batch_size=None`` and no workers: drawing a batch only indexes tensors on the device.
+    A batch depends only on ``seed``, ``rank``, the epoch and the step. An interrupted run can therefore continue with
+    the same batches. Pass the data set to a ``DataLoader`` with ``batch_size=None`` and without workers: a batch is
+    drawn by indexing tensors on their device.
 
-    The windows of the anchors are drawn at random. A long sound is drawn more often, in proportion to its duration up
-    to ``max_seconds``. Windows much quieter than the loudest of their sound are seldom drawn (``quiet_weight``). The
-    positive is a crop of a window nearby, or the anchor's own crop: see `in_proximity`. A crop begins up to half a hop
-    before or after its window, so that any frame can be the first.
+    The anchor is a crop of a random window. The weight of a window in this draw is
+    ``min(seconds, max_seconds) / windows * audibility``, where ``seconds`` and ``windows`` are the duration and the
+    number of windows of the sound. The positive is a crop of a nearby window, or the same crop as the anchor: see
+    `in_proximity`. The start of a crop differs from the start of its window by a random number of frames, at most half
+    the distance between two windows. A crop can therefore start at any frame.
 
     Arguments
     ---------
     bank : FrameBank
     batch_size : int
-        Pairs in a batch. Without groups, at most the number of sounds.
+        Pairs in a batch, at least 2. Without ``groups``, at most the number of sounds.
     steps : int
         Batches in an epoch.
-    seed : int
-    deformation : Deformation
-        Where it contains `TemporalProximity`, the positive is another crop than the anchor: see `in_proximity`.
-    crop_frames : int
-        Length of the crops.
-    window_frames : int
-        Length of the windows. The first ``window_frames`` of a crop lie within the sound, if the sound is that long.
+    seed, rank : int
+        Seed of the random draws, and number of this process in distributed training.
+    deformation : Deformation, optional
+        Decides which positives are another crop than their anchor: see `in_proximity`. By default, all of them are.
+    crop_frames, window_frames : int
+        Lengths of crops and of windows. The first ``window_frames`` of a crop lie within the sound if the sound is at
+        least as long.
     proximity_seconds : float, above 0
-        Largest distance between the windows of an anchor and its positive. Has no effect where there are groups.
-    groups : list of int, [sounds], ascending, optional
-        A number for each sound. The positive is then any window of the anchor's group. If the numbers stand for
-        labels, training is supervised.
+        Largest distance between the window of an anchor and the window of its positive. Not used with ``groups``.
+    groups : list of int [N], ascending, optional
+        Group of each sound, from `group_rows`. The positive then comes from any window of the anchor's group.
     max_seconds : float
-        A longer sound is drawn as often as one of this duration.
+        Duration above which the weight of a sound no longer grows.
     quiet_weight : float in [0, 1]
-        Weight of a window that is 20 dB or more below the loudest of its sound; see `cochlea_sb.features.audibility`.
+        `cochlea_sb.features.audibility` of windows that are at least 20 dB quieter than the loudest window of the
+        sound.
     hop_seconds : float
-        Hop of the front end.
+        Distance between two frames.
     band : float in (0, 1]
-        Share of the corpus, by weight, that the anchors of one batch are drawn from. It consists of consecutive sounds
-        of the bank. If the bank is sorted by length, the sounds of a batch then have similar lengths.
+        The anchors of a batch come from consecutive windows of the bank that have this fraction of the total weight.
+        In a bank that is sorted by length, the sounds of a batch then have similar lengths.
     device : str, optional
-        Device of the batches; by default that of the bank.
-    rank : int
-        Rank of this process in distributed training.
+        Device of the batches; by default the device of the bank.
     """
 
     def __init__(
@@ -88,20 +88,26 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
     ) -> None:
         ids = torch.arange(len(bank)) if groups is None else torch.tensor(groups)
         if len(ids) != len(bank) or (ids.diff() < 0).any():
-            raise UserError(f"groups has {len(ids)} numbers for {len(bank)} sounds: expected one for each, ascending.")
+            raise UserError(
+                f"groups has {len(ids)} numbers for {len(bank)} sounds: expected one number for each sound, in ascending "
+                "order; use the rows and the groups that group_rows returns."
+            )
         if len(bank) < 2:
             raise UserError("The corpus holds one sound: training compares sounds, so add at least one more file.")
         if ids[0] == ids[-1]:
-            raise UserError(f"All {len(bank)} sounds share one label or source: training needs at least two.")
+            raise UserError(
+                f"All {len(bank)} sounds share one label or source: training needs two or more, because negatives come "
+                "from sounds with another label or source; add such sounds, or use --pair_by sound."
+            )
         if batch_size < 2 or (groups is None and batch_size > len(bank)):
             raise UserError(
-                f"batch_size is {batch_size} and the corpus has {len(bank)} sounds to train on: expected 2 to "
-                f"{len(bank)}, so that a batch has negatives; use --batch_size {len(bank)} or less, or more sounds."
+                f"batch_size is {batch_size} and the corpus has {len(bank)} sounds to train on: expected at least 2 pairs, "
+                f"and at most {len(bank)} if pair_by is sound; use a --batch_size from 2 to {len(bank)}, or add sounds."
             )
         if proximity_seconds <= 0:
             raise UserError(
                 f"proximity_seconds is {proximity_seconds}: expected more than 0, such as 10; to make the positive the "
-                "same crop as the anchor, leave TemporalProximity out of the yaml's deformation."
+                "same crop as the anchor, leave TemporalProximity out of the deformation in the yaml."
             )
         self.bank, self.batch_size, self.steps, self.seed, self.rank = bank, batch_size, steps, seed, rank
         self.crop_frames, self.window_frames, self.band = crop_frames, window_frames, band
@@ -114,7 +120,7 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         # The positive of window w is drawn from the windows lowest[w] to highest[w].
         window_groups = self.groups[self.window_sounds]
         sizes = torch.bincount(window_groups)
-        after = sizes.cumsum(0)[window_groups]  # one past the last window of the window's group
+        after = sizes.cumsum(0)[window_groups]  # for each window, the end of its group (exclusive)
         here = torch.arange(len(self.window_sounds), device=bank.device)
         reach = round(proximity_seconds / hop_seconds / self.hop) if groups is None else len(here)
         self.lowest = torch.maximum(here - reach, after - sizes[window_groups])
@@ -122,7 +128,7 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         self.cumulative = self.cumulative_weights(max_seconds, quiet_weight, hop_seconds)
 
     def cumulative_weights(self, max_seconds: float, quiet_weight: float, hop_seconds: float) -> torch.Tensor:
-        """For each window, and for the end, the sum of the weights before it: torch.Tensor [W + 1], float64."""
+        """Sum of the weights of all windows before each window, float64 [W + 1]; the last value is the total weight."""
         bank = self.bank
         counts = torch.bincount(self.window_sounds, minlength=len(bank))
         seconds = (bank.lengths.clamp(min=self.window_frames) * hop_seconds).clamp(max=max_seconds)
@@ -134,11 +140,10 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         return self.steps
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the Brain at the start of an epoch."""
+        """Choose the epoch; SpeechBrain calls this before each epoch."""
         self.epoch = epoch
 
     def __getitem__(self, step: int) -> PairBatch:
-        """Draw batch ``step`` of the current epoch."""
         if not 0 <= step < self.steps:
             raise IndexError(f"step is {step}: expected 0 to {self.steps - 1}.")
         entropy = [self.seed, self.rank, self.epoch, step]
@@ -156,13 +161,7 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         return PairBatch(anchor_crops, positive_crops, groups, batch_seed)
 
     def draw_windows(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw the windows of a batch, by inverting the cumulative weights.
-
-        Returns
-        -------
-        anchors, positives : torch.Tensor [B], int64
-            Numbers of windows.
-        """
+        """Draw the windows of the anchors and of the positives, each int64 [B], in proportion to their weights."""
         share = torch.rand(2, self.batch_size, generator=generator, device=self.bank.device, dtype=torch.float64)
         if self.band < 1:
             first = torch.rand((), generator=generator, device=self.bank.device, dtype=torch.float64)
@@ -173,11 +172,11 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         return anchors, torch.clamp(positives, self.lowest[anchors], self.highest[anchors])
 
     def window_at(self, weight: torch.Tensor) -> torch.Tensor:
-        """The window at which the cumulative weights reach ``weight``: [B] float64 to [B] int64."""
+        """Find the windows at which the cumulative weights reach ``weight``: float64 [B] to int64 [B]."""
         return torch.searchsorted(self.cumulative, weight, right=True).sub_(1).clamp_(0, len(self.window_sounds) - 1)
 
     def jitter(self, windows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """First frames of crops [B]: those of the windows, moved at random by up to half a hop within the sound."""
+        """Move the first frames of ``windows`` at random by up to half of ``self.hop``, within the sound: int64 [B]."""
         half_hop = self.hop // 2
         moved = torch.randint(-half_hop, half_hop + 1, windows.shape, generator=generator, device=self.bank.device)
         latest = (self.bank.lengths[self.window_sounds[windows]] - self.window_frames).clamp(min=0)
@@ -185,20 +184,11 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
 
 
 def in_proximity(deformation: torch.nn.Module, n_pairs: int) -> torch.Tensor:
-    """Tell for each pair of a batch whether the positive is another crop than the anchor (True) or the same crop.
+    """Tell for each pair of a batch whether the positive is another crop than the anchor: torch.Tensor [n_pairs], bool.
 
-    Only the deformation decides this, so that a yaml states it in one place. If a `Composition` or a `OneKindPerBatch`
-    contains `TemporalProximity`, it is True for all pairs. In a `OneKindPerExample`, it is True for the pairs that get
-    the kind `TemporalProximity`. If nothing contains `TemporalProximity`, it is False for all pairs.
-
-    Arguments
-    ---------
-    deformation : Deformation
-    n_pairs : int
-
-    Returns
-    -------
-    torch.Tensor [n_pairs], bool
+    The result is True for all pairs if the deformation is `TemporalProximity`, or a `Composition` or `OneKindPerBatch`
+    that contains it. A `OneKindPerExample` gives True for the pairs to which it assigns `TemporalProximity`. All other
+    deformations give False.
 
     Example
     -------
@@ -214,35 +204,37 @@ def in_proximity(deformation: torch.nn.Module, n_pairs: int) -> torch.Tensor:
 
 
 def group_rows(frames: datasets.Dataset, rows: list[int], pair_by: str) -> tuple[list[int], list[int] | None]:
-    """The groups of sounds that positives are drawn from.
+    """Sort sounds by group. The anchor and the positive of a pair come from the same group.
 
     Arguments
     ---------
     frames : datasets.Dataset
         From `cochlea_sb.data.corpus.load_corpus`.
     rows : list of int
-        Sounds to draw from.
+        Rows of the sounds to train on.
     pair_by : str
-        What forms a group. ``sound``: each sound. ``source``: all sounds of one source; a sound without a source is a
-        group of its own. ``label``: all sounds of one label; sounds without a label are left out.
+        ``sound``: each sound is a group. ``source``: the sounds of a source are a group, and a sound without a source
+        is a group of its own. ``label``: the sounds of a label are a group, and sounds without a label are left out.
 
     Returns
     -------
     rows : list of int
-        Sorted by group.
+        The same rows, sorted by group.
     groups : list of int or None
-        The group of each of these sounds, ascending; None for ``sound``.
+        The group of each row, ascending; None for ``sound``.
 
     Raises
     ------
     UserError
-        If the corpus has no such column.
+        If the corpus has no column ``source`` or ``label``, or ``pair_by`` has another value.
     """
     if pair_by == "sound":
         return rows, None
     values = column(frames, pair_by) if pair_by in ("source", "label") else None
     if values is None:
-        raise UserError(f"pair_by is '{pair_by}': expected sound, or source or label if the corpus has that column.")
+        raise UserError(
+            f"pair_by is '{pair_by}': expected sound, or source or label if the corpus has a column of that name."
+        )
     names = sorted({str(value) for value in values if value is not None})
     numbers = {name: number for number, name in enumerate(names)}
     if pair_by == "label":
