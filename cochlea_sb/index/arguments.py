@@ -1,4 +1,4 @@
-"""Check the arguments of an index: vectors, ids, numbers of matches."""
+"""Check the arguments of an index, and convert them. Wrong arguments raise a ValueError."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 
 def as_array(vectors: ArrayLike) -> np.ndarray:
-    """Vectors as an array; ValueError for rows of different lengths."""
     try:
         return np.asarray(vectors)
     except ValueError as error:
@@ -21,24 +20,7 @@ def as_array(vectors: ArrayLike) -> np.ndarray:
 
 
 def unit_rows(vectors: ArrayLike, dimensions: int | None = None) -> np.ndarray:
-    """Rows scaled to norm 1.
-
-    Arguments
-    ---------
-    vectors : array_like [N, D], int or float
-    dimensions : int, optional
-        The expected D.
-
-    Returns
-    -------
-    np.ndarray [N, D], float32, contiguous
-        Rows of zeros stay zeros.
-
-    Raises
-    ------
-    ValueError
-        For another shape or type, NaN or infinite values.
-    """
+    """Scale rows [N, D] to norm 1, as float32; rows of zeros stay zeros. ``dimensions`` is the expected D."""
     vectors = as_array(vectors)
     if vectors.ndim != 2 or vectors.shape[1] != (dimensions or vectors.shape[1] or None):
         wanted = "[n, dimensions]" if dimensions is None else f"[n, {dimensions}]"
@@ -55,10 +37,7 @@ def unit_rows(vectors: ArrayLike, dimensions: int | None = None) -> np.ndarray:
 
 
 def query_rows(queries: np.ndarray, dimensions: int) -> np.ndarray:
-    """Queries [D] or [Q, D] as contiguous float32 rows [Q, D] of any norm.
-
-    Raises ValueError as `unit_rows` does, but lets NaN and infinite values pass: the search finds them.
-    """
+    """Convert queries [D] or [Q, D] to float32 rows [Q, D]. The search itself refuses values that are not finite."""
     rows = queries[None] if queries.ndim == 1 else queries
     if rows.ndim != 2 or rows.shape[1] != dimensions:
         raise ValueError(f"queries have shape {list(queries.shape)}: expected [{dimensions}] or [n, {dimensions}].")
@@ -71,13 +50,7 @@ def not_finite(row: int) -> ValueError:
 
 
 def checked_ids(ids: ArrayLike, n: int) -> np.ndarray:
-    """Ids of ``n`` vectors as int64 [n].
-
-    Raises
-    ------
-    ValueError
-        If their number or type is wrong, or an id is given twice.
-    """
+    """Convert n unique ids to int64."""
     ids = np.asarray(ids)
     if ids.shape != (n,):
         raise ValueError(f"ids have shape {list(ids.shape)} for {n} vectors: expected one id for each.")
@@ -89,7 +62,7 @@ def checked_ids(ids: ArrayLike, n: int) -> np.ndarray:
 
 
 def whole_numbers(ids: ArrayLike) -> np.ndarray:
-    """Ids as int64, of any shape; a single id as [1]."""
+    """Convert ids of any shape to int64; a single id becomes an array of shape [1]."""
     ids = np.atleast_1d(ids)
     if ids.size and (ids.dtype.kind not in "iu" or (ids.dtype == np.uint64 and ids.max() > np.iinfo(np.int64).max)):
         raise ValueError(f"ids are of type {ids.dtype}: expected whole numbers, signed, of at most 64 bits.")
@@ -97,7 +70,7 @@ def whole_numbers(ids: ArrayLike) -> np.ndarray:
 
 
 def positions_of(ids: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Position of each id in ``among``, which needs no order, [n]; ValueError for an id that is not there."""
+    """Position of each id in ``among``, which may have any order, [n]."""
     order = np.argsort(among)
     positions = np.searchsorted(among, ids, sorter=order)
     found = positions < len(among)
@@ -108,14 +81,12 @@ def positions_of(ids: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 def checked_k(k: int) -> int:
-    """The number of matches, at least 1."""
     if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
         raise ValueError(f"k is {k!r}: expected a whole number of matches, at least 1.")
     return int(k)
 
 
 def checked_effort(effort: float) -> float:
-    """The share of the nearest neighbours to find, above 0 and at most 1."""
     if isinstance(effort, bool) or not isinstance(effort, (int, float, np.number)) or not 0 < effort <= 1:
         raise ValueError(f"effort is {effort!r}: expected a number above 0 and at most 1, about the recall to expect.")
     return effort

@@ -1,7 +1,7 @@
-"""Compiled code that fills and changes an index: encodes vectors, and writes, finds and deletes them.
+"""Compiled functions that encode, write, find and delete the vectors of an index.
 
-The module docstring of `search_kernels` defines the codes. No function here calls one of another file: numba compiles
-a cached function again when its own file changes, but not when a file that it calls does.
+The docstring of `search_kernels` defines the codes. No function here calls a function of another file, because numba
+would not compile it again when the other file changes.
 
 Axes: N vectors, n some of them, S slots, C cells, D dimensions, R rotated dimensions, W = R / 64 words.
 """
@@ -25,10 +25,7 @@ def sum_rows(vectors, labels, sums, counts):
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def encode_signs(residuals, signs, scales):
-    """Encode residuals ``r`` by one bit for each coordinate.
-
-    Writes the signs [W, C] uint64 of rotated residuals [C, R], and scales [C] = ``|r|^2 / sum_j |r_j|``.
-    """
+    """Write the signs [W, C] of rotated residuals ``r`` [C, R], one bit each, and scales [C] = |r|^2 / sum_j |r_j|."""
     for i in range(residuals.shape[0]):
         squares, sizes = np.float32(0), np.float32(0)
         for w in range(signs.shape[0]):
@@ -44,11 +41,11 @@ def encode_signs(residuals, signs, scales):
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def encode(rotated, centres, labels, codes, scales, centre_dots):
-    """Encode the residuals ``r = P (x - c)`` of vectors to the centres of their cells by two bits for each coordinate.
+    """Encode residuals ``r = P (x - c)`` of vectors by two bits for each coordinate; returns ``|r|^2``, [n].
 
-    Takes rotated vectors [n, R], centres [C, R] and labels [n]. Writes codes [n, 2 W] uint64, the words of all high
-    bits before those of the low bits; scales [n] = ``|r|^2 / <r, y>``, where ``y`` are the levels; and centre_dots [n]
-    = ``<r, P c>``. Returns the squared lengths ``|r|^2``, [n].
+    Takes rotated vectors [n, R], rotated centres [C, R] and labels [n]. Writes codes [n, 2 W] (first W words of high
+    bits, then W words of low bits), scales [n] = ``|r|^2 / <r, y>`` with levels ``y``, and centre_dots [n] = ``<r, P
+    c>``.
     """
     squared = np.empty(rotated.shape[0], np.float32)
     residual = np.empty(rotated.shape[1], np.float32)
@@ -79,7 +76,7 @@ def encode(rotated, centres, labels, codes, scales, centre_dots):
 
 @njit(cache=True, nogil=True)
 def write_codes(rows, slots, labels, starts, capacities, codes):
-    """Copy code words [n, 2 W] into the codes of the cells, in the order that `search_kernels.estimate` reads."""
+    """Copy code words [n, 2 W] to the codes of a pool, in the order that `search_kernels.estimate` defines."""
     for i in range(slots.shape[0]):
         cell = labels[i]
         for w in range(rows.shape[1]):
@@ -97,7 +94,7 @@ def read_codes(codes, slots, labels, starts, capacities, rows):
 
 @njit(cache=True, nogil=True)
 def find(wanted, ids, starts, counts, slots):
-    """Write the slots of the wanted ids, which must ascend; returns how many were found."""
+    """Write the slots of wanted ids, which must ascend; returns the number of ids that were found."""
     n = 0
     if wanted.shape[0] == 0:
         return n
@@ -113,9 +110,9 @@ def find(wanted, ids, starts, counts, slots):
 
 @njit(cache=True, nogil=True)
 def delete(slots, labels, vectors, ids, codes, scales, centre_dots, starts, counts, capacities):
-    """Delete the vectors in some slots of the cells ``labels``, [n]: the last vector of a cell fills each gap.
+    """Delete the vectors in slots [n] of the cells ``labels`` [n], and move the last vector of the cell into each gap.
 
-    Slots must descend, so that the vector that fills a gap is not itself to be deleted.
+    Slots must descend, so that no vector that is still to be deleted moves.
     """
     n_words = codes.shape[0] // max(1, ids.shape[0])
     for i in range(slots.shape[0]):

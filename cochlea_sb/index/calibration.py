@@ -1,10 +1,9 @@
-"""How far to search for a wanted recall, learnt from vectors that were held back when the centres were learnt.
+"""Learn how far a search must go for a wanted recall, from vectors that are held back while the centres are learnt.
 
-For true neighbours of the held-back vectors two numbers are measured: the reach that `search_kernels.search` would have
-needed to visit their cells, and the margin that would have covered the error of their estimates. An effort is then the
-share of these neighbours to find. Farther neighbours need more: the nearest 10, 100 and 1,000 are measured apart.
-
-Axes: n held-back vectors, R rotated dimensions.
+Two numbers are measured for true neighbours of held-back vectors: the reach with which `search_kernels.search` visits
+the cell of the neighbour, and the margin that covers the error of the neighbour's estimate. The effort of a query is
+the share of such neighbours that it should find. Far neighbours need a larger reach and margin, so the nearest 10, 100
+and 1,000 are measured separately.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ if TYPE_CHECKING:
     from .random_projection import RandomProjectionIndex
 
 DEFAULT_EFFORT = 0.98  # recall@10 is 0.95 or more on all data of benchmarks/index.py
-FEWEST = 1000  # vectors; smaller indexes compare all
+FEWEST = 1000  # vectors; in a smaller index, a query is compared with all vectors
 HELD_BACK = 256  # vectors
 NEIGHBOURS = (10, 100, 1000)
-MEASURED = (256, 64, 48)  # held-back vectors that are measured, for each number of neighbours
-EACH = 10  # neighbours of a vector that are measured, evenly spread
+MEASURED = (256, 64, 48)  # held-back vectors, for each number of neighbours
+EACH = 10  # neighbours of each held-back vector that are measured, at evenly spread ranks
 SHARES = np.linspace(0, 1, 1025)
 ALL = np.float32(1e30)  # a reach or margin that leaves nothing out
-AMPLE = np.float32(4)  # a margin; the standard deviation of the estimates is about 0.7
+AMPLE = np.float32(4)  # a large margin; errors of estimates have a standard deviation of about 0.7
 
 
 class Needed(NamedTuple):
-    """What shares 0 to 1 of the measured neighbours needed; one row for each of `NEIGHBOURS`, if the index is large."""
+    """Quantiles of the needed reaches and margins. A large index has a row for each number in `NEIGHBOURS`."""
 
     reaches: np.ndarray  # [at most 3, 1025] float32
     margins: np.ndarray  # [at most 3, 1025] float32
@@ -42,12 +41,12 @@ NOTHING = Needed(np.zeros((0, len(SHARES)), np.float32), np.zeros((0, len(SHARES
 
 
 def choose(n_vectors: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows to hold back, ascending."""
+    """Choose the rows to hold back; they ascend."""
     return np.sort(rng.choice(n_vectors, HELD_BACK if n_vectors >= FEWEST else 0, replace=False))
 
 
 def measure(index: RandomProjectionIndex, ids: np.ndarray) -> Needed:
-    """Measure what the neighbours of the held-back vectors, given by their ids, need."""
+    """Measure the reaches and margins for the neighbours of the held-back vectors, given by their ids."""
     slots = index._slots(np.sort(ids))
     if len(slots) == 0:
         return NOTHING
@@ -60,11 +59,11 @@ def measure(index: RandomProjectionIndex, ids: np.ndarray) -> Needed:
 
 
 def measure_nearest(index: RandomProjectionIndex, slots: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Quantiles [1025] of the reaches, and of the margins, that the k nearest of the vectors in some slots need."""
+    """Quantiles [1025] of the reaches and of the margins for the k nearest neighbours of the vectors in ``slots``."""
     unit = index.pool.vectors[slots]
     scores, found = index._search(unit, k + 1, ALL, AMPLE)
     others = found != slots[:, None]
-    others[others.all(1), -1] = False  # the vector itself was crowded out by its duplicates
+    others[others.all(1), -1] = False  # only duplicates of the vector were found, and not the vector itself
     scores, found = (table[others].reshape(len(slots), k) for table in (scores, found))
     worst, spread_out = scores[:, -1], np.linspace(0, k - 1, EACH).astype(int)
     scores, found = scores[:, spread_out], found[:, spread_out]
@@ -94,17 +93,11 @@ def measure_nearest(index: RandomProjectionIndex, slots: np.ndarray, k: int) -> 
 
 
 def limits(needed: Needed, effort: float, row: int) -> tuple[np.float32, np.float32]:
-    """Reach and margin for an effort, from a row of what was needed; each may cause half of the misses.
-
-    Raises
-    ------
-    ValueError
-        If the effort is not in (0, 1].
-    """
+    """Reach and margin for an effort, from the quantiles in a row. Each of the two may cause half of the misses."""
     if checked_effort(effort) == 1 or row >= len(needed.reaches):
         return ALL, ALL
     share = 1 - (1 - float(effort)) / 2
-    # A number of neighbours between two that were measured gets the larger of both limits.
+    # Between two measured numbers of neighbours, the larger reach and the larger margin are used.
     rows = slice(max(0, row - 1), row + 1)
     reach, margin = (max(np.interp(share, SHARES, values) for values in table[rows]) for table in needed)
     return np.float32(reach), np.float32(margin)

@@ -1,6 +1,6 @@
-"""Nearest neighbours by comparing all vectors: the reference, and as fast as any below a few thousand vectors.
+"""Nearest neighbours by comparing all vectors. For a few thousand vectors, nothing is faster.
 
-Axes: N vectors, Q queries, D dimensions.
+Axes: N vectors, D dimensions.
 """
 
 from __future__ import annotations
@@ -30,12 +30,11 @@ KIND = "exact"
 
 
 class ExactIndex:
-    """Search by cosine, exactly. Make one with `build` or `load`.
+    """An index that finds nearest neighbours by cosine, exactly. Use `build` or `load` to get one.
 
     Arguments
     ---------
-    vectors : np.ndarray [N, D], float32
-        Unit rows.
+    vectors : np.ndarray [N, D], float32, unit norm
     ids : np.ndarray [N], int64
 
     Example
@@ -65,17 +64,17 @@ class ExactIndex:
 
     @property
     def dimensions(self) -> int:
-        """Number of dimensions D."""
+        """int: number of dimensions D."""
         return int(self.vectors.shape[1])
 
     @property
     def ids(self) -> np.ndarray:
-        """Ids of the vectors, np.ndarray [N] int64, in no particular order."""
+        """np.ndarray [N], int64: ids of all vectors, in any order."""
         ids: np.ndarray = self._ids.copy()
         return ids
 
     def vectors_of(self, ids: ArrayLike) -> np.ndarray:
-        """The unit vectors of some ids, np.ndarray [n, D] float32; ValueError for an id that is not in the index."""
+        """Return the unit vectors of ids, [n, D] float32; a ValueError is raised for an id that is not in the index."""
         vectors: np.ndarray = self.vectors[positions_of(whole_numbers(ids), self._ids)]
         return vectors
 
@@ -88,7 +87,7 @@ class ExactIndex:
         allowed: ArrayLike | None = None,
         threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The ``k`` nearest vectors by cosine; see `RandomProjectionIndex.query`. Every effort is exact."""
+        """Find the ``k`` nearest vectors; see `RandomProjectionIndex.query`. The result is exact at every effort."""
         queries = as_array(queries)
         checked_effort(self.effort if effort is None else effort)
         rows = query_rows(queries, self.dimensions)
@@ -109,12 +108,12 @@ class ExactIndex:
         self.vectors, self._ids = np.concatenate([self.vectors, unit]), np.concatenate([self._ids, ids])
 
     def remove(self, ids: ArrayLike) -> None:
-        """Forget vectors; ids that are not in the index are ignored."""
+        """Remove vectors; ids that are not in the index are ignored."""
         kept = ~np.isin(self._ids, whole_numbers(ids))
         self.vectors, self._ids = self.vectors[kept], self._ids[kept]
 
     def tune(self, recall: float = 0.99, queries: np.ndarray | None = None, k: int = 10) -> float:
-        """Returns an effort of 1: every search is exact."""
+        """Return 1.0, because every search is exact."""
         return 1.0
 
     def save(self, folder: str | os.PathLike[str]) -> None:

@@ -1,4 +1,4 @@
-"""The methods of every index, and the choice of one by the number of vectors."""
+"""The methods that every index has, and functions that build and load an index."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ if TYPE_CHECKING:
     from .exact import ExactIndex
     from .random_projection import RandomProjectionIndex
 
-FEW = 5000  # vectors; comparing all of them is as fast as a search
+FEW = 5000  # vectors; for fewer, comparing all of them is as fast as a search in cells
 
 
 class Index(Protocol):
-    """Nearest neighbours by cosine; `RandomProjectionIndex` documents each method.
+    """Nearest neighbours by cosine. `RandomProjectionIndex` documents each method."""
 
-    Queries are floats of any norm, [D] or [Q, D]; vectors are [N, D]; ids are different signed numbers of 64 bits.
-    """
-
-    effort: float  # the default of queries
+    effort: float
 
     @property
     def dimensions(self) -> int: ...
@@ -54,14 +51,11 @@ class Index(Protocol):
 
 
 def build_index(vectors: ArrayLike, ids: ArrayLike | None = None, *, seed: int = 0) -> Index:
-    """Index vectors: exactly below a few thousand vectors, else by random projections.
+    """Index vectors, in an `ExactIndex` if there are fewer than 5,000, else in a `RandomProjectionIndex`.
 
     Arguments
     ---------
-    vectors : np.ndarray [N, D], float
-    ids : np.ndarray [N], int, optional
-        0 to N - 1 by default.
-    seed : int
+    vectors, ids, seed : as in `RandomProjectionIndex.build`
 
     Returns
     -------
@@ -89,7 +83,7 @@ def load_index(folder: str | os.PathLike[str], mmap: bool = True, *, verify: boo
 
 
 def kinds() -> dict[str, type[ExactIndex] | type[RandomProjectionIndex]]:
-    """Classes by the kind that a saved index names; imported here, because compiled code loads slowly."""
+    """The class for each kind of saved index. The imports are here because compiled code takes long to load."""
     from .exact import ExactIndex
     from .random_projection import RandomProjectionIndex
 

@@ -1,38 +1,23 @@
-"""Partition vectors into cells by k-means: each vector belongs to the nearest of a few thousand centres.
+"""Partition vectors into cells by k-means: the cell of a vector is the cell with the nearest centre.
 
-Used by `RandomProjectionIndex.build` and, for vectors that come later, `RandomProjectionIndex.add`.
-
-Axes: N vectors, C cells, D dimensions.
+Axes: N vectors, n some of them, C cells, D dimensions.
 """
 
 import numpy as np
 
 from . import build_kernels
 
-CELLS_POWER = 0.575  # C = N ** 0.575: a square root would balance the cost of a search, but clusters want more cells
+CELLS_POWER = 0.575  # C = N ** 0.575; more cells than sqrt(N), because real data has clusters
 FEWEST_PER_CELL = 32  # vectors, on average
 SAMPLE_PER_CELL = 40  # vectors that k-means learns from
-TURNS = 6  # of Lloyd's algorithm and of moving cells to where they are needed
+TURNS = 6  # in each: rounds of Lloyd's algorithm, then some cells are moved
 ROUNDS = 2  # of Lloyd's algorithm in each turn
 NEIGHBOURS = 64  # cells that a vector can move to in one round
-NORMALS = 8  # random hyperplanes to choose from when a cell is split
+NORMALS = 8  # random hyperplanes; the best of them splits a cell
 
 
 def partition(vectors: np.ndarray, held_back: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of the vectors, and the centres of the cells.
-
-    Arguments
-    ---------
-    vectors : np.ndarray [N, D], float32
-    held_back : np.ndarray, int
-        Rows that get a label but don't influence the centres.
-    rng : np.random.Generator
-
-    Returns
-    -------
-    labels : np.ndarray [N], int64
-    centres : np.ndarray [C, D], float32
-    """
+    """The cell of each vector, [N] int64, and the centres, [C, D]. Rows ``held_back`` don't affect the centres."""
     n_cells = max(1, min(int(len(vectors) ** CELLS_POWER), len(vectors) // FEWEST_PER_CELL))
     if n_cells == 1:
         return np.zeros(len(vectors), np.int64), means(vectors, np.zeros(len(vectors), np.int64), 1)[0]
@@ -47,11 +32,11 @@ def partition(vectors: np.ndarray, held_back: np.ndarray, rng: np.random.Generat
 
 
 def learn_centres(vectors: np.ndarray, n_cells: int, rng: np.random.Generator) -> np.ndarray:
-    """Centres [C, D] by Lloyd's algorithm, with cells moved to where they are needed.
+    """Centres [C, D] by Lloyd's algorithm, with cells that are moved.
 
-    From a random start, some clusters share one cell while others have many, and Lloyd's algorithm does not mend that.
-    So after each turn the cells that would be missed least are dissolved, and the widest cells are split by random
-    hyperplanes instead.
+    After a random start, some clusters share a cell and other clusters have many cells. Lloyd's algorithm does not
+    correct this. So after each turn, cells that reduce the squared distances least are dissolved. For each of them, one
+    of the widest cells is split by a random hyperplane.
     """
     labels = nearest_cells(vectors, vectors[rng.choice(len(vectors), n_cells, replace=False)])
     for turn in range(TURNS):
@@ -64,7 +49,7 @@ def learn_centres(vectors: np.ndarray, n_cells: int, rng: np.random.Generator) -
 
 
 def move_idle_cells(vectors: np.ndarray, labels: np.ndarray, n_cells: int, rng: np.random.Generator) -> np.ndarray:
-    """Labels after at most a quarter of the cells were dissolved, each reused for one half of a wide cell."""
+    """Labels after dissolving at most a quarter of the cells. Each dissolved cell gets one half of a wide cell."""
     centres, counts = means(vectors, labels, n_cells)
     residuals = vectors - centres[labels]
     widths = np.bincount(labels, (residuals**2).sum(1), minlength=n_cells)  # sums of squared distances
@@ -88,10 +73,10 @@ def move_idle_cells(vectors: np.ndarray, labels: np.ndarray, n_cells: int, rng: 
 
 
 def far_side(residuals: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Which residuals [n, D] of a cell lie beyond a random hyperplane through their mean, [n] bool.
+    """Which residuals [n, D] of a cell lie on the far side of a random hyperplane through their mean, [n] bool.
 
-    A few random normals are drawn from the covariance of the residuals, and the one along which the residuals vary most
-    is taken (compare the random-projection trees of Dasgupta & Freund, STOC 2008).
+    Of a few normals drawn from the covariance of the residuals, the normal with the largest variance along it is used
+    (compare the random-projection trees of Dasgupta & Freund, STOC 2008).
     """
     sample = residuals[:256]
     normals = rng.standard_normal((NORMALS, len(sample)), dtype=np.float32) @ sample
@@ -108,7 +93,7 @@ def means(vectors: np.ndarray, labels: np.ndarray, n_cells: int) -> tuple[np.nda
 
 
 def nearest_other(centres: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest other cell that is not empty, for each cell, [C]; and its squared distance, [C]."""
+    """For each cell, the nearest other cell that is not empty, [C], and the squared distance of the centres, [C]."""
     squares = np.where(counts > 0, (centres**2).sum(1), np.inf).astype(np.float32)
     neighbour, gap = np.empty(len(centres), np.int64), np.empty(len(centres), np.float32)
     for first in range(0, len(centres), 1024):
@@ -121,7 +106,7 @@ def nearest_other(centres: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, 
 
 
 def neighbouring_cells(centres: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The cells with the nearest centres to each centre, itself among them, [C, n]; empty cells are left out."""
+    """For each cell, the n nearest cells that are not empty, including the cell itself, [C, n]."""
     halves = np.where(counts > 0, (centres**2).sum(1) / 2, np.inf).astype(np.float32)
     n = min(NEIGHBOURS, int((counts > 0).sum()))
     neighbours = np.empty((len(centres), n), np.int64)
@@ -140,7 +125,7 @@ def grouped(values: np.ndarray, labels: np.ndarray, n_groups: int) -> list[np.nd
 def nearest_candidates(
     vectors: np.ndarray, labels: np.ndarray, candidates: np.ndarray, centres: np.ndarray
 ) -> np.ndarray:
-    """The nearest cell to each vector among ``candidates[label]`` of its label, [N]."""
+    """For each vector, the nearest of the cells ``candidates[label]``, where ``label`` is its cell, [N]."""
     halves = (centres**2).sum(1) / 2
     nearest = np.empty(len(vectors), np.int64)
     for rows, cells in zip(grouped(np.arange(len(vectors)), labels, len(candidates)), candidates, strict=True):
@@ -150,7 +135,7 @@ def nearest_candidates(
 
 
 def nearest_cells(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """The nearest cell to each vector, [N]."""
+    """For each vector, the cell with the nearest centre, [N]."""
     halves = (centres**2).sum(1) / 2
     labels = np.empty(len(vectors), np.int64)
     for first in range(0, len(vectors), 1024):

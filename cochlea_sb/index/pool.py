@@ -1,4 +1,4 @@
-"""How `RandomProjectionIndex` stores its vectors: cell by cell, with free slots in the cells once vectors were added.
+"""The vectors of a `RandomProjectionIndex`, stored cell by cell. After vectors were added, cells have free slots.
 
 Axes: N vectors, n some of them, S slots, C cells, D dimensions, R rotated dimensions, W = R / 64 words.
 """
@@ -14,34 +14,30 @@ LEAST_SPARE = 32  # free slots in each cell of an index that grows
 
 
 class Pool(NamedTuple):
-    """The vectors and their codes, one slot for each vector; the vectors of a cell lie side by side."""
+    """The vectors and their codes. Each vector has a slot, and the slots of a cell are consecutive."""
 
     vectors: np.ndarray  # [S, D] float32
     ids: np.ndarray  # [S] int64
-    codes: np.ndarray  # [2 W S] uint64, in the order that `search_kernels.estimate` defines; [S, 2 W] before that
+    codes: np.ndarray  # [2 W S] uint64, in the order that `search_kernels.estimate` defines
     scales: np.ndarray  # [S] float32
     centre_dots: np.ndarray  # [S] float32
 
 
 class Layout(NamedTuple):
-    """Which slots belong to which cell."""
+    """The slots of each cell."""
 
     starts: np.ndarray  # [C] int64: first slots, ascending
-    counts: np.ndarray  # [C] int64: numbers of vectors, which lie in the first slots of a cell
+    counts: np.ndarray  # [C] int64: numbers of vectors; they use the first slots of a cell
     capacities: np.ndarray  # [C] int64: numbers of slots
 
 
 def encode(
     unit: np.ndarray, ids: np.ndarray, rotation: np.ndarray, centres: np.ndarray, labels: np.ndarray
 ) -> tuple[Pool, np.ndarray]:
-    """Encode vectors [n, D] of the cells ``labels``; centres are rotated.
+    """Encode unit vectors [n, D] of the cells ``labels``, where the centres [C, R] are rotated.
 
-    Returns
-    -------
-    rows : Pool
-        In the order of the vectors, with codes as rows [n, 2 W].
-    squared_distances : np.ndarray [n], float32
-        To the centres.
+    Returns rows for `lay_out` and `insert` (a `Pool` in the order of the vectors, with codes of shape [n, 2 W]), and
+    the squared distances of the vectors to their centres, [n] float32.
     """
     codes, floats = np.empty((len(unit), len(rotation) // 32), np.uint64), np.empty((2, len(unit)), np.float32)
     squared_distances = []
@@ -53,7 +49,7 @@ def encode(
 
 
 def lay_out(rows: Pool, labels: np.ndarray, n_cells: int, spare: np.ndarray | None = None) -> tuple[Pool, Layout]:
-    """Put rows (as `encode` returns them) into the cells ``labels``, with ``spare`` [C] free slots in the cells."""
+    """Put rows of `encode` into the cells ``labels``. ``spare`` [C] is the number of free slots to add to each cell."""
     counts = np.bincount(labels, minlength=n_cells)
     capacities = counts if spare is None else counts + spare
     layout = Layout(np.cumsum(capacities) - capacities, counts, capacities.copy())
@@ -71,7 +67,7 @@ def lay_out(rows: Pool, labels: np.ndarray, n_cells: int, spare: np.ndarray | No
 
 
 def insert(pool: Pool, layout: Layout, rows: Pool, labels: np.ndarray) -> tuple[Pool, Layout]:
-    """Add rows (as `encode` returns them) to the cells ``labels``; the pool is written to unless a cell is full."""
+    """Add rows of `encode` to the cells ``labels``. If no cell becomes full, the arrays of ``pool`` are changed."""
     added = np.bincount(labels, minlength=len(layout.counts))
     counts = layout.counts + added
     full = counts > layout.capacities
@@ -79,7 +75,7 @@ def insert(pool: Pool, layout: Layout, rows: Pool, labels: np.ndarray) -> tuple[
         held = take_all(pool, layout, rows.codes.shape[1])
         everything = Pool(*(np.concatenate(pair) for pair in zip(held, rows, strict=True)))
         spare = None
-        if len(labels) < len(held.ids) / 8:  # a small batch: more are likely to follow, most of them to the same cells
+        if len(labels) < len(held.ids) / 8:  # after a small batch, more vectors are likely to follow
             spare = LEAST_SPARE + np.where(full, counts, counts // 4)
         return lay_out(everything, np.concatenate([cell_labels(layout), labels]), len(counts), spare)
     order = np.argsort(labels, kind="stable")
@@ -90,7 +86,6 @@ def insert(pool: Pool, layout: Layout, rows: Pool, labels: np.ndarray) -> tuple[
 
 
 def write(pool: Pool, layout: Layout, slots: np.ndarray, rows: Pool, labels: np.ndarray) -> None:
-    """Write rows into slots of the cells ``labels``."""
     for array, values in zip(pool, rows, strict=True):
         if values is rows.codes:
             build_kernels.write_codes(values, slots, labels, layout.starts, layout.capacities, array)
@@ -99,7 +94,7 @@ def write(pool: Pool, layout: Layout, slots: np.ndarray, rows: Pool, labels: np.
 
 
 def take_all(pool: Pool, layout: Layout, n_words: int) -> Pool:
-    """All vectors of a pool, cell by cell, with codes as rows [N, n_words]."""
+    """All vectors of a pool, cell by cell, with codes of shape [N, n_words]."""
     slots = used_slots(layout)
     codes = np.empty((len(slots), n_words), np.uint64)
     build_kernels.read_codes(pool.codes, slots, cell_labels(layout), layout.starts, layout.capacities, codes)
@@ -107,11 +102,11 @@ def take_all(pool: Pool, layout: Layout, n_words: int) -> Pool:
 
 
 def used_slots(layout: Layout) -> np.ndarray:
-    """Slots that hold vectors, cell by cell, [N]."""
+    """All slots that hold a vector, cell by cell, [N]."""
     first = np.cumsum(layout.counts) - layout.counts
     return np.repeat(layout.starts - first, layout.counts) + np.arange(layout.counts.sum())
 
 
 def cell_labels(layout: Layout) -> np.ndarray:
-    """The cell of each slot that `used_slots` returns, [N]."""
+    """The cell of each slot in `used_slots`, [N]."""
     return np.repeat(np.arange(len(layout.counts)), layout.counts)

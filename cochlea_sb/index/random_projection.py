@@ -1,10 +1,10 @@
-"""Nearest neighbours by random projections: a query visits few cells and ranks their vectors by codes.
+"""Nearest neighbours by random projections: a query visits few cells and ranks the vectors of these cells by codes.
 
-The vectors are partitioned into cells (`partition`). The centre of its cell is subtracted from each vector, and the
-difference is rotated. The code of the vector has two bits for each dimension of the result. The cosine of a query with
-a vector is estimated from the code by popcounts. Then the few vectors that may be among the best are compared exactly
-(`search_kernels` gives the formulas). Two things are learnt from vectors that are held back when the index is built
-(`calibration`): how many cells a query visits (the reach), and how much margin the estimates need.
+`partition` divides the vectors into cells by k-means. From each vector, the centre of the cell is subtracted, and the
+difference is multiplied by a random rotation. The code of the vector has two bits for each rotated dimension. A search
+estimates cosines from the codes, and computes the exact cosine only for vectors with high estimates (formulas in
+`search_kernels`). `calibration` learns from held-back vectors how many cells a query must visit (the reach), and how
+large the errors of the estimates are (the margin).
 
 Axes: N vectors, Q queries, D dimensions, C cells, R rotated dimensions, W = R / 64 words.
 """
@@ -26,33 +26,29 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 KIND = "random-projection"
-FEW = 20_000  # up to so many allowed vectors are all compared exactly
-GROWTH = 4  # an index is rebuilt when it exceeds so many times the size it was built with
+FEW = 20_000  # maximum number of allowed vectors for an exact comparison with all of them
+GROWTH = 4  # an index that has grown by more than this factor is rebuilt
 NO_MASK, NO_IDS = np.zeros(0, bool), np.zeros(0, np.int64)
 
 
 class Cells(NamedTuple):
-    """The centres and their codes, and how vectors spread around them."""
+    """The centres, the codes of the centres, and the spread of the vectors around each centre."""
 
     rotation: np.ndarray  # [R, D] float32: P, with orthonormal columns
-    mean_centre: np.ndarray  # [R] float32, rotated: the centres are encoded relative to it
+    mean_centre: np.ndarray  # [R] float32, rotated mean of the centres; codes of centres are relative to it
     centres: np.ndarray  # [C, R] float32, rotated
     signs: np.ndarray  # [W, C] uint64: codes of the centres, one bit for each coordinate
     scales: np.ndarray  # [C] float32: scales of these codes
     squared_norms: np.ndarray  # [C] float32: |centre|^2
-    spreads: np.ndarray  # [C] float32: root mean square distance of a cell's vectors to its centre
+    spreads: np.ndarray  # [C] float32: root mean square of the distances between vectors and centre
     rank_weights: np.ndarray  # [C] float32: 1 / log2(rank + 2)
 
 
 class RandomProjectionIndex:
-    """Search by cosine. Make one with `build` or `load`.
+    """An index that finds nearest neighbours by cosine. Use `build` or `load` to get one.
 
     Several threads may query at the same time, but not during `add` or `remove`. ``len(index)`` is the number of
-    vectors.
-
-    Attributes
-    ----------
-    effort : float in (0, 1], the default effort of `query`
+    vectors. ``index.effort``, a float in (0, 1], is the default effort of `query`.
 
     Example
     -------
@@ -82,7 +78,7 @@ class RandomProjectionIndex:
         self._changed()
 
     def _changed(self) -> None:
-        """Prepare the arguments of the kernel. Arrays are stacked, because numba takes time to unpack each argument."""
+        """Prepare the kernel's arguments. Arrays are stacked because numba takes time to unpack each argument."""
         counts = self.layout.counts
         self.n_vectors = int(counts.sum())
         cell_floats, layout = np.stack(self.cells[4:]), np.stack(self.layout)
@@ -94,12 +90,9 @@ class RandomProjectionIndex:
 
         Arguments
         ---------
-        vectors : array_like [N, D], int or float
-            Of any norm; they are compared by cosine. A vector of zeros has cosine 0 with all others.
-        ids : array_like [N], int, optional
-            Different numbers, by default 0 to N - 1.
-        seed : int, at least 0
-            The same vectors and seed give the same index.
+        vectors : array_like [N, D], int or float, of any norm; a vector of zeros has cosine 0 with all others
+        ids : array_like [N], int, unique; by default 0 to N - 1
+        seed : int, at least 0; the same vectors and seed give the same index
 
         Returns
         -------
@@ -108,8 +101,7 @@ class RandomProjectionIndex:
         Raises
         ------
         ValueError
-            If vectors have another shape or type, or are not finite; if ids have another shape or type, or one is
-            given twice; if the seed is out of range.
+            If the shape, type or values of an argument are not as described, or if vectors are not finite.
         """
         if not isinstance(seed, (int, np.integer)) or seed < 0:
             raise ValueError(f"seed is {seed!r}: expected a whole number, at least 0.")
@@ -145,26 +137,20 @@ class RandomProjectionIndex:
 
     @property
     def ids(self) -> np.ndarray:
-        """np.ndarray [N], int64: ids of all vectors, in no particular order."""
+        """np.ndarray [N], int64: ids of all vectors, in any order."""
         ids: np.ndarray = self.pool.ids[used_slots(self.layout)]
         return ids
 
     def vectors_of(self, ids: ArrayLike) -> np.ndarray:
-        """The vectors of some ids.
+        """Return the vectors of ids.
 
         Arguments
         ---------
-        ids : array_like [n], int, or a single id
+        ids : array_like [n], int, or a single id; a ValueError is raised for an id that is not in the index
 
         Returns
         -------
-        np.ndarray [n, D], float32, unit norm
-            In the order of ``ids``; vectors of zeros are zeros.
-
-        Raises
-        ------
-        ValueError
-            If an id is not in the index, or no whole number.
+        np.ndarray [n, D], float32, unit norm (vectors of zeros stay zeros), in the order of ``ids``
         """
         ids = whole_numbers(ids)
         slots = self._slots(np.unique(ids))
@@ -180,33 +166,32 @@ class RandomProjectionIndex:
         allowed: ArrayLike | None = None,
         threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The ``k`` nearest vectors by cosine.
+        """Find the ``k`` nearest vectors by cosine.
 
         Arguments
         ---------
-        queries : array_like [D] or [Q, D], int or float
-            Of any norm.
+        queries : array_like [D] or [Q, D], int or float, of any norm
         k : int, at least 1
         effort : float in (0, 1], optional
-            Roughly the recall to expect for queries that resemble the indexed vectors; a lower effort is faster. For
-            other queries, call `tune` with some of them. By default 0.98, or the effort that `tune` has set. With 1,
-            every vector is compared, and the result is exact.
+            About the recall to expect for queries that resemble the indexed vectors. A lower effort is faster. For
+            queries of another kind, call `tune` with examples. The default is 0.98, or the effort that `tune` has set.
+            With 1, the query is compared with every vector, and the result is exact.
         allowed : array_like, int, optional
-            Find only these ids; ids that are not in the index are ignored. Up to 20,000 are all compared, and the
-            result is exact. With more, the search assumes that they are a random subset of the index.
-        threads : int, at least 1, optional
-            By default all cores, if there are enough queries.
+            The only ids that may be found. The result is exact for up to 20,000 allowed ids that are in the index. For
+            more, the search assumes that they are a random subset of the index.
+        threads : int, at least 1; by default all cores if there are enough queries
 
         Returns
         -------
         scores : np.ndarray [k] or [Q, k], float32
-            Exact cosines in descending order, ties by id; fewer columns if fewer than ``k`` vectors can be found.
+            Exact cosines in descending order, with ties in the order of ids. There are fewer columns if fewer than
+            ``k`` vectors may be found.
         ids : np.ndarray, int64, of the same shape
 
         Raises
         ------
         ValueError
-            If queries have another shape or type, or are not finite; if another argument is out of range.
+            If the shape, type or range of an argument is not as described, or if queries are not finite.
         DamagedIndex
             If the index was loaded from damaged files.
         """
@@ -214,7 +199,7 @@ class RandomProjectionIndex:
         rows = query_rows(queries, self.dimensions)
         k, few = min(checked_k(k), self.n_vectors), calibration.NEIGHBOURS[0]
         if allowed is None:
-            # Search for at least ten: reach and margin were learnt for ten neighbours or more.
+            # Search for ten neighbours at least, the fewest for which reach and margin were learnt.
             reach, margin = self._limits(effort, k if k > few else few)
             scores, slots = self._search(rows, max(k, min(few, self.n_vectors)), reach, margin, NO_MASK, threads)
         else:
@@ -225,7 +210,7 @@ class RandomProjectionIndex:
     def _query_among(
         self, rows: np.ndarray, k: int, effort: float | None, allowed: np.ndarray, threads: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and slots of the k nearest, or fewer, among ascending ids."""
+        """Scores and slots of the nearest vectors, at most k, with ids in ``allowed``, which ascends."""
         slots = self._slots(allowed)
         k = min(k, len(slots))
         if len(slots) <= FEW:
@@ -235,11 +220,11 @@ class RandomProjectionIndex:
         mask = np.zeros(len(self.pool.ids), bool)
         mask[slots] = True
         k = max(k, calibration.NEIGHBOURS[0])
-        # The k nearest of a random subset are about as far as the (k * size of the index / size of the subset) nearest.
+        # The k-th neighbour in a random subset is about as far as neighbour k * len(index) / len(subset) in the index.
         return self._search(rows, k, *self._limits(effort, k * self.n_vectors // len(slots)), mask, threads)
 
     def _limits(self, effort: float | None, k: int) -> tuple[np.float32, np.float32]:
-        """Reach and margin for an effort and the k nearest, cached."""
+        """Reach and margin for an effort and k neighbours, from a cache."""
         key = (self.effort if effort is None else effort, calibration.row_for(k))
         found = self.limits.get(key) if isinstance(key[0], float) else None
         if found is None:
@@ -257,31 +242,29 @@ class RandomProjectionIndex:
         mask: np.ndarray = NO_MASK,
         threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and slots [Q, k] of the best in the slots of a mask, or in all slots if the mask is empty."""
+        """Scores and slots [Q, k] of the nearest vectors. If a mask is given, it marks the slots that may be found."""
         arrays = *self.arrays, reach, margin, mask
         return share_out(lambda rows, *out: search_kernels.search(rows, *arrays, *out), rows, k, threads)
 
     def _slots(self, ids: np.ndarray) -> np.ndarray:
-        """Slots of ascending ids; ids that are not in the index are left out."""
+        """Slots of ids, which must ascend; ids that are not in the index are skipped."""
         slots = np.empty(len(ids), np.int64)
         return slots[: build_kernels.find(ids, self.pool.ids, self.layout.starts, self.layout.counts, slots)]
 
     def add(self, vectors: ArrayLike, ids: ArrayLike) -> None:
-        """Add vectors, each to the cell with the nearest centre.
+        """Add each vector to the cell with the nearest centre.
 
-        The index is rebuilt if it then exceeds both 4,000 vectors and four times the size it was built with.
+        The index is rebuilt if it becomes larger than 4,000 vectors and larger than four times its size when built.
 
         Arguments
         ---------
-        vectors : array_like [n, D], int or float
-            As in `build`.
-        ids : array_like [n], int
-            Different numbers, none of them in the index.
+        vectors : array_like [n, D], int or float, as in `build`
+        ids : array_like [n], int, unique and not in the index
 
         Raises
         ------
         ValueError
-            If an id is already in the index; and as in `build`.
+            If an id is in the index already, and as in `build`.
         """
         unit = unit_rows(vectors, self.dimensions)
         ids = checked_ids(ids, len(unit))
@@ -296,17 +279,11 @@ class RandomProjectionIndex:
         self._changed()
 
     def remove(self, ids: ArrayLike) -> None:
-        """Remove vectors.
+        """Remove vectors. A ValueError is raised if an id is no whole number.
 
         Arguments
         ---------
-        ids : array_like [n], int, or a single id
-            Ids that are not in the index are ignored.
-
-        Raises
-        ------
-        ValueError
-            If an id is no whole number.
+        ids : array_like [n], int, or a single id; ids that are not in the index are ignored
         """
         slots = np.sort(self._slots(np.unique(whole_numbers(ids))))[::-1]
         labels = np.searchsorted(self.layout.starts, slots, side="right") - 1
@@ -314,7 +291,7 @@ class RandomProjectionIndex:
         self._changed()
 
     def _rebuild(self, unit: np.ndarray, ids: np.ndarray) -> None:
-        """Build the index again, with more vectors."""
+        """Replace the index by a new one of its vectors and more vectors."""
         slots = used_slots(self.layout)
         unit, ids = np.concatenate([self.pool.vectors[slots], unit]), np.concatenate([self.pool.ids[slots], ids])
         fresh = RandomProjectionIndex.build(unit, ids, seed=self.seed)
@@ -322,38 +299,37 @@ class RandomProjectionIndex:
         self.__dict__.update(fresh.__dict__)
 
     def tune(self, recall: float = 0.99, queries: np.ndarray | None = None, k: int = 10) -> float:
-        """Set the default effort of queries to the least effort that reaches a recall@k.
+        """Set ``index.effort`` to the least effort that reaches a recall@k. `save` stores this effort.
 
         Arguments
         ---------
-        recall : float in (0, 1]
-            Mean share of the true ``k`` nearest neighbours to find.
+        recall : float in (0, 1], the mean share of the true ``k`` nearest neighbours that queries should find
         queries : np.ndarray [Q, D], float, optional
-            A few hundred typical queries. By default vectors of the index, which don't count as their own neighbours.
+            A few hundred typical queries. The default is vectors of the index; none counts as its own neighbour.
         k : int, at least 1
 
         Returns
         -------
-        float in (0.5, 1]
-            The effort. It is also set as ``index.effort``, which `save` stores.
+        float in (0.5, 1], the effort
 
         Raises
         ------
         ValueError
-            If the index is empty; if queries have another shape or are not finite; if a number is out of range.
+            If the index is empty, if an argument is out of range, or if queries have another shape or are not finite.
         """
         if not isinstance(recall, (int, float)) or not 0 < recall <= 1:
             raise ValueError(f"recall is {recall!r}: expected a number above 0 and at most 1.")
         k, own = min(checked_k(k), len(self)), NO_IDS
         if len(self) == 0 or (queries is not None and (np.ndim(queries) != 2 or len(queries) == 0)):
             raise ValueError(
-                "There is nothing to tune with: expected vectors in the index, and queries of shape [n, D] if any."
+                f"The index holds {len(self)} vectors, and queries have shape {list(np.shape(queries))}: expected an "
+                "index that is not empty, and queries of shape [n, D] with n > 0, or None."
             )
         if queries is None:
             slots = np.random.default_rng(self.seed).permutation(used_slots(self.layout))[:500]
             queries, own, k = self.pool.vectors[slots], self.pool.ids[slots], min(k + 1, len(self))
         truth = self.query(queries, k, effort=1)[1]
-        low, high = 0.0, 1.0  # values of x; the effort is 1 - 0.5 * 10 ** (-4 x)
+        low, high = 0.0, 1.0  # bisection over x, where the effort is 1 - 0.5 * 10 ** (-4 x)
         for _ in range(10):
             middle = (low + high) / 2
             found = self.query(queries, k, effort=1 - 0.5 * 10 ** (-4 * middle))[1]
@@ -363,17 +339,16 @@ class RandomProjectionIndex:
         return self.effort
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``.npy`` arrays and a JSON manifest. Even after a crash, readers find the old index or the new one.
+        """Write ``.npy`` arrays and a JSON manifest. Even after a crash, readers find the old index or the new index.
 
         Arguments
         ---------
-        folder : str or Path
-            Created if missing. An index in it is replaced.
+        folder : str or Path, created if missing; an index in the folder is replaced
 
         Raises
         ------
         ValueError
-            If the folder is a file, or inside one.
+            If ``folder`` is a file or inside a file.
         OSError
             If the folder can't be written.
         """
@@ -394,10 +369,10 @@ class RandomProjectionIndex:
         ---------
         folder : str or Path
         mmap : bool
-            Map the arrays instead of reading them: processes share the memory. Changes to the index stay in this
-            process until it is saved.
+            Whether to map the files into memory, which processes then share, instead of reading them. Changes of the
+            index stay in this process until they are saved.
         verify : bool
-            Compare the checksums of all files, which reads them. Without ``mmap`` this is always done.
+            Whether to read all files and compare their checksums. If ``mmap`` is False, they are always compared.
 
         Returns
         -------
@@ -405,15 +380,15 @@ class RandomProjectionIndex:
 
         Raises
         ------
-        DamagedIndex
-            If the folder holds no index of this version, or a damaged one. `DamagedIndex` is a ValueError.
+        DamagedIndex (a ValueError)
+            If the folder holds no index of this version, or a damaged one.
         """
         arrays, facts = storage.load(folder, KIND, mmap=mmap, verify=verify)
 
         def expect(name: str, *shape: int | None) -> np.ndarray:
             return storage.expect(folder, arrays, name, shape)
 
-        # Compiled code checks no bounds: it trusts these shapes.
+        # Compiled code does not check bounds, so wrong shapes must be refused here.
         vectors, counts = expect("vectors", None, None), expect("counts", None)
         (n, n_dimensions), n_cells, n_words = vectors.shape, len(counts), -(-vectors.shape[1] // 64)
         cells = Cells(
@@ -441,7 +416,7 @@ class RandomProjectionIndex:
 
 
 def random_rotation(n_dimensions: int, rng: np.random.Generator) -> np.ndarray:
-    """Orthonormal columns [R, D] float32, R the next multiple of 64."""
+    """Random matrix [R, D], float32, with orthonormal columns. R is D rounded up to a multiple of 64."""
     n_rotated = 64 * -(-n_dimensions // 64)
     rotation = np.linalg.qr(rng.standard_normal((n_rotated, n_rotated)))[0][:, :n_dimensions]
     return np.ascontiguousarray(rotation, np.float32)

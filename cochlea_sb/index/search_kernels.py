@@ -1,24 +1,24 @@
-"""Compiled code that searches `RandomProjectionIndex`: estimates cosines from codes, compares the best exactly.
+"""Compiled functions that search a `RandomProjectionIndex`: estimate cosines from codes, and compare the best exactly.
 
 Codes (RaBitQ: Gao & Long, SIGMOD 2024, section 3; with several bits: Gao et al., SIGMOD 2025). A vector ``x`` in a cell
-with the centre ``c`` has the rotated residual ``r = P (x - c)``, where ``P`` is a random rotation. Its code has two
-bits for each coordinate: the sign, and whether the absolute value exceeds the root mean square of all coordinates.
-Together they stand for a level ``y`` of -3, -1, 1 or 3. One float is added, ``scale = |r|^2 / <r, y>``.
+with the centre ``c`` has the rotated residual ``r = P (x - c)``, where ``P`` is a random rotation. The code of ``x``
+has two bits for each coordinate of ``r``: its sign, and whether its absolute value exceeds the root mean square of all
+coordinates. The two bits stand for a level ``y`` of -3, -1, 1 or 3. A float is stored, too: ``scale = |r|^2 / <r, y>``.
 
 Estimate. The cosine with a unit query ``q`` is
 
     <q, x> = <q, c> + <P q, r>  ~  <q, c> + scale * <P q, y>.
 
-Over random rotations this is unbiased. The error is close to normal; its standard deviation is proportional to
-``scale * |q|``. Near the centre, ``q - c`` is much shorter than ``q``. Then ``<P (q - c), r>`` is estimated instead,
-with a proportionally smaller error, and the missing part ``<c, x - c>``, stored as ``centre_dot``, is added.
+The estimate is unbiased over random rotations. Its error is close to normal, with a standard deviation proportional to
+``scale * |q|``. If ``q`` is near the centre, ``q - c`` is much shorter than ``q``. In this case ``<P (q - c), r>`` is
+estimated instead, with a smaller error, and ``<c, x - c>``, which is stored as ``centre_dot``, is added.
 
 Speed. The rotated query is rounded to seven levels, ``P q ~ step * v`` with integers ``v`` from -3 to 3. In two's
-complement ``v`` has three bits, of weights 1, 2 and -4: three bit-planes. So ``<v, y>`` takes ANDs and popcounts of
-64-bit words. The loops run over arrays, and the compiler chooses the instructions.
+complement, ``v`` has three bits with the weights 1, 2 and -4. Each bit of all coordinates forms a bit-plane, so
+``<v, y>`` is computed by ANDs and popcounts of 64-bit words.
 
-All functions that search are in this file, because numba compiles a cached function again when its own file changes,
-but not when a file that it calls does.
+All functions that search are in this file, because numba does not compile a cached function again when the file of a
+function that it calls changes.
 
 Axes: Q queries, S slots for vectors, C cells, D dimensions, R rotated dimensions (D rounded up to W words of 64 bits).
 """
@@ -28,14 +28,14 @@ from numba import njit
 from numba.extending import intrinsic
 
 LEVELS = np.float32(3)  # a rotated coordinate is rounded to -3 .. 3 steps
-STEP = 0.65  # standard deviations of the coordinates: near the optimum for seven levels and a normal distribution
-RECENTRE_WITHIN = 0.5  # squared distance to a centre below which rounding the query's residual pays
-CENTRE_MARGIN = 8  # in scales of the centres' codes; their error has a standard deviation of about 1.2 scales
-PATIENCE = 8  # the search ends after so many skipped near cells in a row
+STEP = 0.65  # standard deviations of the coordinates; near the optimum for seven levels of a normal distribution
+RECENTRE_WITHIN = 0.5  # squared distance of query and centre below which the query's residual is rounded
+CENTRE_MARGIN = 8  # in units of the scales of the centres' codes, where the error's standard deviation is about 1.2
+PATIENCE = 8  # number of skipped near cells in a row after which the search ends
 TAKEN = np.int64(np.iinfo(np.int64).max)
-SMALLEST = np.float32(1e-6)  # lower bound of scales and spreads; exceeds the rounding errors of float32
+SMALLEST = np.float32(1e-6)  # lower bound of scales and spreads, larger than rounding errors of float32
 
-# The compiler may reorder sums, and so vectorise them, and may assume that nothing is NaN; infinities are allowed.
+# The compiler may reorder sums, which lets it vectorise them. It may assume that there is no NaN; infinities may occur.
 FAST = {"reassoc", "contract", "nsz", "arcp", "nnan"}
 
 
@@ -51,7 +51,7 @@ def popcount(typing_context, word):
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def normalise(row, unit):
-    """Write a row [D] scaled to norm 1 as float32; zeros stay zeros. Returns False if the row is not finite."""
+    """Write a row [D], scaled to norm 1, to ``unit``; zeros stay zeros. Returns False if the row is not finite."""
     scale, squares = np.float64(1), np.float64(0)
     for j in range(row.shape[0]):
         squares += np.float64(row[j]) * np.float64(row[j])
@@ -72,7 +72,7 @@ def normalise(row, unit):
 
 @njit(cache=True, nogil=True)
 def normalise_all(rows, unit):
-    """`normalise` each row of [N, D]; returns the first row that is not finite, or -1."""
+    """`normalise` rows [N, D]; returns the number of the first row that is not finite, or -1."""
     for i in range(rows.shape[0]):
         if not normalise(rows[i], unit[i]):
             return i
@@ -97,7 +97,7 @@ def rotate(query, rotation, rotated):
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def round_to_planes(rotated, planes):
-    """Write the bit-planes [W, 3] uint64 of a rotated query [R] ~ step * v; returns ``step`` and ``sum_j v_j``."""
+    """Write the bit-planes [W, 3] of ``v`` for a rotated query [R] ~ step * v; returns ``step`` and ``sum_j v_j``."""
     squares = dot(rotated, rotated)
     step = np.float32(STEP) * np.sqrt(squares / np.float32(rotated.shape[0]))
     per_step = 1 / step if step > 0 else np.float32(0)
@@ -117,17 +117,17 @@ def round_to_planes(rotated, planes):
 
 @njit(cache=True, nogil=True, inline="always")
 def weigh(word, one, two, four):
-    """``sum_j word_j v_j`` over 64 coordinates, where bit-planes of weights 1, 2 and -4 hold ``v``; float32."""
+    """``sum_j word_j v_j`` over 64 coordinates, from the bits of ``word`` and the three bit-planes of ``v``."""
     ones, twos, fours = popcount(word & one), popcount(word & two), popcount(word & four)
     return np.float32(np.int32(ones + (twos << np.uint64(1)) - (fours << np.uint64(2))))
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def estimate_by_signs(signs, scales, planes, step, total, offset, out):
-    """Write the estimated cosines of C centres with a query, from the signs [W, C] of the centres' residuals.
+    """Write estimated cosines [C] of a query with the centres, from the signs [W, C] of the centres' residuals.
 
-    A sign bit ``b`` stands for a level ``y = 2 b - 1``, so ``offset + scale * step * (2 <b, v> - sum(v))``. The
-    ``offset`` is the query's product with the point that the residuals start from.
+    A sign bit ``b`` stands for a level ``y = 2 b - 1``. So the estimate is ``offset + scale * step * (2 <b, v> -
+    sum(v))``, where ``offset`` is the inner product of the query and the mean of the centres.
     """
     for w in range(planes.shape[0]):
         one, two, four, words = planes[w, 0], planes[w, 1], planes[w, 2], signs[w]
@@ -143,18 +143,17 @@ def estimate_by_signs(signs, scales, planes, step, total, offset, out):
 def estimate(codes, scales, centre_dots, share, start, n, capacity, planes, step, total, offset, margin, out):
     """Write upper bounds of the cosines of a query with the n vectors of a cell: estimates plus ``margin * scale``.
 
-    With the bits ``high`` and ``low`` of a code, its level is ``y = 4 high + 2 low - 3``. So the bound is
+    The bits ``high`` and ``low`` of a code stand for the level ``y = 4 high + 2 low - 3``. So the bound is
     ``offset + share * centre_dot + scale * (step * (4 <high, v> + 2 <low, v> - 3 sum(v)) + margin)``, where ``offset``
-    is the query's product with the centre; ``share`` is 1 if ``v`` rounds the query's residual to the centre, else 0.
-
-    The codes of a cell lie together: word w of its i-th vector is at ``2 W start + w capacity + i``, where the first W
+    is the inner product of query and centre. ``share`` is 1 if ``v`` stands for the query's residual, and 0 if ``v``
+    stands for the query. Word w of the i-th vector of a cell is ``codes[2 W start + w capacity + i]``; the first W
     words hold the high bits.
     """
     n_words, constant, twice = planes.shape[0], margin - np.float32(3) * step * total, np.float32(2)
     first = 2 * n_words * start
     for w in range(n_words):
         one, two, four = planes[w, 0], planes[w, 1], planes[w, 2]
-        # Slices rather than sums as indices: numba would check whether a sum is negative, which is three times slower.
+        # Slices, because numba would check whether an index that is a sum is negative, which is three times slower.
         highs, lows = codes[first + w * capacity :][:n], codes[first + (n_words + w) * capacity :][:n]
         for i in range(n):
             product = twice * weigh(highs[i], one, two, four) + weigh(lows[i], one, two, four)
@@ -169,11 +168,11 @@ def estimate_in_cell(
     rotated, planes, step, total, offset, squared, centre, codes, scales, centre_dots, start, n, capacity,
     margin, residual, residual_planes, out,
 ):  # fmt: skip
-    """`estimate` for a cell, from the query's residual to the centre if that is much shorter than the query.
+    """`estimate` for a cell, from the query's residual if it is much shorter than the query.
 
-    The error of an estimate is proportional to the length of what was rounded. So the margin is multiplied by the
-    length of the residual, which is returned (1 for the query itself). ``squared`` is the squared distance of the
-    query and the centre.
+    The error of an estimate is proportional to the length of the vector that was rounded: 1 for the query, or the
+    length of the residual. The margin is multiplied by this length, which is returned. ``squared`` is the squared
+    distance of query and centre.
     """
     if squared > RECENTRE_WITHIN:
         estimate(
@@ -195,13 +194,13 @@ def estimate_in_cell(
 
 @njit(cache=True, nogil=True, inline="always")
 def worse(score, slot, other_score, other_slot, ids):
-    """Whether the first match ranks below the other: its score is lower or, at a tie, its id larger."""
+    """Whether a match ranks below another: its score is lower, or the scores are equal and its id is larger."""
     return score < other_score or (score == other_score and ids[slot] > ids[other_slot])
 
 
 @njit(cache=True, nogil=True)
 def offer(score, slot, scores, slots, n_found, ids):
-    """Put a match into a heap of the best k, the worst at the root; returns the number of matches in the heap."""
+    """Put a match into a heap of the best k, whose root is the worst; returns the number of matches in the heap."""
     k = scores.shape[0]
     if n_found < k:
         i = n_found
@@ -222,7 +221,7 @@ def offer(score, slot, scores, slots, n_found, ids):
 
 @njit(cache=True, nogil=True)
 def sink(score, slot, scores, slots, size, ids):
-    """Sink a match from the root of a heap of ``size``: worse matches move up; returns the position left for it."""
+    """Move worse matches up from the root of a heap of ``size`` matches; returns the position for the given match."""
     i = 0
     while 2 * i + 1 < size:
         child = 2 * i + 1
@@ -249,7 +248,7 @@ def sort_heap(scores, slots, n_found, ids):
 def select(values, n, floor, ceiling, chosen):
     """Write the positions of the first n values that lie in [floor, ceiling); returns how many there are."""
     n_chosen = 0
-    for start in range(0, n, 16):  # most blocks hold none: counting without branches is fast
+    for start in range(0, n, 16):  # most blocks hold no such value, and counting without branches is fast
         stop = min(start + 16, n)
         n_inside = 0
         for i in range(start, stop):
@@ -264,7 +263,7 @@ def select(values, n, floor, ceiling, chosen):
 
 @njit(cache=True, nogil=True)
 def smallest(values):
-    """Minimum of positive float32 values, taken of their bits as integers: same order, and the loop vectorises."""
+    """Minimum of positive float32 values. Their bits, as integers, have the same order, and this loop vectorises."""
     bits = values.view(np.int32)
     least = bits[:1].copy()
     for i in range(bits.shape[0]):
@@ -274,7 +273,7 @@ def smallest(values):
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def value_that_k_reach(values, n, k):
-    """By bisection, a value that at least k of the first n values reach, and few more; minus infinity if n < k."""
+    """A value that at least k, and few more, of the first n values reach, by bisection; minus infinity if n < k."""
     if n < k:
         return np.float32(-np.inf)
     low, high = values[0], values[0]
@@ -296,9 +295,9 @@ def search(
 ):  # fmt: skip
     """Find the best vectors for each query, best first.
 
-    For one query: estimate the distances of all centres; compute those of the near centres exactly; visit the cells in
-    order of distance, as far as ``reach`` allows; in each, compare exactly those vectors whose estimate plus margin
-    reaches the worst match so far.
+    For each query, the distances of all centres are estimated, and the distances of near centres are computed exactly.
+    Cells are visited in the order of distance, as far as ``reach`` allows. In a cell, a vector is compared exactly if
+    its estimate plus the margin reaches the score of the worst match so far.
 
     Arguments
     ---------
@@ -307,24 +306,18 @@ def search(
     cell_floats : [4, C] float32, its other fields: scales, squared_norms, spreads, rank_weights
     vectors ... centre_dots : the fields of `pool.Pool`
     layout : [3, C] int64, the fields of `pool.Layout`
-    largest : int
-        At least the number of vectors in the largest cell.
+    largest : int, at least the number of vectors in the largest cell
     reach : float32
         A cell is visited if ``gap / deviation * log2(rank + 2) <= reach``. The gap is the score of the worst match so
-        far minus the similarity of the centre; the deviation of a similarity within the cell is the distance of the
-        centre times the spread of the cell; the rank counts the nearer cells.
-    margin : float32
-        A vector is compared exactly if its estimate plus ``margin * scale`` reaches the worst match so far.
-    allowed : [S] or [0] bool
-        Slots that may be found; all if it is empty.
-    scores, slots : [Q, k] float32, int64
-        Written. The index must hold at least k vectors that may be found.
+        far minus the cosine of the centre. The deviation is the distance of the centre times the spread of the cell.
+        The rank is the number of nearer cells.
+    margin : float32, in units of the scale of a vector
+    allowed : [S] bool, slots that may be found; or [0] for all
+    scores, slots : [Q, k] float32, int64, written; at least k vectors must be allowed
 
     Returns
     -------
-    int
-        -1; or the first query that is not finite, at which the search ends; or -2 if numbers of the index are not
-        finite.
+    int : -1; or the row of the first query that is not finite; or -2 if numbers of the index are not finite
     """
     centre_scales, squared_norms, spreads, rank_weights = cell_floats[0], cell_floats[1], cell_floats[2], cell_floats[3]
     starts, counts, capacities = layout[0], layout[1], layout[2]
@@ -337,7 +330,7 @@ def search(
     near_distance, queue = np.empty(n_cells, np.float32), np.empty(n_cells, np.int64)
     bounds, cosines = np.empty(largest, np.float32), np.empty(largest, np.float32)
     candidates = np.empty(largest, np.int64)
-    # A query that is far from all centres is about equally far from each: only a margin keeps the nearest among them.
+    # A query far from all centres has about the same distance to each. Only a margin then includes the nearest centre.
     centre_margin = np.float32(CENTRE_MARGIN) * centre_scales.mean()
     for row in range(queries.shape[0]):
         if not normalise(queries[row], query):
@@ -360,7 +353,7 @@ def search(
             near_distance[i] = max(squared, SMALLEST)
             queue[i] = (np.int64(near_distance.view(np.int32)[i]) << 32) + i  # sorts by distance; i is kept below
 
-        # Near cells come first, in order of distance; then all others, unless PATIENCE ended the search.
+        # Near cells come first, in the order of distance, and then all other cells, unless the search ends before.
         n_found, rank, n_skipped, position, n_taken = 0, 0, 0, 0, 0
         threshold = np.float32(-np.inf)
         while position < n_cells and n_skipped < PATIENCE:
@@ -393,12 +386,12 @@ def search(
                 rotated, planes, step, total, offset, squared, centres[cell],
                 codes, scales, centre_dots, first, n, capacities[cell], margin, residual, residual_planes, bounds,
             )  # fmt: skip
-            # Before k matches are found, the best bounds of the cell go first: they raise the threshold for the rest.
+            # If fewer than k matches were found, vectors with the best bounds come first, to increase the threshold.
             ceiling = np.float32(np.inf)
             floor = threshold if n_found == k else value_that_k_reach(bounds, n, k)
             for _ in range(2):
                 n_candidates = select(bounds, n, floor, ceiling, candidates)
-                for j in range(n_candidates):  # a loop of its own: memory accesses overlap
+                for j in range(n_candidates):  # a separate loop, so that memory accesses overlap
                     cosines[j] = dot(query, vectors[first + candidates[j]])
                 for j in range(n_candidates):
                     slot = first + candidates[j]
@@ -417,7 +410,7 @@ def search(
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def compare(queries, vectors, ids, among, scores, slots):
-    """Find the best vectors for each query by comparing all in the slots ``among``; otherwise like `search`."""
+    """Find the best vectors for each query by comparing all vectors in the slots ``among``; else like `search`."""
     query = np.empty(queries.shape[1], np.float32)
     for row in range(queries.shape[0]):
         if not normalise(queries[row], query):

@@ -1,8 +1,8 @@
 """An index on disk: a folder of ``.npy`` arrays and a manifest that names them.
 
-`index.json` holds the kind and version of the index, and the file, size and checksum of each array. Saving writes new
-files beside the old ones, then replaces the manifest in one step of the file system. So a reader, or a crash, sees
-either the old index or the new one. Only one process may write at a time; any number may read.
+The manifest ``index.json`` holds the kind and version of the index, and the file, size and checksum of each array.
+`save` writes new array files, and then replaces the manifest atomically. So a reader finds either the old index or the
+new index, even after a crash. One process may write while many processes read.
 """
 
 import json
@@ -24,22 +24,11 @@ TYPES = {"ids": WHOLE, "counts": WHOLE, "codes": BITS, "cell_signs": BITS}  # al
 
 
 class DamagedIndex(ValueError):
-    """A folder holds no index of this version, or a damaged one; the message names the folder."""
+    """The folder named in the message holds no index of this version, or a damaged one."""
 
 
 def save(folder: str | os.PathLike[str], kind: str, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-    """Write arrays and facts.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Created if missing. An index in it is replaced.
-    kind : str
-        Names the class that can load it.
-    arrays : dict of str to np.ndarray
-    facts : dict
-        Numbers, written to the manifest.
-    """
+    """Write an index, and replace the index in the folder, if any. ``kind`` is its kind, ``facts`` are numbers."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,28 +65,7 @@ def save(folder: str | os.PathLike[str], kind: str, arrays: dict[str, np.ndarray
 def load(
     folder: str | os.PathLike[str], kind: str, *, mmap: bool, verify: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read what `save` wrote.
-
-    Arguments
-    ---------
-    folder : str or Path
-    kind : str
-    mmap : bool
-        Map the arrays: they are read when they are used, and processes share the memory. Changes stay in this process.
-    verify : bool
-        Compare all checksums, which reads everything. Without ``mmap`` this is always done. Sizes and shapes are
-        always compared.
-
-    Returns
-    -------
-    arrays : dict of str to np.ndarray
-    facts : dict
-
-    Raises
-    ------
-    DamagedIndex
-        If there is no such index, or it is damaged.
-    """
+    """Return the arrays and the facts that `save` wrote; arguments and errors as in `RandomProjectionIndex.load`."""
     folder = Path(folder)
     try:
         while True:
@@ -119,7 +87,7 @@ def load(
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The manifest of a saved index; DamagedIndex if there is none."""
+    """Read the manifest of a saved index; raises a DamagedIndex if there is none."""
     try:
         with open(Path(folder) / MANIFEST, encoding="utf-8") as file:
             manifest: dict[str, Any] = json.load(file)
@@ -135,13 +103,13 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_array(path: Path, entry: dict[str, Any], mmap: bool, verify: bool) -> np.ndarray:
-    """One array; DamagedIndex if its file differs from the manifest's entry."""
+    """Read an array; raises a DamagedIndex if the file differs from its entry in the manifest."""
     if path.name != entry["file"] or "/" in entry["file"] or "\\" in entry["file"]:
         raise damaged(path.parent, "its manifest names a file outside of the folder")
     if path.stat().st_size != entry["bytes"] or (verify and checksum(path) != entry["crc32"]):
         raise damaged(path, "its size or checksum has changed")
     try:
-        # Copy-on-write: removing a vector changes the pages of this process only.
+        # Mode c is copy-on-write: `remove` changes the memory of this process, not the file.
         mode: Literal["c"] | None = "c" if mmap and 0 not in entry["shape"] else None
         array = np.asarray(np.load(path, mmap_mode=mode, allow_pickle=False))
     except OSError:
@@ -156,7 +124,7 @@ def read_array(path: Path, entry: dict[str, Any], mmap: bool, verify: bool) -> n
 def expect(
     folder: str | os.PathLike[str], arrays: dict[str, np.ndarray], name: str, shape: tuple[int | None, ...]
 ) -> np.ndarray:
-    """An array of a loaded index; DamagedIndex if it is missing, or its shape (None: any size) or type is wrong."""
+    """Return an array of a loaded index; raises a DamagedIndex for a wrong type or shape (None means any size)."""
     array = arrays.get(name)
     dtype = TYPES.get(name, np.dtype(np.float32))
     if array is None or array.dtype != dtype or len(array.shape) != len(shape):
@@ -167,7 +135,6 @@ def expect(
 
 
 def checksum(path: Path) -> int:
-    """CRC-32 of a file."""
     value = 0
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK):

@@ -1,4 +1,4 @@
-"""Share queries among threads: the kernels release the interpreter's lock."""
+"""Divide queries among threads, which run in parallel because the kernels release Python's global lock."""
 
 import os
 from collections.abc import Callable
@@ -15,29 +15,10 @@ FEWEST_QUERIES = 32  # for each thread
 def share_out(
     search: Callable[[np.ndarray, np.ndarray, np.ndarray], int], queries: np.ndarray, k: int, threads: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and slots of the best ``k`` matches of each query.
+    """Scores [Q, k] and slots [Q, k] of the best ``k`` matches for queries [Q, D]; errors as in `check`.
 
-    Arguments
-    ---------
-    search : callable
-        ``search(queries, scores, slots)`` takes queries [n, D] and writes scores and slots, [n, k]. It returns -1, the
-        first query that is not finite, or -2 if the index is damaged. It is not called if ``k`` is 0.
-    queries : np.ndarray [Q, D], float32
-    k : int
-    threads : int, optional
-        By default all cores, if there are enough queries.
-
-    Returns
-    -------
-    scores : np.ndarray [Q, k], float32
-    slots : np.ndarray [Q, k], int64
-
-    Raises
-    ------
-    ValueError
-        If a query is not finite, or ``threads`` is out of range.
-    DamagedIndex
-        If numbers of the index are not finite.
+    ``search(queries, scores, slots)`` writes the scores and slots of some queries. It returns -1; or the row of the
+    first query that is not finite; or -2 if numbers of the index are not finite.
     """
     if threads is not None and (not isinstance(threads, (int, np.integer)) or threads < 1):
         raise ValueError(f"threads is {threads!r}: expected a whole number, at least 1, or None for all cores.")
@@ -58,7 +39,7 @@ def share_out(
 
 
 def check(result: int, start: int = 0) -> None:
-    """Raise the error that a kernel's result stands for."""
+    """Raise a ValueError or a DamagedIndex for the result of ``search``; ``start`` is the row of its first query."""
     if result >= 0:
         raise not_finite(start + result)
     if result < -1:
@@ -66,5 +47,4 @@ def check(result: int, start: int = 0) -> None:
 
 
 def available_cores() -> int:
-    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
