@@ -291,7 +291,7 @@ def test_help_tells_the_keys_of_the_yaml(capsys):
         parse_arguments(["hparams/seq2seq.yaml", "--help"])
     said = capsys.readouterr().out
     assert end.value.code == 0 and "--device" in said
-    for line in ("  --data_folder", "  --batch_size 64", "  --step_frames 4", "# ... and elsewhere this share"):
+    for line in ("  --data_folder", "  --batch_size 64", "  --step_frames 4", "# fraction of the sources to hold out"):
         assert line in said
     assert "!new" not in said and "--modules" not in said
 

@@ -1,7 +1,4 @@
-"""Shallow classifiers on frozen embeddings (Jansen et al. 2017, sections 4.3 and 4.4).
-
-Axes: N sounds, D embedding dimensions.
-"""
+"""Shallow classifiers on frozen embeddings (Jansen et al. 2017, sections 4.3 and 4.4)."""
 
 import warnings
 from collections.abc import Sequence
@@ -26,35 +23,35 @@ def classify(
     hidden_size: int | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Train a shallow classifier on some embeddings and measure it on others.
+    """Train a shallow classifier on the embeddings ``train`` and measure it on the embeddings ``test``.
 
     Arguments
     ---------
-    train, test : torch.Tensor or np.ndarray [sounds, D], unit norm
+    train, test : torch.Tensor or np.ndarray [sounds, dimensions], unit norm
     train_labels, test_labels : list of str
     hidden_size : int, optional
-        Units of one hidden layer. Without it, the classifier is a logistic regression.
+        Number of units of the one hidden layer. Without this argument, the classifier is a logistic regression.
     seed : int
-        Seed of the hidden layer.
+        Seed for the initial weights of the hidden layer.
 
     Returns
     -------
     dict
-        ``accuracy`` and ``mAP``, in [0, 1]. For the mAP, each class ranks the test sounds by its score; the average
-        precision is then averaged over the classes.
+        ``accuracy`` and ``mAP``, in [0, 1]. For the mAP, the test sounds are ranked for each class by the score of the
+        class; the average precision of these rankings is averaged over the classes.
 
     Raises
     ------
     NothingToMeasure
-        If the training sounds have fewer than two classes, or share none with the test sounds.
+        If the training sounds have fewer than two classes, or no class in common with the test sounds.
     MissingExtra
         If scikit-learn is not installed.
     """
     common = set(train_labels) & set(test_labels)
     if len(set(train_labels)) < 2 or not common:
         raise NothingToMeasure(
-            f"The sounds to train on have {len(set(train_labels))} labels, and {len(common)} of these are among the "
-            "sounds to test: expected at least two labels, one of them in common."
+            f"The training sounds have {len(set(train_labels))} labels, and the test sounds have {len(common)} of "
+            "these: expected at least two labels, and at least one of them among the test sounds."
         )
     try:
         from sklearn.linear_model import LogisticRegression
@@ -63,9 +60,10 @@ def classify(
         from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise MissingExtra("Classification", "scikit-learn", "evaluate") from error
-    # The regulariser expects numbers of about 1. Those of a unit vector are smaller.
+    # The regulariser expects values of about 1, but the values of a unit vector are about 1 / sqrt(dimensions).
     x, x_test = (np.asarray(vectors, dtype=np.float32) * vectors.shape[1] ** 0.5 for vectors in (train, test))
-    if x.shape[1] > len(x):  # a linear classifier gives the same in the span of the training sounds, and is quicker
+    # Fewer dimensions make the fit faster. A linear classifier loses nothing in the span of the training sounds.
+    if x.shape[1] > len(x):
         with threadpool_limits(1):
             axes = np.linalg.svd(x, full_matrices=False)[2].T
             x, x_test = x @ axes, x_test @ axes
@@ -73,8 +71,8 @@ def classify(
         classifier = LogisticRegression(C=0.1, max_iter=300)
     else:
         classifier = MLPClassifier((hidden_size,), solver="lbfgs", alpha=1.0, max_iter=200, random_state=seed)
-    # Several threads slow such small products down. Two warnings say nothing here: a fit that stops at its last
-    # iteration is good enough, and one sound of each class is intended.
+    # These matrix products are so small that several threads slow them down. Two warnings are of no use here: a fit
+    # that stops at the last iteration is good enough, and training on one sound of each class is intended.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scores = classifier.fit(x, train_labels).predict_proba(x_test)
@@ -96,22 +94,10 @@ def classify_with_few(
     draws: int = 5,
     seed: int = 0,
 ) -> dict[int, dict[str, float]]:
-    """Logistic regression from a few labelled sounds of each class.
+    """The figures of `classify`, by count, for logistic regressions that train on ``count`` sounds of each class.
 
-    Arguments
-    ---------
-    train, train_labels, test, test_labels :
-        As in `classify`.
-    counts : tuple of int
-        Numbers of labelled sounds of each class.
-    draws : int
-        Number of random choices of these sounds. The figures are averaged over them. The first choice is that of
-        ``train.py --labels_per_class``.
-
-    Returns
-    -------
-    dict of dict
-        Figures of `classify` by count.
+    The training sounds are drawn ``draws`` times at random, and the figures are averaged over the draws. The first draw
+    takes the same sounds as ``train.py --labels_per_class``.
     """
     figures = {}
     for count in counts:

@@ -1,4 +1,7 @@
-"""Pictures of training and evaluation. Without matplotlib, `MissingExtra` names the extra to install."""
+"""Pictures of training and evaluation, each written as a PNG to ``path``.
+
+Without matplotlib, these functions raise `MissingExtra`, which names the extra to install.
+"""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,13 +18,13 @@ from cochlea_sb.files import whole_file
 
 
 def new_figure(width: float = 7.0, height: float = 4.5, columns: int | None = None) -> tuple[Any, Any]:
-    """A figure and its axes, or a list of ``columns`` axes side by side. Needs no display."""
+    """A figure and its axes, or with ``columns`` a figure and a list of axes side by side. Needs no display."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtra("A picture", "matplotlib", "plots") from error
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # or SpeechBrain's log.txt fills with its messages
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # keeps its messages out of SpeechBrain's log.txt
     figure = Figure((width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots() if columns is None else list(figure.subplots(1, columns, squeeze=False)[0])
@@ -29,7 +32,7 @@ def new_figure(width: float = 7.0, height: float = 4.5, columns: int | None = No
 
 @contextmanager
 def pictures_where_possible() -> Iterator[None]:
-    """Run the block; if matplotlib is missing, end it at its first picture with a warning that names the extra."""
+    """Run the block. If matplotlib is missing, the block ends at its first picture with a warning, not an error."""
     try:
         yield
     except MissingExtra as no_matplotlib:
@@ -37,21 +40,16 @@ def pictures_where_possible() -> Iterator[None]:
 
 
 def save_figure(figure: Any, path: str | Path) -> None:
-    """Write a PNG, as a whole or not at all."""
+    """Write a PNG. If writing fails, no partial file is left."""
     with whole_file(path) as partial:
         figure.savefig(partial, format="png", dpi=120)
 
 
 def loss_curve(history: Sequence[Mapping[str, float]], path: str | Path) -> None:
-    """Loss and validation figures by epoch.
+    """Draw the losses and the validation figures of each epoch.
 
-    Arguments
-    ---------
-    history : list of dict
-        One for each epoch, with ``epoch``, ``train loss`` and any of ``valid loss``, ``recall@1``, ``mAP``,
-        ``accuracy``.
-    path : str or Path
-        PNG to write.
+    ``history`` has a dict for each epoch, with ``epoch``, ``train loss`` and any of ``valid loss``, ``recall@1``,
+    ``mAP`` and ``accuracy``.
     """
     figure, axes = new_figure()
     epochs = [row["epoch"] for row in history]
@@ -72,14 +70,9 @@ def loss_curve(history: Sequence[Mapping[str, float]], path: str | Path) -> None
 
 
 def embedding_map(embeddings: torch.Tensor, labels: Sequence[str | None] | None, path: str | Path) -> None:
-    """Sounds on the plane of their first two principal components, coloured by label.
+    """Draw embeddings [sounds, dimensions] on the plane of their first two principal components.
 
-    Arguments
-    ---------
-    embeddings : torch.Tensor [sounds, D]
-    labels : list of str or None, [sounds], or None
-    path : str or Path
-        PNG to write.
+    The points are coloured by label if there are 2 to 40 different labels.
     """
     figure, axes = new_figure(8.5, 6.0)
     points = principal_plane(embeddings)
@@ -97,9 +90,9 @@ def embedding_map(embeddings: torch.Tensor, labels: Sequence[str | None] | None,
 
 
 def principal_plane(embeddings: torch.Tensor) -> npt.NDArray[np.float32]:
-    """Coordinates on the first two principal components, numpy [sounds, 2]."""
+    """The coordinates [sounds, 2] of embeddings [sounds, dimensions] on their first two principal components."""
     centred = (embeddings - embeddings.mean(0)).float().cpu()
-    with torch.random.fork_rng(devices=[]):  # quick: finds few of what may be thousands of components
+    with torch.random.fork_rng(devices=[]):  # computes 6 of thousands of components, which is fast
         torch.manual_seed(0)
         left, sizes, _ = torch.svd_lowrank(centred, q=min(6, *centred.shape), niter=8)
     plane: npt.NDArray[np.float32] = (left * sizes)[:, :2].numpy()
@@ -107,14 +100,9 @@ def principal_plane(embeddings: torch.Tensor) -> npt.NDArray[np.float32]:
 
 
 def few_labels_curve(figures: Mapping[str, Mapping[Any, Mapping[str, float]]], path: str | Path) -> None:
-    """Accuracy against the number of labelled sounds of each class.
+    """Draw the accuracy of each embedding over the number of labelled sounds of each class.
 
-    Arguments
-    ---------
-    figures : dict
-        ``accuracy`` by embedding and count, as in `cochlea_sb.evaluation.report.evaluate`.
-    path : str or Path
-        PNG to write.
+    ``figures`` is the entry ``few labels`` of a report from `cochlea_sb.evaluation.report.evaluate`.
     """
     figure, axes = new_figure()
     for name, by_count in figures.items():
@@ -128,14 +116,9 @@ def few_labels_curve(figures: Mapping[str, Mapping[Any, Mapping[str, float]]], p
 
 
 def robustness_curves(figures: Mapping[str, Mapping[str, Mapping[Any, float]]], path: str | Path) -> None:
-    """Recall@1 of the original against the strength of each deformation.
+    """Draw recall@1 (by embedding, deformation and strength) over the strength, a panel for each deformation.
 
-    Arguments
-    ---------
-    figures : dict
-        Recall by embedding, deformation and strength. Deformations of one strength are not drawn.
-    path : str or Path
-        PNG to write.
+    Deformations that were measured at a single strength are not drawn.
     """
     kinds = [kind for kind, strengths in next(iter(figures.values())).items() if len(strengths) > 1]
     if not kinds:
@@ -152,15 +135,7 @@ def robustness_curves(figures: Mapping[str, Mapping[str, Mapping[Any, float]]], 
 
 
 def recipe_bars(figures: Mapping[str, tuple[float, float | None]], path: str | Path) -> None:
-    """Retrieval mAP by recipe, with intervals.
-
-    Arguments
-    ---------
-    figures : dict
-        Mean and half-width of its interval by recipe.
-    path : str or Path
-        PNG to write.
-    """
+    """Draw the retrieval mAP of each recipe: the mean, and the half-width of its 95 % interval if there is one."""
     figure, axes = new_figure(7.0, 0.4 * len(figures) + 1.2)
     names = list(figures)[::-1]
     widths = [figures[name][1] or 0 for name in names]
@@ -172,17 +147,10 @@ def recipe_bars(figures: Mapping[str, tuple[float, float | None]], path: str | P
 def reconstructions(
     written: torch.Tensor, frames: torch.Tensor, real: torch.Tensor, path: str | Path, count: int = 4
 ) -> None:
-    """Windows, and below each its reconstruction by a decoder.
+    """Draw the first ``count`` windows of ``frames``, and below each window the decoder's reconstruction, ``written``.
 
-    Arguments
-    ---------
-    written, frames : torch.Tensor [n, T, M]
-    real : torch.Tensor [n, T], bool
-        False where the frame is padding, which stays white.
-    path : str or Path
-        PNG to write.
-    count : int
-        Number of windows to draw, from the first on.
+    ``frames`` and ``written`` have the shape [windows, frames, mel bands]. ``real`` [windows, frames] is False for the
+    frames that are padding; they stay white.
     """
     count = min(count, len(frames))
     figure, axes = new_figure(3.2 * count, 5.0)

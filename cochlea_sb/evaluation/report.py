@@ -1,4 +1,4 @@
-"""Measures one model on one labelled corpus. `cochlea_sb.evaluation.tables` writes the result down."""
+"""Measures one model on one corpus. `cochlea_sb.evaluation.tables` writes the report to files."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,8 +21,8 @@ from cochlea_sb.evaluation.retrieval import query_by_example
 from cochlea_sb.evaluation.robustness import STRENGTHS, recall_of, robustness
 from cochlea_sb.features import LogMel
 
-PROBES = {"logistic regression": None, "hidden layer": 128}  # units of the hidden layer
-# The deformations of a query, by their first words.
+PROBES = {"logistic regression": None, "hidden layer": 128}  # number of units of the hidden layer
+# Names of the deformations: the first word of each key of STRENGTHS, and the excerpt.
 KINDS = [kind.split()[0] for kind in STRENGTHS] + ["excerpt"]
 
 
@@ -38,41 +38,41 @@ def evaluate(
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Measure a model: retrieval, classification, limited supervision, robustness.
+    """Measure retrieval, classification, classification from few labels, and robustness to deformations.
 
     Arguments
     ---------
     encoder : AudioEncoder
     frames : datasets.Dataset
-        From `cochlea_sb.data.corpus.load_corpus`. Deformations also need its column ``audio``.
+        From `cochlea_sb.data.corpus.load_corpus`. All deformations but the excerpt need the column ``audio``.
     rows : list of int
         Sounds to measure on. They are the queries and candidates of retrieval, the test sounds of the classifiers,
-        and the sounds that are deformed. The original of a deformed sound is sought among all sounds.
+        and the sounds that are deformed.
     train_rows : list of int
-        Sounds that train the classifiers, if they have labels. Without any, nothing is classified.
+        Sounds that train the classifiers; sounds without a label are ignored. If none is left, nothing is classified.
     kinds : tuple of str
-        Deformations of the queries, some of `KINDS`. An excerpt is the second half of a sound; it is sought among the
-        first halves of all sounds.
+        Deformations of the queries, some of `KINDS`. A deformed query has to find its original among all sounds. The
+        excerpt is the second half of a sound; it has to find the first half among the first halves of all sounds.
     counts : tuple of int
-        Numbers of labelled sounds of each class for limited supervision.
+        Numbers of labelled sounds of each class, for classification from few labels.
     max_queries : int
-        Limit on the number of deformed sounds. If there are more, they are drawn at random.
-    seed : int
-    progress : bool
-        Show progress bars.
+        At most so many sounds are deformed; more are reduced to a random subset.
+    seed, progress : int, bool
+        Seed of all random draws; whether to show progress bars.
 
     Returns
     -------
     dict
         The parts that could be measured: ``retrieval`` (figures of `query_by_example` by embedding),
-        ``classification`` (figures of `classify` by embedding and classifier), ``few labels`` (the same by embedding
-        and count), ``recall@1`` and ``recall@10`` (by embedding, deformation and strength). The baseline is the
-        embedding ``log-mel``, or ``frames`` if the model reads other features.
+        ``classification`` (figures of `classify` by embedding and classifier), ``few labels`` (figures of `classify` by
+        embedding and count), ``recall@1`` and ``recall@10`` (by embedding, deformation and strength). The embeddings
+        are ``model``, the baseline `FlattenedLogMel` and, for retrieval, ``random``. The baseline is named ``log-mel``,
+        or ``frames`` if the model does not read log-mel features.
 
     Raises
     ------
     UserError
-        If a kind is unknown.
+        If a name in ``kinds`` is unknown.
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
@@ -134,7 +134,7 @@ def evaluate(
 
 
 def halves(bank: FrameBank) -> tuple[FrameBank, FrameBank]:
-    """The first and the second halves of all sounds, as two banks. A sound of one frame is in both."""
+    """The first halves of all sounds, and the second halves, as two banks. A sound of one frame is in both banks."""
     owners = torch.repeat_interleave(torch.arange(len(bank), device=bank.device), bank.lengths)
     within = torch.arange(len(bank.frames), device=bank.device) - (bank.ends - bank.lengths)[owners]
     half = bank.lengths // 2

@@ -1,7 +1,4 @@
-"""Retrieval figures from embeddings: pure tensors in, numbers out.
-
-Axes: N sounds, Q queries, D embedding dimensions.
-"""
+"""Retrieval figures, computed from embeddings."""
 
 from collections.abc import Sequence
 
@@ -18,18 +15,18 @@ def query_by_example(
     sources: Sequence[str | None] | None = None,
     ks: Sequence[int] = (1, 5, 10),
 ) -> dict[str, float]:
-    """Query by example: every sound is a query, and all others are ranked by cosine.
+    """Query by example: each sound with a label is a query, and all other sounds are ranked by their cosine to it.
 
-    A sound with the label of the query is right. Sounds of the query's own source are left out of its ranking. Sounds
-    without a label are wrong, and are no queries. A query that has no right sound to find is left out.
+    A ranked sound is relevant if it has the query's label. Sounds from the query's own source are left out of the
+    ranking. A query without a relevant sound is not counted.
 
     Arguments
     ---------
-    embeddings : torch.Tensor [sounds, D]
-    labels : list of str or None, [sounds]
-    sources : list of str or None, [sounds], optional
+    embeddings : torch.Tensor [sounds, dimensions]
+    labels, sources : list of str or None, [sounds]
+        None is an unknown label or source.
     ks : tuple of int
-        Ranks of the precision.
+        Values of k for the precision at rank k.
 
     Returns
     -------
@@ -40,7 +37,7 @@ def query_by_example(
     Raises
     ------
     NothingToMeasure
-        If no query has a right sound to find.
+        If no query has a relevant sound.
 
     Example
     -------
@@ -54,12 +51,12 @@ def query_by_example(
     blocks: list[torch.Tensor] = []
     at_k: dict[int, list[torch.Tensor]] = {k: [] for k in ks}
     for block in torch.arange(len(unit), device=device).split(1024):
-        scores = unit[block] @ unit.T  # [Q, N]
+        scores = unit[block] @ unit.T  # [queries, sounds]
         own_source = (source_ids[block, None] == source_ids) & (source_ids[block, None] >= 0)
         left_out = own_source | (block[:, None] == torch.arange(len(unit), device=device))
         order = scores.masked_fill(left_out, -torch.inf).argsort(dim=1, descending=True, stable=True)
         same = (label_ids[block, None] == label_ids) & (label_ids[block, None] >= 0) & ~left_out
-        right = same.gather(1, order).double()  # left out sounds stand at the end and are never right
+        right = same.gather(1, order).double()  # the sounds left out stand at the end, marked as not relevant
         asks = right.any(1)
         hits = right[asks].cumsum(1)
         ranks = torch.arange(1, len(unit) + 1, device=device)
@@ -68,7 +65,7 @@ def query_by_example(
             at_k[k].append(hits[:, min(k, len(unit)) - 1] / k)
     precisions = torch.cat(blocks)
     if not len(precisions):
-        raise NothingToMeasure("No sound has another of its label from another source: retrieval can't be measured.")
+        raise NothingToMeasure("No two sounds share a label and differ in source: retrieval can't be measured.")
     result = {"mAP": float(precisions.mean())}
     result |= {f"P@{k}": float(torch.cat(values).mean()) for k, values in at_k.items()}
     return result | {"queries": len(precisions)}
@@ -76,24 +73,17 @@ def query_by_example(
 
 @torch.no_grad()
 def neighbour_recall(anchors: torch.Tensor, neighbours: torch.Tensor, sounds: torch.Tensor) -> float:
-    """Share of neighbours whose nearest anchor comes from the same sound (recall@1).
+    """Recall@1, in [0, 1]: the share of ``neighbours`` whose nearest anchor comes from the same sound.
 
-    Arguments
-    ---------
-    anchors, neighbours : torch.Tensor [pairs, D], unit norm
-    sounds : torch.Tensor [pairs]
-        Number of the sound that both crops of a pair come from.
-
-    Returns
-    -------
-    float in [0, 1]
+    ``anchors`` and ``neighbours`` are embeddings [pairs, dimensions] of unit norm. ``sounds`` [pairs] has the number of
+    the sound that both crops of a pair come from.
     """
     nearest = torch.cat([(block @ anchors.T).argmax(1) for block in neighbours.split(1024)])
     return float((sounds[nearest] == sounds).float().mean())
 
 
 def ids_of(names: Sequence[str | None], device: torch.device | str) -> torch.Tensor:
-    """One integer for each name, the same for equal names; -1 for None."""
+    """An integer for each name [names]: equal names have equal integers, and None is -1."""
     table: dict[str | None, int] = {
         name: number for number, name in enumerate(dict.fromkeys(names)) if name is not None
     }

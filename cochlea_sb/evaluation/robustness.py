@@ -1,7 +1,7 @@
-"""Whether a deformed query, or half of a sound, still finds its original.
+"""Measures whether a deformed query still finds its original.
 
-Training deforms mel frames. Here the waveform itself is deformed, by torchaudio's phase vocoder and soxr, combined as
-in librosa, to check that the invariance carries over.
+Training deforms mel frames. This module deforms waveforms, to check that the invariance holds for real sounds too. A
+phase vocoder (torchaudio) stretches time; as in librosa, stretching and resampling (soxr) together shift the pitch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,25 +18,13 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "pitch shift (semitones)": (-6, -4, -2, -1, 1, 2, 4, 6),
     "time stretch (rate)": (0.6, 0.7, 0.85, 0.95, 1.05, 1.15, 1.4, 1.7),
     "noise (SNR in dB)": (40, 30, 20, 10, 0),
-    "gain (dB)": (-30, -20, -10, 0, 10),  # at 0 dB nothing is changed
+    "gain (dB)": (-30, -20, -10, 0, 10),  # 0 dB leaves the sound unchanged
 }
-KS = (1, 10)  # ranks at which recall is taken
+KS = (1, 10)  # values of k for recall@k
 
 
 def stretch(wav: torch.Tensor, rate: float, n_fft: int = 512) -> torch.Tensor:
-    """Change the speed and keep the pitch, by torchaudio's phase vocoder.
-
-    Arguments
-    ---------
-    wav : torch.Tensor [samples]
-    rate : float
-        2 halves the duration.
-    n_fft : int
-
-    Returns
-    -------
-    torch.Tensor [samples / rate]
-    """
+    """Change the speed of a waveform [samples] and keep its pitch: torch.Tensor [samples / rate]."""
     hop = n_fft // 4
     padded = F.pad(wav, (0, max(0, n_fft - len(wav))))
     spectrum = Spectrogram(n_fft, hop_length=hop, power=None)(padded)
@@ -47,21 +35,9 @@ def stretch(wav: torch.Tensor, rate: float, n_fft: int = 512) -> torch.Tensor:
 
 
 def deform(wav: torch.Tensor, kind: str, strength: float, generator: torch.Generator | None = None) -> torch.Tensor:
-    """Deform a waveform.
+    """Deform a waveform [samples]; a time stretch changes its length.
 
-    Arguments
-    ---------
-    wav : torch.Tensor [samples]
-    kind : str
-        A key of `STRENGTHS`.
-    strength : float
-        In the unit that ``kind`` names.
-    generator : torch.Generator, optional
-        Draws the noise.
-
-    Returns
-    -------
-    torch.Tensor [samples], a time stretch changes the length
+    ``kind`` is a key of `STRENGTHS`, and ``strength`` is in the unit that the key names. ``generator`` draws the noise.
     """
     if kind.startswith("pitch"):
         ratio = 2 ** (strength / 12)
@@ -87,28 +63,26 @@ def robustness(
     seed: int = 0,
     progress: bool = False,
 ) -> dict[str, dict[str, dict[str, dict[float, float]]]]:
-    """Recall of the original of each deformed sound, at ranks 1 and 10.
+    """Deform each query in all kinds and strengths, and measure recall@1 and recall@10 of the originals.
 
     Arguments
     ---------
     front_end : callable
-        From waveforms [1, samples] to frames [1, frames, mels].
+        Computes frames [1, frames, mel bands] from a waveform [1, samples].
     encoders : dict
-        By name, from frames to embeddings [1, 1, D] of unit norm.
+        By name, a callable that computes embeddings [1, 1, dimensions] of unit norm from frames.
     wavs : list of torch.Tensor [samples]
         The queries, before they are deformed.
     rows : list of int
-        Rows of their originals in ``originals``.
+        For each query, the row of its original in ``originals``.
     originals : dict
-        By name, torch.Tensor [sounds, D], unit norm: the embeddings of all sounds.
+        By name of the encoder, the embeddings of all sounds: torch.Tensor [sounds, dimensions], unit norm.
     sources : list of str or None, [sounds], optional
-        Recordings of ``originals``; see `recall_of`.
+        Recording that each sound was cut from; see `recall_of`.
     strengths : dict, optional
         Strengths by kind; `STRENGTHS` by default.
-    seed : int
-        Seed of the noise.
-    progress : bool
-        Show a progress bar.
+    seed, progress : int, bool
+        Seed of the noise; whether to show a progress bar.
 
     Returns
     -------
@@ -133,23 +107,11 @@ def robustness(
 def recall_of(
     queries: torch.Tensor, rows: Sequence[int], originals: torch.Tensor, sources: Sequence[str | None] | None = None
 ) -> dict[str, float]:
-    """Recall of the original of each query, at ranks 1 and 10.
+    """Recall@1 and recall@10, in [0, 1], of the original of each query.
 
-    Other sounds of the query's own source are left out, as in `cochlea_sb.evaluation.retrieval.query_by_example`:
-    deformed sounds of one recording can't be told apart, and need not be.
-
-    Arguments
-    ---------
-    queries : torch.Tensor [queries, D], unit norm
-    rows : list of int, [queries]
-        Rows of their originals.
-    originals : torch.Tensor [sounds, D], unit norm
-    sources : list of str or None, [sounds], optional
-
-    Returns
-    -------
-    dict
-        ``recall@1`` and ``recall@10`` in [0, 1]. Originals of equal similarity keep their order.
+    ``queries`` [queries, dimensions] and ``originals`` [sounds, dimensions] are embeddings of unit norm. The original
+    of a query stands in the row of ``originals`` that ``rows`` [queries] names. Other sounds from the same source are
+    left out of the ranking, because deformed sounds from one recording can't be told apart.
 
     Example
     -------

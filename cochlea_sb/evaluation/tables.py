@@ -1,4 +1,4 @@
-"""A report of `cochlea_sb.evaluation.report` as Markdown, JSON and pictures. Imports no encoder and no data."""
+"""Writes a report of `cochlea_sb.evaluation.report` as Markdown, JSON and pictures, without importing an encoder."""
 
 import json
 from collections.abc import Mapping
@@ -10,17 +10,7 @@ from cochlea_sb.files import write_text
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """A report as Markdown tables.
-
-    Arguments
-    ---------
-    report : dict
-        From `evaluate`.
-
-    Returns
-    -------
-    str
-    """
+    """A report of `cochlea_sb.evaluation.report.evaluate` as Markdown tables."""
     parts = [table("embedding", report["retrieval"])] if "retrieval" in report else []
     if "classification" in report:
         rows = {
@@ -43,18 +33,9 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def table(corner: str, rows: Mapping[str, Mapping[Any, float | str]]) -> str:
-    """A Markdown table.
+    """A Markdown table of numbers or texts by row and column. ``corner`` heads the first column.
 
-    Arguments
-    ---------
-    corner : str
-        Heading of the first column.
-    rows : dict of dict
-        Number or text, by row and column. All rows have the same columns; the column ``queries`` is left out.
-
-    Returns
-    -------
-    str
+    All rows have the same columns. The column ``queries`` is left out.
 
     Example
     -------
@@ -72,23 +53,16 @@ def table(corner: str, rows: Mapping[str, Mapping[Any, float | str]]) -> str:
 
 
 def write_report(report: dict[str, Any], folder: str | Path, description: str, fingerprint: str | None = None) -> None:
-    """Write ``evaluation.json``, ``evaluation.md`` and, if matplotlib is installed, the curves.
+    """Write ``evaluation.json``, ``evaluation.md`` and, if matplotlib is installed, the curves into ``folder``.
 
-    Arguments
-    ---------
-    report : dict
-        From `evaluate`.
-    folder : str or Path
-    description : str
-        One sentence: which sounds were measured.
-    fingerprint : str, optional
-        Fingerprint of the model. Its card shows these figures only if the fingerprints agree.
+    ``description`` is a sentence that names the measured sounds. ``fingerprint`` is the fingerprint of the model: the
+    model card shows the figures only if the published model has the same fingerprint.
     """
     folder = Path(folder)
     write_text(folder / "evaluation.md", f"{description}\n\n{markdown(report)}\n")
     facts = {"description": description, "fingerprint": fingerprint}
     write_text(folder / "evaluation.json", json.dumps(facts | report, indent=1) + "\n")
-    for picture in ("few_labels.png", "robustness.png"):  # left by an earlier report
+    for picture in ("few_labels.png", "robustness.png"):  # of an earlier report
         (folder / picture).unlink(missing_ok=True)
     with pictures_where_possible():
         if "few labels" in report:

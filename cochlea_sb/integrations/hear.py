@@ -1,5 +1,5 @@
-"""Our models for the HEAR benchmark, with the API of its 2021 edition (Turian et al. 2022, "HEAR: Holistic Evaluation
-of Audio Representations", appendix A). See docs/compare.md.
+"""Models of this package for the benchmark HEAR 2021 (Turian et al. 2022, "HEAR: Holistic Evaluation of Audio
+Representations", appendix A describes the API). See docs/compare.md.
 
     hear-validator cochlea_sb.integrations.hear                          # checks the API
     python -m heareval.embeddings.runner cochlea_sb.integrations.hear    # runs the benchmark
@@ -15,25 +15,13 @@ from cochlea_sb.encoders.windowed import WINDOW_FRAMES, encode_windows
 from cochlea_sb.errors import UserError
 from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
 
-# Hz. torchaudio needs gigabytes to resample from odd rates.
+# Allowed sample rates in Hz. torchaudio needs gigabytes of memory to resample from other rates.
 RATES = (8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000, 96000)
-TIMESTAMP_SECONDS = 0.05  # distance of timestamps: the most that the API recommends
+TIMESTAMP_SECONDS = 0.05  # the largest distance between timestamps that the API recommends
 
 
 class HearModel(torch.nn.Module):
-    """An encoder with the attributes of the API.
-
-    Arguments
-    ---------
-    encoder : AudioEncoder
-    sample_rate : int, optional
-        Rate of the audio given to it, in Hz; the encoder's by default.
-
-    Attributes
-    ----------
-    sample_rate : int, Hz
-    scene_embedding_size, timestamp_embedding_size : int, D
-    """
+    """An encoder with the attributes of the API: ``sample_rate`` of its input in Hz, and both embedding sizes D."""
 
     def __init__(self, encoder: AudioEncoder, sample_rate: int | None = None) -> None:
         super().__init__()
@@ -43,12 +31,11 @@ class HearModel(torch.nn.Module):
         self.scene_embedding_size = self.timestamp_embedding_size = encoder.embedding_size
 
     def forward(self, audio: torch.Tensor) -> torch.Tensor:
-        """Scene embeddings, as in `get_scene_embeddings`."""
         embeddings: torch.Tensor = self.encoder(self.frames(audio))
         return embeddings[:, 0]
 
     def frames(self, audio: torch.Tensor) -> torch.Tensor:
-        """Frames [B, T, M] of audio [B, S]."""
+        """Compute frames [B, frames, mel bands] of audio [B, S]."""
         rate = self.compute_features.sample_rate
         frames: torch.Tensor = self.compute_features(torchaudio.functional.resample(audio, self.sample_rate, rate))
         return frames
@@ -60,19 +47,18 @@ def load_model(model_file_path: str = "", sample_rate: int | None = None) -> Hea
     Arguments
     ---------
     model_file_path : str
-        A folder or ``user/name``, as in `AudioEncoder.from_hparams`; by default the model of the package.
+        A folder or ``user/name``, as in `AudioEncoder.from_hparams`; by default the model in the package.
     sample_rate : int, optional
-        Rate of the audio to embed, in Hz, one of `RATES` (HEAR's files have 48000); the model's by default.
+        Sample rate of the audio in Hz, one of `RATES`; by default the rate of the model. Files of HEAR have 48000.
 
     Returns
     -------
-    HearModel
-        On the CPU; ``.to("cuda")`` moves it.
+    HearModel, on the CPU
 
     Raises
     ------
     UserError
-        For another rate, and as in `AudioEncoder.from_hparams`.
+        If the rate is not in `RATES`, or the model can't be loaded.
 
     Example
     -------
@@ -91,12 +77,12 @@ def load_model(model_file_path: str = "", sample_rate: int | None = None) -> Hea
 
 @torch.inference_mode()
 def get_scene_embeddings(audio: torch.Tensor, model: HearModel) -> torch.Tensor:
-    """Embed whole sounds.
+    """Compute one embedding for each sound.
 
     Arguments
     ---------
     audio : torch.Tensor [B, S], float in [-1, 1]
-        At ``model.sample_rate``, on the model's device.
+        Its rate is ``model.sample_rate``, and it is on the device of the model.
     model : HearModel
 
     Returns
@@ -109,18 +95,14 @@ def get_scene_embeddings(audio: torch.Tensor, model: HearModel) -> torch.Tensor:
 
 @torch.inference_mode()
 def get_timestamp_embeddings(audio: torch.Tensor, model: HearModel) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embed the 0.96 s around each timestamp, one every 50 ms. Beyond the ends of a sound is silence.
+    """Embed the 0.96 s around each timestamp; silence pads the ends of a sound. The timestamps are 50 ms apart.
 
-    Arguments
-    ---------
-    audio, model :
-        As in `get_scene_embeddings`.
+    The arguments are as in `get_scene_embeddings`.
 
     Returns
     -------
     embeddings : torch.Tensor [B, T, D], float32, unit norm
-    timestamps : torch.Tensor [B, T], float32
-        Milliseconds, from 0.
+    timestamps : torch.Tensor [B, T], float32, in milliseconds from 0
     """
     features, encoder = model.compute_features, model.encoder
     frames = model.frames(audio)

@@ -1,4 +1,4 @@
-"""Our models for the audio tasks of the benchmark MTEB (needs the extra ``mteb`` and Python 3.11).
+"""Models of this package for the audio tasks of the benchmark MTEB. Needs the extra ``mteb`` and Python 3.11.
 
     import mteb
     from cochlea_sb.integrations.mteb import QueryByExample, load_model
@@ -32,21 +32,12 @@ from cochlea_sb.errors import UserError
 from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
 from cochlea_sb.inference.read_ahead import read_ahead
 
-# MTEB's tasks on ESC-50. Its part ESC-10 is training data of the shipped model.
+# MTEB's tasks on ESC-50. The part ESC-10 of ESC-50 is training data of the model in the package.
 HEARD = {"ESC50", "ESC50AudioReranking", "ESC50Clustering", "ESC50PairClassification", "ESC50_Zeroshot"}
 
 
 class MtebModel(AbsEncoder):
-    """An encoder with the API of MTEB; sounds are compared by cosine.
-
-    Arguments
-    ---------
-    encoder : AudioEncoder
-
-    Attributes
-    ----------
-    mteb_model_meta : mteb.models.ModelMeta
-        For MTEB's tables. The revision is the fingerprint of the model, because MTEB stores results by revision.
+    """An `AudioEncoder` with the API of MTEB, which compares embeddings by cosine.
 
     Example
     -------
@@ -71,28 +62,10 @@ class MtebModel(AbsEncoder):
         prompt_type: PromptType | None = None,
         **kwargs: Any,
     ) -> np.ndarray:
-        """Embed the sounds of a task.
+        """Embed the sounds of a task: np.ndarray [sounds, D], float32, unit norm. MTEB calls this method.
 
-        Arguments
-        ---------
-        inputs : torch.utils.data.DataLoader
-            Its batches have a list of sounds, as in `waveform`, under the key ``audio``.
-        task_metadata : mteb.TaskMetadata
-        hf_split, hf_subset : str
-            Not used.
-        prompt_type : mteb.types.PromptType, optional
-            Query or document.
-        **kwargs
-            ``show_progress_bar``; other options of MTEB concern its data loader.
-
-        Returns
-        -------
-        np.ndarray [sounds, D], float32, unit norm
-
-        Raises
-        ------
-        UserError
-            If the task is not about audio alone, or a sound can't be read.
+        ``inputs`` is a ``DataLoader``. A batch has a list of sounds under the key ``audio``; see `waveform`. Raises
+        `UserError` if the task needs more than audio, or if a sound can't be read.
         """
         asked = task_metadata.get_modalities(prompt_type)
         if asked != ["audio"]:
@@ -104,34 +77,25 @@ class MtebModel(AbsEncoder):
 
 
 def load_model(source: str | Path = SHIPPED, device: str | None = None) -> MtebModel:
-    """Load a model for ``mteb.evaluate``.
+    """Load a model for ``mteb.evaluate``, on a device such as ``cuda``.
 
-    Arguments
-    ---------
-    source : str or Path
-        A folder or ``user/name``, as in `AudioEncoder.from_hparams`; by default the model of the package.
-    device : str, optional
-        For example ``cuda``.
-
-    Returns
-    -------
-    MtebModel
+    ``source`` is a folder or ``user/name``, as in `AudioEncoder.from_hparams`; by default the model in the package.
     """
     return MtebModel(AudioEncoder.from_hparams(source, run_opts={"device": device} if device else None))
 
 
 class QueryByExample(AbsTaskRetrieval):
-    """A labelled collection as an MTEB task: each sound is a query for sounds of its label from other sources.
+    """A folder of labelled sounds as an MTEB task. Each sound is a query for sounds of its label from other sources.
 
-    It measures any model of MTEB like recipes/evaluate.py. Its ``map_at_1000`` is their mAP, if no label has more than
-    1,000 sounds. Time and memory grow with the square of the collection: use it for some thousands of sounds.
+    If no label has more than 1,000 sounds, ``map_at_1000`` is the mAP of recipes/evaluate.py. Time and memory grow with
+    the square of the number of sounds, so use it for at most some thousands of sounds.
 
     Arguments
     ---------
     data_folder : str or Path
-        With the column ``label``, and optionally ``source``, as in `cochlea_sb.data.sounds.load_sounds`.
+        Has the column ``label``, and optionally ``source``: see `cochlea_sb.data.sounds.load_sounds`.
     folder_labels : bool
-        Use the folder of a file as its label.
+        True: the label of a file is the name of its folder.
 
     Raises
     ------
@@ -156,7 +120,7 @@ class QueryByExample(AbsTaskRetrieval):
         super().__init__()
 
     def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:
-        """Fill ``dataset``; called by MTEB."""
+        """Fill ``self.dataset``. MTEB calls this method, and later `unload_data`."""
         sounds = load_sounds(self.data_folder, folder_labels=self.folder_labels)
         labels, sources = column(sounds, "label") or [], column(sounds, "source")
         known = [row for row, label in enumerate(labels) if label is not None]
@@ -187,19 +151,18 @@ class QueryByExample(AbsTaskRetrieval):
         self.data_loaded = True
 
     def unload_data(self) -> None:
-        """Empty ``dataset``; called by MTEB."""
         self.dataset, self.data_loaded = {}, False
 
 
 def describe(encoder: AudioEncoder) -> ModelMeta:
-    """Metadata of a model; the last two parts of a folder's path are its name."""
+    """Metadata of a model for MTEB. The name of a model in a folder is the last two parts of the path."""
     shipped, path = encoder.source == SHIPPED, Path(encoder.source)
     name = f"cochlea_sb/{'-'.join(path.parts[-2:])}" if path.is_absolute() else encoder.source
     n_parameters = sum(parameter.numel() for parameter in encoder.mods.embedding_model.parameters())
     return ModelMeta(
         loader=None,
         name="cochlea_sb/pretrained" if shipped else name,
-        revision=encoder.identity()["fingerprint"],  # else MTEB would reuse results of other weights
+        revision=encoder.identity()["fingerprint"],  # MTEB reuses stored results of the same revision
         release_date=None,
         languages=None,
         n_parameters=n_parameters,
@@ -219,7 +182,7 @@ def describe(encoder: AudioEncoder) -> ModelMeta:
 
 
 def stored_sounds(inputs: Any) -> Iterator[Any]:
-    """The sounds of a data loader; those of a dataset undecoded, to decode them in threads."""
+    """Sounds of a data loader. Sounds of a `datasets.Dataset` are not decoded yet, so that threads can decode them."""
     dataset = inputs.dataset
     if isinstance(dataset, Dataset) and isinstance(dataset.features.get("audio"), Audio):
         for row in dataset.select_columns("audio").cast_column("audio", Audio(decode=False)):
@@ -230,18 +193,10 @@ def stored_sounds(inputs: Any) -> Iterator[Any]:
 
 
 def waveform(sound: Any, sample_rate: int) -> np.ndarray:
-    """Decode a sound to mono, at a sample rate.
+    """Decode a sound to mono at a sample rate in Hz: np.ndarray [S], float32.
 
-    Arguments
-    ---------
-    sound : dict or torchcodec.decoders.AudioDecoder
-        ``{"array": [S] or [C, S], "sampling_rate": int}``, or anything that `read_audio` takes.
-    sample_rate : int
-        Hz.
-
-    Returns
-    -------
-    np.ndarray [S], float32
+    ``sound`` is ``{"array": [S] or [C, S], "sampling_rate": int}``, a torchcodec ``AudioDecoder``, or any argument of
+    `read_audio`.
     """
     if hasattr(sound, "get_all_samples"):
         samples = sound.get_all_samples()

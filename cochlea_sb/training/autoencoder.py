@@ -1,4 +1,4 @@
-"""Training by reconstruction: the embedding has to hold what a decoder needs to write the frames again."""
+"""Train an encoder by reconstruction: a decoder reconstructs the frames of a window from its embedding alone."""
 
 from pathlib import Path
 from typing import Any
@@ -14,29 +14,28 @@ from cochlea_sb.training.distributed import unwrapped
 
 
 class AutoencoderBrain(EmbeddingBrain):
-    """Trains ``modules["embedding_model"]`` together with ``modules["decoder"]``, which sees the embedding alone.
+    """Trains the encoder ``modules["embedding_model"]`` together with the decoder ``modules["decoder"]``.
 
-    The encoder reads the deformed crop and the decoder writes the crop as it was before, so that the embedding ignores
-    noise. The decoder sees the embedding scaled to components of about 1. A decoder with ``feed_back`` reads the real
-    frames instead of its own at a share of its steps, which falls from ``teacher_forcing`` to 0 during training.
+    The encoder reads the deformed crop. The target of the decoder is the crop before the deformation, so the embedding
+    need not encode noise. The decoder gets ``embedding * sqrt(D)``, whose values are about 1. A decoder with
+    ``feed_back`` reads the target frame before each step with a probability that falls from ``teacher_forcing`` to 0
+    during training. Otherwise it reads the frame that it wrote.
 
-    Validation adds the ``relative loss``: the loss divided by that of the best constant frame.
+    Validation adds the ``relative loss``, ``loss / loss of the mean frame``, and a picture of reconstructed frames.
     """
 
     def compute_forward(self, batch: PairBatch, stage: sb.Stage) -> Predictions:
-        """Encode both crops of each pair, deformed, and write them as they were.
+        """Encode the deformed crops of each pair, and reconstruct the crops.
 
-        Returns
-        -------
-        Predictions
-            ``outputs`` are the frames that were written and those that were to be written, [2 B, T, M], and which of
-            them are sound rather than padding, bool [2 B, T].
+        ``outputs`` are the reconstruction and its target, [2 B, T, M], and a mask, bool [2 B, T]: False for padding.
         """
         deformed = self.deform(batch, stage)
         encoder = unwrapped(self.modules.embedding_model)
         clean = batch.crops.float()[:, :WINDOW_FRAMES]
         real = encoder.real(clean)
-        crops = deformed.crops[:, :WINDOW_FRAMES].masked_fill(~real[..., None], encoder.silence)  # no noise in padding
+        crops = deformed.crops[:, :WINDOW_FRAMES].masked_fill(
+            ~real[..., None], encoder.silence
+        )  # padding without noise
         embeddings = self.modules.embedding_model(crops)[:, 0]
         longest = int(real.sum(1).max())
         real, target = real[:, :longest], encoder.target(clean)[:, :longest]
@@ -46,10 +45,10 @@ class AutoencoderBrain(EmbeddingBrain):
         return Predictions(embeddings, (written, target, real), deformed)
 
     def objective(self, outputs: Any, batch: DeformedBatch, generator: torch.Generator | None = None) -> torch.Tensor:
-        """The loss of the written frames, a scalar. In validation that of the best constant frame is kept beside it."""
+        """Loss of the reconstruction, a scalar. Validation stores it for `measure`, with the loss of the mean frame."""
         loss: torch.Tensor = self.hparams.loss(*outputs)
         if not self.modules.training:
-            # Of the anchors, which validation doesn't deform.
+            # Validation measures only the anchors, because it does not deform them.
             written, target, real = self.example = [anchors_and_positives(part)[0] for part in outputs]
             mean = (target * real[..., None]).sum((0, 1)) / real.sum()
             guesses = written, mean.expand_as(target)
@@ -57,17 +56,14 @@ class AutoencoderBrain(EmbeddingBrain):
         return loss
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
-        """Called by `speechbrain.Brain`."""
         super().on_stage_start(stage, epoch)
         self.losses: list[torch.Tensor] = []
 
     def measure(self) -> dict[str, float]:
-        """As `EmbeddingBrain.measure`, with ``relative loss``."""
         loss, constant = torch.stack(self.losses).sum(0)
         return super().measure() | {"relative loss": float(loss / constant)}
 
     def leave_results(self) -> None:
-        """As `EmbeddingBrain.leave_results`, and a picture of held-out frames with their reconstruction."""
         super().leave_results()
         if self.valid_set is not None:
             with plots.pictures_where_possible():

@@ -1,9 +1,9 @@
-"""A batch of pairs, before and after its deformation: the only place that knows how the crops of a batch are laid out.
+"""A batch of pairs, before and after its deformation.
 
-`cochlea_sb.training.pairs` draws a `PairBatch`, `deform` turns it into a `DeformedBatch`, and the Brain encodes that.
-Miners and losses are given its groups and its positives.
+`cochlea_sb.training.pairs` draws a `PairBatch`. `deform` turns it into a `DeformedBatch`, which the Brain encodes. Only
+this file defines the order of the 2 B crops of a batch: first the anchors, then their positives.
 
-Axes: B pairs, T frames of a crop, M mel bands. The 2 B crops of a batch are the anchors, then their positives.
+Axes: B pairs, T frames of a crop, M mel bands.
 """
 
 from typing import Any, NamedTuple
@@ -15,14 +15,10 @@ from cochlea_sb.augment.energies import energies_from_log_mel, log_mel_from_ener
 
 
 class PairBatch(NamedTuple):
-    """Pairs of crops as they were drawn.
+    """Pairs of crops before their deformation: log-mel frames, float16 [B, T, M].
 
-    anchors, positives : torch.Tensor [B, T, M], float16, log-mel
-    groups : torch.Tensor [B], int64
-        What both crops of a pair share: the number of their sound, or of its label or source (``pair_by``). Crops of
-        one group are never each other's negatives.
-    seed : int
-        All random draws of the step follow from it; see `generator`.
+    ``groups``, int64 [B], is the number of the sound, label or source that both crops of a pair share. Crops of the
+    same group are never negatives of each other. ``seed`` is the seed of all random draws of the training step.
     """
 
     anchors: torch.Tensor
@@ -36,19 +32,15 @@ class PairBatch(NamedTuple):
         return torch.cat([self.anchors, self.positives])
 
     def generator(self, stream: int = 0) -> torch.Generator:
-        """A generator on the device of the batch. Stream 0 is for the deformation, stream 1 for the miner."""
+        """Make a generator on the device of the batch. Stream 0 is for the deformation, stream 1 for the miner."""
         return torch.Generator(self.anchors.device).manual_seed(self.seed + stream)
 
 
 class DeformedBatch(NamedTuple):
-    """The crops that the encoder sees.
+    """The crops that the encoder reads: log-mel frames, float32 [2 B, T, M].
 
-    crops : torch.Tensor [2 B, T, M], float32, log-mel
-        The anchors, then the positives.
-    groups : torch.Tensor [2 B, 2], int64
-        All groups that a crop may contain: its own, and that of the sound mixed into it.
-    positive_of : torch.Tensor [2 B], int64
-        The row of each crop's positive: the other crop of its pair.
+    ``groups``, int64 [2 B, 2], holds the group of each crop, and the group of the crop that may be mixed into it.
+    ``positive_of``, int64 [2 B], is the row of the other crop of the pair.
     """
 
     crops: torch.Tensor
@@ -57,30 +49,19 @@ class DeformedBatch(NamedTuple):
 
 
 def anchors_and_positives(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Split anything that has one row for each of the 2 B crops: [2 B, ...] into two of [B, ...]."""
+    """Split a tensor [2 B, ...] into the rows of the anchors and the rows of the positives, each [B, ...]."""
     anchors, positives = rows.chunk(2)
     return anchors, positives
 
 
 @torch.no_grad()
 def deform(batch: PairBatch, deformation: Deformation[Any], floor: float, deform_anchors: bool = True) -> DeformedBatch:
-    """Deform the positives of a batch, and its anchors unless they should stay as they are.
+    """Deform the positives of a batch and, if ``deform_anchors`` is True, its anchors.
 
-    Arguments
-    ---------
-    batch : PairBatch
-    deformation : Deformation
-        Every crop gets other random values.
-    floor : float
-        Energy that the front end adds before the logarithm: ``LogMel.floor``.
-    deform_anchors : bool
-
-    Returns
-    -------
-    DeformedBatch
+    The deformation draws new random values for each crop. ``floor`` is the floor of the front end, ``LogMel.floor``.
     """
     n_pairs = len(batch.groups)
-    first = 0 if deform_anchors else n_pairs  # the first crop to deform
+    first = 0 if deform_anchors else n_pairs
     shift = mixing_shift(n_pairs, batch.seed)
     with torch.autocast(batch.anchors.device.type, enabled=False):
         energies = energies_from_log_mel(batch.crops, floor)
@@ -97,9 +78,6 @@ def deform(batch: PairBatch, deformation: Deformation[Any], floor: float, deform
 
 
 def mixing_shift(n_pairs: int, seed: int) -> int:
-    """By how many rows to roll the 2 B crops so that each meets a crop of another pair, to be mixed with.
-
-    A roll is enough, because the order of a batch is random. A roll by B would mix the two crops of each pair.
-    """
+    """Number of rows, never B, by which to roll the 2 B crops, so that each row gets a crop of another pair."""
     shift = 1 + seed % max(1, 2 * n_pairs - 2)
     return shift + 1 if n_pairs > 1 and shift >= n_pairs else shift

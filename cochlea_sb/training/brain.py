@@ -1,9 +1,9 @@
-"""Training an embedding without labels: SpeechBrain's Brain over batches of pairs.
+"""Train an encoder on batches of pairs, with SpeechBrain's Brain. `recipes/train.py` calls it.
 
-A step deforms the two crops of every pair, encodes them, chooses negatives and takes the loss. `recipes/train.py` is
-the script around it. A step reads no number back from the device, which would make the device wait for Python.
+A step deforms the crops of all pairs, encodes them, chooses negatives and computes the loss. A step copies no value
+from the GPU to the CPU, because the GPU would then wait for Python.
 
-Axes: B pairs, T frames, M mel bands, D embedding dimensions, D' dimensions after the head.
+Axes: B pairs, D embedding dimensions, D' dimensions after the head.
 """
 
 import json
@@ -31,16 +31,11 @@ from cochlea_sb.training.fit import mean_average_precision
 from cochlea_sb.training.mining import MiningTally, disjoint
 from cochlea_sb.training.pairs import in_proximity
 
-READ_BACK_STEPS = 20  # how often the loss travels from a GPU to the progress bar
+READ_BACK_STEPS = 20  # steps after which the losses are copied from the GPU to the progress bar
 
 
 class Predictions(NamedTuple):
-    """Embeddings of a batch.
-
-    embeddings : torch.Tensor [2 B, D], unit norm; the anchors, then the positives
-    outputs : torch.Tensor [2 B, D'], or what else the head returned
-    batch : DeformedBatch
-    """
+    """Embeddings [2 B, D] of unit norm, and the ``outputs`` that the loss takes: [2 B, D'] from the head."""
 
     embeddings: torch.Tensor
     outputs: Any
@@ -48,23 +43,19 @@ class Predictions(NamedTuple):
 
 
 class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
-    """Trains ``modules["embedding_model"]``, with ``modules["head"]`` between the embedding and the loss.
+    """Trains ``modules["embedding_model"]``. ``modules["head"]`` lies between the embedding and the loss.
 
-    Needs the hyperparameters ``deformation``, ``deform_anchors`` (False: only the positives are deformed),
-    ``distance`` and ``miner`` (see `cochlea_sb.training.mining`), ``loss``, ``lr_schedule`` (a torch scheduler that
-    lacks only its optimizer), ``compute_features``, ``train_logger`` and ``output_folder``.
+    The hyperparameters are ``deformation``, ``deform_anchors`` (False: only the positives are deformed), ``distance``
+    and ``miner`` (see `cochlea_sb.training.mining`), ``loss``, ``lr_schedule`` (a function that makes a torch scheduler
+    from an optimizer), ``compute_features``, ``train_logger`` and ``output_folder``.
 
-    In validation the anchors stay as they are. For each deformed positive the nearest anchor is looked up (recall@1),
-    and mAP is measured where the sounds have labels. Neither chooses a checkpoint: the last one is the result, so that
-    held-out labels never influence the model.
+    Validation deforms only the positives. The recall@1 tells how often the nearest anchor of a deformed positive comes
+    from the same group. The mAP is measured if the sounds have labels. The result of training is the last checkpoint,
+    not the best in validation, so held-out labels do not influence the model.
 
-    Arguments
-    ---------
-    labels, sources : list of str or None, optional
-        Of the held-out sounds, in the order of the bank to validate on.
-    export : callable, optional
-        ``export(encoder)`` saves the model for inference; called after each epoch, on the main process.
-    Others as in `speechbrain.Brain`.
+    ``labels`` and ``sources`` describe the held-out sounds, in the order of the validation bank. ``export(encoder)``
+    saves the model for inference; the main process calls it after each epoch. The other arguments are those of
+    `speechbrain.Brain`.
     """
 
     def __init__(
@@ -83,29 +74,27 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
         if self.device_type == "cpu":
             keep_freed_memory()
         else:
-            torch.backends.cudnn.benchmark = True  # all batches have one shape
+            torch.backends.cudnn.benchmark = True  # helps because all batches have the same shape
         for part in (self.hparams.deformation, self.hparams.loss):
             part.to(self.device)
         nearby = in_proximity(self.hparams.deformation, 1000)
         if self.hparams.deform_anchors and nearby.any() and not nearby.all():
             raise UserError(
-                "deform_anchors is True and only some pairs are in temporal proximity: anchor and positive would be "
-                "deformed in different ways; set deform_anchors to False."
+                "deform_anchors is True and only some pairs get TemporalProximity: the anchor and the positive of a "
+                "pair would get different deformations; set deform_anchors to False."
             )
 
     def keep_in_checkpoints(self, **objects: Any) -> None:
-        """Save these with each checkpoint, where there are checkpoints."""
         if self.checkpointer is not None:
             self.checkpointer.add_recoverables(objects)
 
     def init_optimizers(self) -> None:
-        """Give the optimizer its schedule."""
         super().init_optimizers()
         self.lr_schedule = self.hparams.lr_schedule(self.optimizer)
         self.keep_in_checkpoints(lr_schedule=self.lr_schedule)
 
     def _wrap_distributed(self) -> None:
-        """As SpeechBrain does it, but on CPUs without the SyncBatchNorm that torch has for GPUs alone."""
+        """Like SpeechBrain's method, but on CPUs without SyncBatchNorm, which torch implements only for GPUs."""
         if not (self.distributed_launch and self.device_type == "cpu"):
             super()._wrap_distributed()
             return
@@ -114,13 +103,12 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
                 self.modules[name] = nn.parallel.DistributedDataParallel(module)
 
     def compute_forward(self, batch: PairBatch, stage: sb.Stage) -> Predictions:
-        """Deform and encode both crops of each pair."""
         deformed = self.deform(batch, stage)
         embeddings = self.modules.embedding_model(deformed.crops[:, :WINDOW_FRAMES])[:, 0]
         return Predictions(embeddings, self.project(embeddings), deformed)
 
     def deform(self, batch: PairBatch, stage: sb.Stage) -> DeformedBatch:
-        """See `cochlea_sb.training.batch.deform`."""
+        """Deform the positives, and in training also the anchors if ``deform_anchors`` is True."""
         deform_anchors = stage == sb.Stage.TRAIN and self.hparams.deform_anchors
         return deform(batch, self.hparams.deformation, self.hparams.compute_features.floor, deform_anchors)
 
@@ -130,26 +118,13 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
         return outputs
 
     def compute_objectives(self, predictions: Predictions, batch: PairBatch, stage: sb.Stage) -> torch.Tensor:
-        """The loss, a scalar. In validation the embeddings are kept for `measure`."""
+        """Compute the loss, a scalar. Validation also stores the embeddings for `measure`."""
         if stage != sb.Stage.TRAIN:
             self.seen.append((*anchors_and_positives(predictions.embeddings), batch.groups))
         return self.objective(predictions.outputs, predictions.batch, batch.generator(1))
 
     def objective(self, outputs: Any, batch: DeformedBatch, generator: torch.Generator | None = None) -> torch.Tensor:
-        """The loss of a batch.
-
-        Arguments
-        ---------
-        outputs : torch.Tensor [2 B, D']
-            From the head.
-        batch : DeformedBatch
-        generator : torch.Generator, optional
-            For the miner.
-
-        Returns
-        -------
-        torch.Tensor, scalar
-        """
+        """Compute the loss of the head's outputs [2 B, D'], a scalar; ``generator`` is for the miner."""
         projections = F.normalize(outputs, dim=1)
         candidates = gather_candidates(projections, batch.groups)
         distances = self.hparams.distance(projections, candidates.projections)
@@ -162,7 +137,7 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
         return loss
 
     def fit_batch(self, batch: PairBatch) -> torch.Tensor:
-        """As `speechbrain.Brain.fit_batch`, but the loss stays on its device."""
+        """Like `speechbrain.Brain.fit_batch`, but the loss is not copied to the CPU."""
         should_step = self.step % self.grad_accumulation_factor == 0
         self.on_fit_batch_start(batch, should_step)
         with self.no_sync(not should_step):
@@ -172,12 +147,12 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
             self.scaler.scale(loss / self.grad_accumulation_factor).backward()
         if should_step:
             self.optimizers_step()
-        self.lr_schedule.step()  # one step a batch, however many batches make an update
+        self.lr_schedule.step()  # once for each batch, also with gradient accumulation
         self.on_fit_batch_end(batch, outputs, loss, should_step)
         return loss.detach()
 
     def update_average(self, loss: torch.Tensor, avg_loss: float) -> float:
-        """Running mean of the loss, in training read back from a GPU every `READ_BACK_STEPS` steps."""
+        """Update the running mean of the loss. Training on a GPU updates it every `READ_BACK_STEPS` steps."""
         if not self.modules.training:
             mean: float = super().update_average(loss, avg_loss)
             return mean
@@ -186,7 +161,7 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
         return self.read_losses(avg_loss) if due else avg_loss
 
     def read_losses(self, avg_loss: float) -> float:
-        """Bring the running mean of the loss up to date."""
+        """Add the losses since the last call to the running mean."""
         if self.unread_losses:
             losses = torch.stack(self.unread_losses).double()
             n_new = len(losses)
@@ -194,8 +169,8 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
             avg_loss += (float(losses.sum()) - n_new * avg_loss) / max(self.step, n_new)
             if not math.isfinite(avg_loss):
                 raise UserError(
-                    f"The loss stopped being a number around step {self.step}: lower the learning rate (lr), or, in "
-                    "mixed precision, try --precision fp32."
+                    f"The loss is not a finite number around step {self.step}: use a lower learning rate (--lr), or "
+                    "--precision fp32 if training uses mixed precision."
                 )
         return avg_loss
 
@@ -204,11 +179,10 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
         super()._save_intra_epoch_ckpt()
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
-        """Called by `speechbrain.Brain`."""
         self.seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # anchors, positives, groups
 
     def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
-        """At the end of an epoch: log, export and save a checkpoint."""
+        """After each epoch, log the figures, export the model and save a checkpoint."""
         if stage == sb.Stage.TRAIN:
             self.train_stats = {"loss": self.read_losses(stage_loss)} | self.tally.shares()
             if self.valid_set is not None:
@@ -222,11 +196,12 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
         self.history.rows.append(row)
         meta = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
         self.hparams.train_logger.log_stats(meta, self.train_stats, valid_stats or None)
-        run_on_main(self.leave_results)  # before the checkpoint: a run that counts as finished has saved its model
+        # Export before saving: a run with its last checkpoint counts as finished, so its model must exist.
+        run_on_main(self.leave_results)
         self.checkpointer.save_and_keep_only(meta={"epoch": epoch} | valid_stats, num_to_keep=1)
 
     def fit(self, epoch_counter: Iterable[int], train_set: Any, valid_set: Any = None, **kwargs: Any) -> None:
-        """As `speechbrain.Brain.fit`, for loaders of `PairBatches`; ``valid_set`` may be None."""
+        """Like `speechbrain.Brain.fit`, for loaders of `PairBatches`; ``valid_set`` may be None."""
         self.valid_set: Any = None if valid_set is None else valid_set.dataset
         self.train_sampler = train_set.dataset  # SpeechBrain calls its set_epoch
         self.keep_in_checkpoints(train_loader=train_set)
@@ -234,7 +209,7 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Retrieval of held-out sounds: ``recall@1`` of deformed crops and, where there are labels, ``mAP``."""
+        """Measure the retrieval of held-out sounds: ``recall@1``, and ``mAP`` if there are labels."""
         anchors, positives, groups = (torch.cat(parts) for parts in zip(*self.seen, strict=True))
         with self.evaluation_ctx:
             self.embeddings = encode_bank(unwrapped(self.modules.embedding_model), self.valid_set.bank).cpu()
@@ -242,7 +217,7 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
         return recall | mean_average_precision(self.embeddings, self.labels, self.sources)
 
     def leave_results(self) -> None:
-        """Write the model, the figures and the pictures; on the main process."""
+        """Write the model, the figures and the pictures. Only the main process calls it."""
         if self.export is not None and not self.debug:
             self.export(unwrapped(self.modules.embedding_model))
         folder = Path(self.hparams.output_folder)

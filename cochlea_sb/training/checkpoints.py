@@ -1,4 +1,4 @@
-"""What survives an interruption of training: complete checkpoints, and the figures of the epochs so far."""
+"""Checkpoints that an interruption of training cannot damage, and the figures of all epochs so far."""
 
 import os
 from contextlib import suppress
@@ -15,7 +15,7 @@ from cochlea_sb.files import whole_file
 
 @register_checkpoint_hooks
 class History:
-    """Figures of each epoch so far. Checkpoints hold them, so that the curves survive an interruption."""
+    """Figures of each epoch. Checkpoints store them, so a continued run plots the curves from the first epoch on."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -23,20 +23,18 @@ class History:
     @mark_as_saver  # type: ignore[untyped-decorator]
     @main_process_only  # type: ignore[untyped-decorator]
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Checkpoint hook."""
         Path(path).write_text(yaml.safe_dump(self.rows), encoding="utf-8")
 
     @mark_as_loader  # type: ignore[untyped-decorator]
     def load(self, path: str | os.PathLike[str], end_of_epoch: bool) -> None:
-        """Checkpoint hook."""
         self.rows = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
 
 
 class AtomicCheckpointer(Checkpointer):  # type: ignore[misc]
-    """SpeechBrain's checkpointer, but a checkpoint counts only when all of it is on disk.
+    """SpeechBrain's checkpointer, but an interrupted save leaves no incomplete checkpoint.
 
-    The meta file makes a folder a checkpoint. SpeechBrain writes it first, so that a kill during the rest leaves a
-    checkpoint that can't be loaded; here it is written last. The folder is made with the first checkpoint.
+    A folder counts as a checkpoint if it contains the meta file. SpeechBrain writes the meta file first; this class
+    writes it last. The folder of all checkpoints is created with the first checkpoint.
     """
 
     def __init__(self, checkpoints_dir: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
@@ -44,20 +42,19 @@ class AtomicCheckpointer(Checkpointer):  # type: ignore[misc]
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         super().__init__(checkpoints_dir, *args, **kwargs)
         for path in missing:
-            with suppress(OSError):  # another process has put something there
+            with suppress(OSError):  # another process has written into the folder
                 path.rmdir()
 
     def _list_checkpoint_dirs(self) -> list[Path]:
         return super()._list_checkpoint_dirs() if self.checkpoints_dir.is_dir() else []
 
     def recover_if_possible(self, *args: Any, **kwargs: Any) -> Any:
-        """As SpeechBrain's; UserError for a checkpoint of another model."""
         try:
             return super().recover_if_possible(*args, **kwargs)
         except (RuntimeError, KeyError, ValueError) as error:
             raise UserError(
                 f"The checkpoint in '{self.checkpoints_dir}' does not fit this experiment "
-                f"({str(error).splitlines()[0]}): choose another --output_folder, or delete that folder to start over."
+                f"({str(error).splitlines()[0]}): choose another --output_folder, or delete the checkpoint."
             ) from error
 
     def _save_checkpoint_metafile(
@@ -67,11 +64,10 @@ class AtomicCheckpointer(Checkpointer):  # type: ignore[misc]
         return {"end-of-epoch": end_of_epoch} | (meta_to_include or {})
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
-        """As `speechbrain.utils.checkpoints.Checkpointer.save_checkpoint`."""
         checkpoint = super().save_checkpoint(*args, **kwargs)
         if checkpoint is not None:
             path, meta, end_of_epoch = self._unwritten_meta
             with whole_file(path) as partial:
                 super()._save_checkpoint_metafile(partial, meta, end_of_epoch)
-        ddp_barrier()  # all processes then list the same checkpoints when they delete old ones together
+        ddp_barrier()  # all processes must list the same checkpoints before they delete old ones
         return checkpoint

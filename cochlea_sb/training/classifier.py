@@ -1,4 +1,4 @@
-"""Training with labels: the reference that training without labels is compared with."""
+"""Train an encoder with labels, as a reference for training without labels."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,14 +12,14 @@ from cochlea_sb.training.brain import EmbeddingBrain
 
 
 class ClassifierBrain(EmbeddingBrain):
-    """``modules["head"]`` gives a logit for each class, and the loss is cross-entropy; the groups are labels.
+    """Trains with cross-entropy. ``modules["head"]`` gives a logit for each class, and each group is a label.
 
-    Validation adds the classifier's ``accuracy`` on the held-out sounds. The head sees the embedding scaled to
-    components of about 1, because logits of unit vectors would stay too small for a softmax.
+    Validation adds the ``accuracy`` on the held-out sounds. The head gets ``embedding * sqrt(D)``, because the logits
+    of unit vectors would be too small for a softmax.
     """
 
     def fit(self, epoch_counter: Iterable[int], train_set: Any, valid_set: Any = None, **kwargs: Any) -> None:
-        """As `EmbeddingBrain.fit`; UserError where the head has too few outputs."""
+        """Like `EmbeddingBrain.fit`, but more labels than ``number_of_classes`` raise `UserError`."""
         loaders = [loader for loader in (train_set, valid_set) if loader is not None]
         n_labels = 1 + int(max(loader.dataset.groups.max() for loader in loaders))
         if n_labels > self.hparams.number_of_classes:
@@ -30,7 +30,6 @@ class ClassifierBrain(EmbeddingBrain):
         super().fit(epoch_counter, train_set, valid_set, **kwargs)
 
     def objective(self, outputs: Any, batch: DeformedBatch, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Cross-entropy of the logits [2 B, classes]: a scalar."""
         return F.cross_entropy(outputs, batch.groups[:, 0])
 
     def project(self, embeddings: torch.Tensor) -> torch.Tensor:
@@ -39,7 +38,6 @@ class ClassifierBrain(EmbeddingBrain):
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """As `EmbeddingBrain.measure`, with ``accuracy``."""
         result = super().measure()
         guesses = self.project(self.embeddings.to(self.device)).argmax(1).cpu()
         return result | {"accuracy": float((guesses == self.valid_set.groups.cpu()).float().mean())}

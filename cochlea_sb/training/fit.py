@@ -1,4 +1,4 @@
-"""Training an encoder that needs no gradients, and the retrieval figure that every kind of training reports."""
+"""Train an encoder that needs no gradients, and measure the mAP that every kind of training reports."""
 
 import json
 import os
@@ -28,19 +28,10 @@ def fit_encoder(
     seed: int = 0,
     export: Callable[[Any], None] | None = None,
 ) -> None:
-    """Fit an encoder, save it and measure it.
+    """Fit an encoder on its device by ``encoder.fit(bank, seed)``, export it, and measure it on ``valid_bank``.
 
-    Arguments
-    ---------
-    encoder : WindowEncoder with a method ``fit(bank, seed)``
-        On the device to fit it on.
-    bank, valid_bank : FrameBank
-        To learn from, and to measure on; the latter may be None.
-    output_folder : str or Path
-        Gets the pictures, and ``history.json`` with the mAP where there are labels.
-    labels, sources, export :
-        As in `cochlea_sb.training.brain.EmbeddingBrain`.
-    seed : int
+    Writes pictures, and ``history.json`` with the mAP if there are labels, to ``output_folder``. The arguments
+    ``labels``, ``sources`` and ``export`` are described in `cochlea_sb.training.brain.EmbeddingBrain`.
     """
     encoder.eval().fit(bank, seed)
     if export is not None:
@@ -57,7 +48,7 @@ def fit_encoder(
 def mean_average_precision(
     embeddings: torch.Tensor, labels: Sequence[str | None] | None, sources: Sequence[str | None] | None
 ) -> dict[str, float]:
-    """``{"mAP": ...}`` of embeddings [sounds, D]; empty without labels, or where no two sounds share one."""
+    """Return ``{"mAP": ...}`` of embeddings [sounds, D], or ``{}`` if no query can find a sound of its label."""
     if labels is not None:
         with suppress(NothingToMeasure):
             return {"mAP": query_by_example(embeddings, labels, sources)["mAP"]}

@@ -1,10 +1,10 @@
-"""Losses: two over a matrix of distances, which pull positives closer and push negatives away, and one over frames.
+"""Losses: two for embeddings (`TripletLoss`, `InfoNCE`), and `MaskedSquaredError` for reconstructed frames.
 
-The first two are modules ``loss(distances, positives, negatives) -> scalar``:
+The losses for embeddings are modules ``loss(distances, positives, negatives) -> scalar``:
 
-    distances [A, C]   of each anchor to each candidate, with gradients
-    positives [A]      column of each anchor's positive
-    negatives          what a miner of `cochlea_sb.training.mining` returned
+    distances [A, C]   from each anchor to each candidate, with gradients
+    positives [A]      column of the positive of each anchor
+    negatives          result of a miner of `cochlea_sb.training.mining`
 
 Axes: A anchors, C candidates, n windows, T frames, M values in a frame.
 """
@@ -18,12 +18,9 @@ from cochlea_sb.training.mining import Negatives
 
 
 class TripletLoss(nn.Module):
-    """Hinge on how much closer the positive is than the negative (Jansen et al. 2017, equation 1).
+    """``max(0, distance to positive - distance to negative + margin)`` (Jansen et al. 2017, equation 1).
 
-    Arguments
-    ---------
-    margin : float
-        By how much the negative should be farther, in the unit of the distances (the paper: 0.1, squared Euclidean).
+    ``margin`` has the unit of the distances. The paper uses 0.1 with squared Euclidean distances.
 
     Example
     -------
@@ -38,7 +35,7 @@ class TripletLoss(nn.Module):
         self.margin = margin
 
     def forward(self, distances: torch.Tensor, positives: torch.Tensor, negatives: Negatives) -> torch.Tensor:
-        """Mean hinge over the anchors that have a negative; with none, a zero that still backpropagates."""
+        """Mean over the anchors that have a negative. If no anchor has a negative, 0 with gradients of 0."""
         if not isinstance(negatives, Negatives):
             raise UserError(
                 "TripletLoss needs one negative for each anchor: set miner to semi_hard, hardest or random."
@@ -50,14 +47,10 @@ class TripletLoss(nn.Module):
 
 
 class InfoNCE(nn.Module):
-    """Cross-entropy of picking the positive out of all candidates (NT-Xent: Chen et al. 2020, SimCLR, equation 1).
+    """Cross-entropy of the positive among all candidates (NT-Xent: Chen et al. 2020, SimCLR, equation 1).
 
-    Every allowed candidate is a negative, weighted by how close it is. Goes with the miner `every`.
-
-    Arguments
-    ---------
-    temperature : float, above 0
-        Distance at which a candidate's weight falls by e; SimCLR's tau, with `cochlea_sb.training.mining.cosine`.
+    The logit of a candidate is ``-distance / temperature``. All allowed candidates are negatives: use the miner
+    `every`. With the distance `cochlea_sb.training.mining.cosine`, ``temperature`` (above 0) is SimCLR's tau.
 
     Example
     -------
@@ -73,7 +66,7 @@ class InfoNCE(nn.Module):
         self.temperature = temperature
 
     def forward(self, distances: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy over the anchors; ``negatives`` is bool [A, C]."""
+        """Mean over the anchors; ``negatives`` is bool [A, C]."""
         if not isinstance(negatives, torch.Tensor):
             raise UserError("InfoNCE needs all negatives of an anchor: set miner to every.")
         candidates = negatives.scatter(1, positives[:, None], True)
@@ -81,7 +74,7 @@ class InfoNCE(nn.Module):
 
 
 class MaskedSquaredError(nn.Module):
-    """Mean squared error over the frames that are sound rather than padding.
+    """Mean squared error over the frames that are no padding.
 
     Example
     -------
@@ -91,17 +84,6 @@ class MaskedSquaredError(nn.Module):
     """
 
     def forward(self, written: torch.Tensor, frames: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """Compare.
-
-        Arguments
-        ---------
-        written, frames : torch.Tensor [n, T, M]
-        real : torch.Tensor [n, T], bool
-            True for the frames that count; at least one.
-
-        Returns
-        -------
-        torch.Tensor, scalar
-        """
+        """Compare two tensors [n, T, M]. ``real``, bool [n, T], is True for 1 or more frames, False for padding."""
         errors = (written.float() - frames).square().mean(2)
         return (errors * real).sum() / real.sum()

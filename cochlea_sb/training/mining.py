@@ -1,14 +1,13 @@
-"""Which negative for which anchor: one matrix of distances in, indices out.
+"""Distances, and miners, which choose a negative for each anchor.
 
-A miner is a function ``miner(distances, positives, allowed, generator=None)``:
+A miner is a function ``miner(distances, positives, allowed, generator=None) -> Negatives``:
 
-    distances [A, C]   of each anchor to each candidate
-    positives [A]      column of each anchor's positive
-    allowed   [A, C]   True where the candidate may be a negative (see `disjoint`)
-    generator          for the miner that draws
+    distances [A, C]   from each anchor to each candidate
+    positives [A]      column of the positive of each anchor
+    allowed   [A, C]   True if the candidate may be a negative of the anchor (see `disjoint`)
+    generator          random generator, used only by `random`
 
-It returns `Negatives`, one for each anchor; `every` returns ``allowed`` for the loss that takes them all. Time and
-memory are O(A x C), and nothing is read back from the device.
+The miner `every` returns ``allowed`` instead of `Negatives`. Time and memory of all miners are O(A x C).
 
 Axes: A anchors, C candidates, D embedding dimensions, P groups that a crop may contain.
 """
@@ -23,11 +22,11 @@ class Negatives(NamedTuple):
     """One negative for each anchor.
 
     columns : torch.Tensor [A], int64
-        The candidate.
+        Columns of the negatives in the matrix of distances.
     found : torch.Tensor [A], bool
-        False where no candidate was allowed; the column then means nothing.
+        False if no candidate was allowed. The column is then arbitrary.
     semi_hard : torch.Tensor [A], bool, or None
-        True where the negative is semi-hard; False for a fallback, or where none was found. Only `semi_hard` tells it.
+        True if the negative is semi-hard. Only the miner `semi_hard` sets it.
     """
 
     columns: torch.Tensor
@@ -36,40 +35,20 @@ class Negatives(NamedTuple):
 
 
 def squared_euclidean(anchors: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """Squared Euclidean distances of unit vectors, ``2 - 2 cos``: in [0, 4].
-
-    Arguments
-    ---------
-    anchors : torch.Tensor [A, D], unit norm
-    candidates : torch.Tensor [C, D], unit norm
-
-    Returns
-    -------
-    torch.Tensor [A, C]
-    """
+    """Squared Euclidean distances ``2 - 2 cos`` of unit vectors [A, D] and [C, D]: [A, C], in [0, 4]."""
     return 2 - 2 * anchors @ candidates.T
 
 
 def cosine(anchors: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """Cosine distances of unit vectors, ``1 - cos``: in [0, 2]; shapes as in `squared_euclidean`."""
+    """Cosine distances ``1 - cos`` of unit vectors [A, D] and [C, D]: [A, C], in [0, 2]."""
     return 1 - anchors @ candidates.T
 
 
 @torch.no_grad()
 def disjoint(anchor_groups: torch.Tensor, candidate_groups: torch.Tensor) -> torch.Tensor:
-    """Which candidates have no group in common with an anchor, and so may be its negatives.
+    """Tell which candidates share no group with an anchor: groups [A, P] and [C, P], int, to bool [A, C].
 
-    Crops of one sound are never each other's negatives. Nor is a mixture a negative of either of its two sounds.
-
-    Arguments
-    ---------
-    anchor_groups : torch.Tensor [A, P], int
-        Numbers of the groups that each anchor may contain.
-    candidate_groups : torch.Tensor [C, P], int
-
-    Returns
-    -------
-    torch.Tensor [A, C], bool
+    Only such candidates may be negatives of the anchor. A mixture contains the groups of two sounds.
     """
     allowed = torch.ones(len(anchor_groups), len(candidate_groups), dtype=torch.bool, device=anchor_groups.device)
     for ours in anchor_groups.T:
@@ -82,10 +61,10 @@ def disjoint(anchor_groups: torch.Tensor, candidate_groups: torch.Tensor) -> tor
 def semi_hard(
     distances: torch.Tensor, positives: torch.Tensor, allowed: torch.Tensor, generator: torch.Generator | None = None
 ) -> Negatives:
-    """The closest allowed candidate that is farther than the positive (FaceNet, Schroff et al. 2015, section 3.2).
+    """Choose the closest allowed candidate beyond the positive (FaceNet, Schroff et al. 2015, section 3.2).
 
-    Fallback where no allowed candidate is farther than the positive: the farthest of them. It asks for the smallest
-    correction, so that bad embeddings do not collapse. Arguments as in `cochlea_sb.training.mining`.
+    If no allowed candidate is farther than the positive, the fallback is the farthest allowed candidate. Its loss is
+    the smallest of all candidates, so the embeddings of an untrained encoder do not collapse to one point.
     """
     farther = allowed & (distances > distances.gather(1, positives[:, None]))
     closest, columns = distances.masked_fill(~farther, torch.inf).min(1)
@@ -98,7 +77,7 @@ def semi_hard(
 def hardest(
     distances: torch.Tensor, positives: torch.Tensor, allowed: torch.Tensor, generator: torch.Generator | None = None
 ) -> Negatives:
-    """The closest allowed candidate, even if it is closer than the positive."""
+    """Choose the closest allowed candidate, even if it is closer than the positive."""
     closest, columns = distances.masked_fill(~allowed, torch.inf).min(1)
     return Negatives(columns, closest < torch.inf)
 
@@ -107,7 +86,7 @@ def hardest(
 def random(
     distances: torch.Tensor, positives: torch.Tensor, allowed: torch.Tensor, generator: torch.Generator | None = None
 ) -> Negatives:
-    """Any allowed candidate, each with the same probability."""
+    """Draw an allowed candidate. All allowed candidates have the same probability."""
     draws = torch.rand(distances.shape, generator=generator, device=distances.device)
     drawn, columns = draws.masked_fill(~allowed, -1).max(1)
     return Negatives(columns, drawn >= 0)
@@ -116,12 +95,12 @@ def random(
 def every(
     distances: torch.Tensor, positives: torch.Tensor, allowed: torch.Tensor, generator: torch.Generator | None = None
 ) -> torch.Tensor:
-    """All allowed candidates: ``allowed`` itself, [A, C] bool."""
+    """Return ``allowed``, bool [A, C]: all allowed candidates are negatives."""
     return allowed
 
 
 class MiningTally(nn.Module):
-    """Counts, on the device, how many anchors had a semi-hard negative. A module, so that checkpoints hold the counts.
+    """Counts the anchors that had a semi-hard negative. It is a module, so checkpoints store the counts.
 
     Example
     -------
@@ -139,13 +118,13 @@ class MiningTally(nn.Module):
         self.register_buffer("counts", torch.zeros(3, dtype=torch.int64))  # semi-hard, fallback, all anchors
 
     def add(self, negatives: Negatives | torch.Tensor) -> None:
-        """Count the anchors of a step; nothing where the miner knows no semi-hard negatives."""
+        """Count the anchors of a step. Only negatives of the miner `semi_hard` count."""
         if isinstance(negatives, Negatives) and negatives.semi_hard is not None:
             found, is_semi_hard = negatives.found, negatives.semi_hard
             self.counts += torch.stack([is_semi_hard, found & ~is_semi_hard, torch.ones_like(found)]).sum(1)
 
     def shares(self) -> dict[str, float]:
-        """Shares of all anchors since the last call, in [0, 1]; empty where nothing was counted."""
+        """Fractions of the anchors counted since the last call, in [0, 1]; ``{}`` if none were counted."""
         n_semi_hard, n_fallback, n_anchors = self.counts.tolist()
         self.counts.zero_()
         return {"semi-hard": n_semi_hard / n_anchors, "fallback": n_fallback / n_anchors} if n_anchors else {}

@@ -26,38 +26,31 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
     """Batches of pairs for one epoch: ``batches[step]`` draws the batch of a step.
 
     A batch depends only on ``seed``, ``rank``, the epoch and the step. An interrupted run can therefore continue with
-    the same batches. Pass the data set to a ``DataLoader`` with ``batch_size=None`` and without workers: a batch is
-    drawn by indexing tensors on their device.
+    the same batches. Use a ``DataLoader`` with ``batch_size=None`` and without workers.
 
-    The anchor is a crop of a random window. The weight of a window in this draw is
-    ``min(seconds, max_seconds) / windows * audibility``, where ``seconds`` and ``windows`` are the duration and the
-    number of windows of the sound. The positive is a crop of a nearby window, or the same crop as the anchor: see
-    `in_proximity`. The start of a crop differs from the start of its window by a random number of frames, at most half
-    the distance between two windows. A crop can therefore start at any frame.
+    The anchor is a crop of a random window. The probability of a window is proportional to
+    ``min(seconds, max_seconds) / n_windows * audibility``, where the sound has ``seconds`` and ``n_windows``. The
+    `cochlea_sb.features.audibility` is 1 for the loudest window of a sound, and ``quiet_weight`` for windows that are
+    at least 20 dB quieter. The positive is a crop of a nearby window, or the same crop as the anchor: see
+    `in_proximity`. A crop starts at random up to half a window hop before or after the start of its window.
 
     Arguments
     ---------
     bank : FrameBank
-    batch_size : int
-        Pairs in a batch, at least 2. Without ``groups``, at most the number of sounds.
-    steps : int
-        Batches in an epoch.
+    batch_size, steps : int
+        Pairs in a batch, and batches in an epoch. Without ``groups``, ``batch_size`` is at most the number of sounds.
     seed, rank : int
         Seed of the random draws, and number of this process in distributed training.
     deformation : Deformation, optional
         Decides which positives are another crop than their anchor: see `in_proximity`. By default, all of them are.
     crop_frames, window_frames : int
-        Lengths of crops and of windows. The first ``window_frames`` of a crop lie within the sound if the sound is at
-        least as long.
+        Lengths of crops and of windows. The first ``window_frames`` of a crop lie within any sound of that length.
     proximity_seconds : float, above 0
         Largest distance between the window of an anchor and the window of its positive. Not used with ``groups``.
     groups : list of int [N], ascending, optional
         Group of each sound, from `group_rows`. The positive then comes from any window of the anchor's group.
-    max_seconds : float
-        Duration above which the weight of a sound no longer grows.
-    quiet_weight : float in [0, 1]
-        `cochlea_sb.features.audibility` of windows that are at least 20 dB quieter than the loudest window of the
-        sound.
+    max_seconds, quiet_weight : float
+        For the probability of a window, see above.
     hop_seconds : float
         Distance between two frames.
     band : float in (0, 1]
@@ -89,8 +82,8 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         ids = torch.arange(len(bank)) if groups is None else torch.tensor(groups)
         if len(ids) != len(bank) or (ids.diff() < 0).any():
             raise UserError(
-                f"groups has {len(ids)} numbers for {len(bank)} sounds: expected one number for each sound, in ascending "
-                "order; use the rows and the groups that group_rows returns."
+                f"groups has {len(ids)} numbers for {len(bank)} sounds: expected one number for each sound, in "
+                "ascending order; use the rows and the groups that group_rows returns."
             )
         if len(bank) < 2:
             raise UserError("The corpus holds one sound: training compares sounds, so add at least one more file.")
@@ -101,7 +94,7 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
             )
         if batch_size < 2 or (groups is None and batch_size > len(bank)):
             raise UserError(
-                f"batch_size is {batch_size} and the corpus has {len(bank)} sounds to train on: expected at least 2 pairs, "
+                f"batch_size is {batch_size} and the corpus has {len(bank)} sounds to train on: expected at least 2, "
                 f"and at most {len(bank)} if pair_by is sound; use a --batch_size from 2 to {len(bank)}, or add sounds."
             )
         if proximity_seconds <= 0:
@@ -140,7 +133,7 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         return self.steps
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; SpeechBrain calls this before each epoch."""
+        """Set the number of the epoch. SpeechBrain calls this method before each epoch."""
         self.epoch = epoch
 
     def __getitem__(self, step: int) -> PairBatch:
@@ -204,37 +197,28 @@ def in_proximity(deformation: torch.nn.Module, n_pairs: int) -> torch.Tensor:
 
 
 def group_rows(frames: datasets.Dataset, rows: list[int], pair_by: str) -> tuple[list[int], list[int] | None]:
-    """Sort sounds by group. The anchor and the positive of a pair come from the same group.
+    """Sort sounds by group, so that `PairBatches` draws the anchor and the positive of a pair from the same group.
+
+    Raises `UserError` if the corpus lacks the column ``pair_by``, or if ``pair_by`` has another value.
 
     Arguments
     ---------
-    frames : datasets.Dataset
-        From `cochlea_sb.data.corpus.load_corpus`.
-    rows : list of int
-        Rows of the sounds to train on.
+    frames : datasets.Dataset, from `cochlea_sb.data.corpus.load_corpus`
+    rows : list of int, the sounds to use
     pair_by : str
         ``sound``: each sound is a group. ``source``: the sounds of a source are a group, and a sound without a source
         is a group of its own. ``label``: the sounds of a label are a group, and sounds without a label are left out.
 
     Returns
     -------
-    rows : list of int
-        The same rows, sorted by group.
-    groups : list of int or None
-        The group of each row, ascending; None for ``sound``.
-
-    Raises
-    ------
-    UserError
-        If the corpus has no column ``source`` or ``label``, or ``pair_by`` has another value.
+    rows, groups : list of int
+        The rows, sorted by group, and the group of each row. ``groups`` is None for ``sound``.
     """
     if pair_by == "sound":
         return rows, None
     values = column(frames, pair_by) if pair_by in ("source", "label") else None
     if values is None:
-        raise UserError(
-            f"pair_by is '{pair_by}': expected sound, or source or label if the corpus has a column of that name."
-        )
+        raise UserError(f"pair_by is '{pair_by}': expected sound, or source or label if the corpus has that column.")
     names = sorted({str(value) for value in values if value is not None})
     numbers = {name: number for number, name in enumerate(names)}
     if pair_by == "label":

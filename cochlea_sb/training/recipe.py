@@ -1,7 +1,4 @@
-"""The yaml and the command line of a recipe: from text to objects.
-
-`recipes/train.py` and its neighbours call `parse_arguments`, then `load_experiment`.
-"""
+"""Read the command line and the yaml of a recipe. The scripts in recipes/ call it."""
 
 import io
 import os
@@ -17,36 +14,24 @@ from speechbrain.utils.run_opts import RunOptions
 
 from cochlea_sb.errors import UserError, one_line
 
-# Keys that choose the corpus: the arguments of `cochlea_sb.data.corpus.load_corpus`.
+# Arguments of `cochlea_sb.data.corpus.load_corpus`
 CORPUS_KEYS: tuple[str, ...] = ("data_folder", "dataset", "config", "split", "folder_labels", "num_proc")
 CORPUS_KEYS += ("sounds_per_class", "label_column", "source_column")
-# Keys that may differ when a run goes on: more epochs, the keys of recipes/evaluate.py, and those that hold the path of
-# the results folder, which may have been moved.
+# Keys that may change when a run continues: for more epochs, recipes/evaluate.py, or a moved results folder.
 MAY_CHANGE = {"number_of_epochs", "lr_schedule", "epoch_counter", "num_proc", "ckpt_interval_minutes"}
 MAY_CHANGE |= {"evaluate_all", "robustness", "few_labels", "model"}
 MAY_CHANGE |= {"output_folder", "save_folder", "train_log", "train_logger", "checkpointer"}
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[str, RunOptions, dict[str, Any]]:
-    """Read SpeechBrain's command line: a yaml, run options, and any key of the yaml with another value.
+    """Read a command line: return the path of the yaml, the options of SpeechBrain, and the overrides of yaml keys.
 
-    `speechbrain.parse_arguments` joins the values to one text, which breaks on a path that holds ``=``, ``#`` or a
-    space. Here every value is parsed on its own, and the path of an existing file stays as it is. ``--help`` prints
-    the keys of the yaml with their comments, and exits.
-
-    Arguments
-    ---------
-    argv : list of str
-
-    Returns
-    -------
-    hparams_file : str
-    run_opts : speechbrain.utils.run_opts.RunOptions
-    overrides : dict
+    Unlike `speechbrain.parse_arguments`, it accepts paths that contain ``=``, ``#`` or a space. ``--help`` prints the
+    keys of the yaml with their comments, and exits.
     """
     if not {"-h", "--help"}.isdisjoint(argv):
         if not any(os.path.isfile(token) for token in argv):
-            print("Name the yaml too, such as hparams/cnn.yaml --help: all of its keys are options.\n")
+            print("Give a yaml before --help, such as hparams/cnn.yaml --help: the keys of the yaml are options too.\n")
         for file in filter(os.path.isfile, argv):
             print(f"{describe_keys(file)}\n\nOptions of SpeechBrain:\n")
     options = {f"--{name}" for name in RunOptions().as_dict()} | {"-h", "--help"}
@@ -69,9 +54,9 @@ def parse_arguments(argv: Sequence[str]) -> tuple[str, RunOptions, dict[str, Any
             theirs.append(token)
     for name, given in overrides.items():
         if given is unset:
-            raise UserError(f"--{name} has no value: give one after it.")
+            raise UserError(f"--{name} has no value: add a value after it.")
     local_rank = os.environ.get("LOCAL_RANK")
-    if "cuda" in theirs and local_rank is not None:  # torchrun: each process has a GPU of its own
+    if "cuda" in theirs and local_rank is not None:  # with torchrun, each process uses its own GPU
         theirs[theirs.index("cuda")] = f"cuda:{local_rank}"
     hparams_file, run_opts, _ = RunOptions.from_command_line_args(theirs)
     if not os.path.isfile(hparams_file):
@@ -80,7 +65,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[str, RunOptions, dict[str, Any
 
 
 def describe_keys(hparams_file: str | os.PathLike[str]) -> str:
-    """The keys of a yaml with plain values, which are options, with their defaults and comments."""
+    """List the keys of a yaml that are options (numbers, texts and lists), with their defaults and comments."""
     text = read_recipe(hparams_file)
     tree = ruamel.yaml.YAML().load(text)
     plain_kinds = (int, float, str, list, type(None), ruamel.yaml.comments.TaggedScalar)
@@ -91,7 +76,7 @@ def describe_keys(hparams_file: str | os.PathLike[str]) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """A value as yaml reads it; the text itself where it isn't yaml, or is the path of something that exists."""
+    """Parse a value as yaml. Return the text itself if it is not valid yaml, or if it is an existing path."""
     try:
         value = ruamel.yaml.YAML(typ="safe").load(text)
     except ruamel.yaml.error.YAMLError:
@@ -100,23 +85,9 @@ def parse_value(text: str) -> Any:
 
 
 def load_experiment(hparams_file: str | os.PathLike[str], overrides: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """Build the objects of a training yaml.
+    """Build the objects of a yaml. Return the objects by key, and the yaml with overrides and references resolved.
 
-    Arguments
-    ---------
-    hparams_file : str
-    overrides : dict
-
-    Returns
-    -------
-    hparams : dict
-    text : str
-        The yaml with overrides and references resolved, for ``train.yaml`` in the results folder.
-
-    Raises
-    ------
-    UserError
-        If the yaml lacks a key of the overrides, or its objects can't be built.
+    Raises `UserError` if an override is not a key of the yaml, or if an object can't be built.
     """
     try:
         text = read_recipe(hparams_file)
@@ -136,23 +107,10 @@ def load_experiment(hparams_file: str | os.PathLike[str], overrides: dict[str, A
 
 
 def read_recipe(hparams_file: str | os.PathLike[str]) -> str:
-    """The text of a yaml. With ``base: cnn.yaml`` it is the text of cnn.yaml with some keys replaced or added.
+    """Return the text of a yaml. If it contains ``base: cnn.yaml``, its other keys are added to the text of cnn.yaml.
 
-    A key is replaced together with everything below it.
-
-    Arguments
-    ---------
-    hparams_file : str or Path
-        ``base`` is relative to its folder.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    UserError
-        If a base is missing, or is its own base.
+    A key replaces the same key of the base together with its nested keys. The path of the base is relative to the
+    folder of the yaml. Raises `UserError` if a base is missing or is its own base.
     """
     editor, differences, file = ruamel.yaml.YAML(), [], Path(hparams_file)
     editor.width = 10**6
@@ -177,7 +135,7 @@ def read_recipe(hparams_file: str | os.PathLike[str]) -> str:
 
 
 def check_kind(key: str, default: Any, value: Any) -> None:
-    """Raise `UserError` where the type of an override differs from that of the value in the yaml."""
+    """Raise `UserError` if an override and the value in the yaml have different types."""
     kinds: dict[str, Any] = {"True or False": bool, "a whole number": int, "a number": (int, float)}
     kinds["a list such as [noise]" if key == "robustness" else "a list such as [5]"] = list
     for name, kind in kinds.items():
@@ -188,15 +146,9 @@ def check_kind(key: str, default: Any, value: Any) -> None:
 
 
 def check_same_run(folder: str | os.PathLike[str], text: str) -> None:
-    """Raise `UserError` where a folder holds the checkpoints, or the model, of a run with other settings.
+    """Raise `UserError` if a results folder holds checkpoints or a model of a run with other settings than ``text``.
 
-    To go on with them would mix two experiments. The keys in `MAY_CHANGE` may differ.
-
-    Arguments
-    ---------
-    folder : str or Path
-    text : str
-        From `load_experiment`.
+    ``text`` comes from `load_experiment`. The keys in `MAY_CHANGE` may differ.
     """
     before, model = Path(folder, "train.yaml"), Path(folder, "hyperparams.yaml")
     if not before.is_file() or not (model.is_file() or list(Path(folder).glob("save/CKPT*"))):
@@ -211,7 +163,7 @@ def check_same_run(folder: str | os.PathLike[str], text: str) -> None:
 
 
 def plain(node: yaml.Node) -> tuple[str, Any]:
-    """A yaml node as nested pairs (tag, value), so that two yamls compare by content, without comments."""
+    """Convert a yaml node to nested pairs (tag, value), so that yamls can be compared without comments."""
     if isinstance(node, yaml.MappingNode):
         return node.tag, [(key.value, plain(value)) for key, value in node.value]
     if isinstance(node, yaml.SequenceNode):

@@ -1,20 +1,12 @@
-"""How the learning rate changes during training."""
+"""The learning rate schedule."""
 
 import math
 
 
 def warm_up_and_cosine(step: int, total_steps: int, warm_up_steps: int) -> float:
-    """Share of the peak learning rate at a step: it rises linearly, then falls along half a cosine to 0.
+    """Factor of the peak learning rate at a step, in [0, 1].
 
-    It depends on the step alone, so that a finished run can go on with more epochs.
-
-    Arguments
-    ---------
-    step, total_steps, warm_up_steps : int
-
-    Returns
-    -------
-    float in [0, 1]
+    The factor grows linearly to 1 in ``warm_up_steps``, then falls along half a cosine to 0 at ``total_steps``.
     """
     if step < warm_up_steps:
         return (step + 1) / warm_up_steps
