@@ -18,22 +18,18 @@ FRAMES_AT_ONCE = 16384  # bounds memory for sounds of hours; larger blocks are n
 class FrontEnd(nn.Module):
     """Base of front ends: short-time energies.
 
-    Frame ``t`` is computed from samples ``[t * hop, t * hop + window)`` alone, under a Hann window. So frames can be
-    cached, cropped and shuffled. Zeros pad the end of a sound, and ``n`` samples give ``ceil(n / hop)`` frames: 0.96 s
-    at 16 kHz give exactly 96 frames of 10 ms. The energies of a full-scale sine have the sum 1 (0 dB).
+    Frame ``t`` depends only on the samples ``[t * hop, t * hop + window)``, to which a Hann window is applied. So
+    frames can be cached, cropped and shuffled. Zeros pad the end of a sound, and ``n`` samples give ``ceil(n / hop)``
+    frames: 0.96 s at 16 kHz give 96 frames of 10 ms. The energies of a sine of amplitude 1 have the sum 1 (0 dB).
 
     A subclass sets ``frame_size`` (M) and ``silence``, and implements ``describe`` and ``level``.
 
     Arguments
     ---------
-    sample_rate : int
-        Rate of the waveforms, in Hz.
-    window_seconds : float
-        Length of the analysis window.
-    hop_seconds : float
-        Distance between frames.
-    floor : float
-        Energy that is added before the logarithm (1e-8 is -80 dB).
+    sample_rate : int, rate of the waveforms in Hz
+    window_seconds : float, length of the analysis window
+    hop_seconds : float, time between the starts of two frames
+    floor : float, energy that is added before the logarithm (1e-8 is -80 dB)
 
     Raises
     ------
@@ -64,16 +60,16 @@ class FrontEnd(nn.Module):
 
     @property
     def frame_size(self) -> int:
-        """int: values in a frame, M."""
+        """int: number of values in a frame, M."""
         raise NotImplementedError
 
     @property
     def silence(self) -> float:
-        """float: all values of a frame in digital silence."""
+        """float: the value that fills the frames of digital silence."""
         raise NotImplementedError
 
     def settings(self) -> dict[str, float]:
-        """Constructor arguments that rebuild this front end. With its class, they are the cache key of frames."""
+        """Return the constructor arguments. The cache of frames uses them and the class as its key."""
         return {
             "sample_rate": self.sample_rate,
             "window_seconds": self.window / self.sample_rate,
@@ -82,7 +78,7 @@ class FrontEnd(nn.Module):
         } | self.own_settings
 
     def frames_in(self, samples: int) -> int:
-        """Number of frames that ``samples`` samples give: ``ceil(samples / hop)``, at least 1."""
+        """Return the number of frames of a waveform: ``ceil(samples / hop)``, at least 1."""
         return max(1, -(-samples // self.hop))
 
     def forward(self, wavs: torch.Tensor) -> torch.Tensor:
@@ -106,43 +102,40 @@ class FrontEnd(nn.Module):
         wanted = (self.frames_in(wavs.shape[1]) - 1) * self.hop + self.window
         wavs = nn.functional.pad(wavs, (0, wanted - wavs.shape[1]))
         frames = wavs.unfold(1, self.window, self.hop)  # [B, T, window], a view
-        # As many samples for windows of any length.
+        # The block size in samples is the same for windows of any length.
         block = max(1, FRAMES_AT_ONCE * 400 // (self.window * max(1, len(wavs))))
         return torch.cat([self.describe(self.power(part)) for part in frames.split(block, dim=1)], dim=1)
 
     def power(self, frames: torch.Tensor) -> torch.Tensor:
-        """Energies of frequency bins: [batch, frames, window] samples to [batch, frames, K]."""
+        """Convert samples [batch, frames, window] to energies of frequency bins [batch, frames, K]."""
         spectrum: torch.Tensor = torch.fft.rfft(frames * self.taper, n=self.n_fft)
         return spectrum.real.square() + spectrum.imag.square()
 
     def describe(self, power: torch.Tensor) -> torch.Tensor:
-        """From energies to the values of frames: [batch, frames, K] to [batch, frames, M]."""
+        """Convert energies [batch, frames, K] to the values of frames [batch, frames, M]."""
         raise NotImplementedError
 
     @staticmethod
     def level(frames: torch.Tensor) -> torch.Tensor:
-        """Loudness of frames, [..., frames, M] to [..., frames]: the natural logarithm of an energy."""
+        """Return the loudness [..., frames] of frames [..., frames, M]: the natural logarithm of an energy."""
         return level(frames)
 
 
 class LogMel(FrontEnd):
-    """Log-mel spectrogram (compare Jansen et al. 2017, section 4.1: 25 ms / 10 ms, 64 bands).
+    """Log-mel spectrogram (Jansen et al. 2017, section 4.1: windows of 25 ms, hop of 10 ms, 64 bands).
 
-    ``log(energy + floor)`` of mel bands; the filters are HTK triangles of height 1. Frames are those of `FrontEnd`.
+    The values are ``log(energy + floor)`` of mel bands, whose filters are HTK triangles of height 1.
 
     Arguments
     ---------
-    sample_rate, window_seconds, hop_seconds, floor :
-        As in `FrontEnd`.
-    n_mels : int
-        Number of mel bands.
-    low_hz, high_hz : float
-        Edges of the lowest and the highest band: ``0 <= low_hz < high_hz <= sample_rate / 2``.
+    sample_rate, window_seconds, hop_seconds, floor : as in `FrontEnd`
+    n_mels : int, number of mel bands
+    low_hz, high_hz : float, edges of the lowest and highest band, ``0 <= low_hz < high_hz <= sample_rate / 2``
 
     Raises
     ------
     UserError
-        If the sizes or the band edges make no filterbank.
+        If an argument is out of range.
 
     Example
     -------
@@ -176,28 +169,26 @@ class LogMel(FrontEnd):
 
     @property
     def frame_size(self) -> int:
-        """int: values in a frame, M."""
+        """int: number of values in a frame, M."""
         return self.n_mels
 
     @property
     def silence(self) -> float:
-        """float: values of a frame in digital silence, ``log(floor)``."""
+        """float: the value that fills the frames of digital silence, ``log(floor)``."""
         return math.log(self.floor)
 
     def describe(self, power: torch.Tensor) -> torch.Tensor:
-        """From energies to log-mel values."""
+        """Convert energies to log-mel values."""
         return torch.log(power @ self.filters + self.floor)
 
 
 class MFCC(LogMel):
-    """Mel-frequency cepstral coefficients: the orthonormal DCT of a `LogMel` frame above its floor. Silence is all 0.
+    """Mel-frequency cepstral coefficients: the orthonormal DCT of ``log_mel - log(floor)``, so that silence is 0.
 
     Arguments
     ---------
-    n_mfcc : int
-        Number of coefficients, at most ``n_mels``; the first is proportional to the mean log energy.
-    others :
-        As in `LogMel`.
+    n_mfcc : int, number of coefficients, at most ``n_mels``; the first is proportional to the mean log energy
+    others : as in `LogMel`
 
     Example
     -------
@@ -217,30 +208,29 @@ class MFCC(LogMel):
 
     @property
     def frame_size(self) -> int:
-        """int: values in a frame, M."""
+        """int: number of values in a frame, M."""
         return self.n_mfcc
 
     def describe(self, power: torch.Tensor) -> torch.Tensor:
-        """From energies to coefficients."""
+        """Convert energies to coefficients."""
         return (super().describe(power) - math.log(self.floor)) @ self.cosines
 
     @staticmethod
     def level(frames: torch.Tensor) -> torch.Tensor:
-        """Loudness of frames, approximated by the mean log energy of 64 bands: an eighth of the first coefficient."""
+        """Return the mean log energy of the bands as the loudness. For 64 bands it is the first coefficient / 8."""
         return frames[..., 0].float() / 8
 
 
 class Chroma(FrontEnd):
-    """Log energies of the twelve pitch classes, C first. They show chords, whatever the octave and the instrument.
+    """Log energies of the twelve pitch classes, beginning with C. They depend on the chord, but not on the octave.
 
     The filters are those of librosa (after Ellis 2007): each bin adds to the nearest pitch classes, with a Gaussian
-    weight of two octaves around 1 kHz. Long windows separate the semitones; they also smooth over time, as CENS does
-    (Müller 2005). `WindowEncoder.levelled` then removes the loudness, as CENS does too.
+    weight of two octaves around 1 kHz. Long windows are needed to separate semitones. They also smooth over time, as
+    CENS features do (Müller 2005). `WindowEncoder.levelled` removes the loudness, which CENS features do, too.
 
     Arguments
     ---------
-    sample_rate, window_seconds, hop_seconds, floor :
-        As in `FrontEnd`.
+    sample_rate, window_seconds, hop_seconds, floor : as in `FrontEnd`
 
     Raises
     ------
@@ -271,39 +261,28 @@ class Chroma(FrontEnd):
 
     @property
     def silence(self) -> float:
-        """float: values of a frame in digital silence, ``log(floor)``."""
+        """float: the value that fills the frames of digital silence, ``log(floor)``."""
         return math.log(self.floor)
 
     def describe(self, power: torch.Tensor) -> torch.Tensor:
-        """From energies of bins to log energies of pitch classes."""
+        """Convert energies of bins to log energies of pitch classes."""
         return torch.log(power @ self.filters + self.floor)
 
 
 def level(frames: torch.Tensor) -> torch.Tensor:
-    """Loudness of frames: the logarithm of the sum of their bands' energies.
-
-    Arguments
-    ---------
-    frames : torch.Tensor [..., frames, mels], log-mel
-
-    Returns
-    -------
-    torch.Tensor [..., frames], float32
-    """
+    """Return the loudness [..., frames] of log-mel frames [..., frames, mels]: the log of the sum of the energies."""
     return frames.float().logsumexp(-1)
 
 
 def audibility(peaks: torch.Tensor, loudest: torch.Tensor, least: float = 0.01) -> torch.Tensor:
-    """Weight of a part of a sound: 1 for the loudest part, falling linearly in dB to ``least`` at 20 dB below it.
+    """Weight of a part of a sound. It falls from 1 for the loudest part to ``least`` at 20 dB below, linearly in dB.
 
-    So the noise between the events of a sound hardly changes its embedding.
+    With these weights, noise between the events of a sound hardly changes the embedding of the sound.
 
     Arguments
     ---------
-    peaks, loudest : torch.Tensor
-        Peak `level` of the part and of the whole sound, of shapes that broadcast.
-    least : float in [0, 1]
-        Weight of a silent part.
+    peaks, loudest : torch.Tensor, peak `level` of the part and of the whole sound; their shapes must broadcast
+    least : float in [0, 1], weight of a silent part
 
     Returns
     -------
@@ -314,52 +293,34 @@ def audibility(peaks: torch.Tensor, loudest: torch.Tensor, least: float = 0.01) 
 
 
 class Unnormalised(nn.Module):
-    """The ``mean_var_norm`` of `EncoderClassifier`: it does nothing, since our encoders normalise frames themselves."""
+    """The ``mean_var_norm`` of `EncoderClassifier`. It does nothing: encoders normalise frames themselves."""
 
     def forward(self, frames: torch.Tensor, lens: torch.Tensor | None = None) -> torch.Tensor:
-        """Return ``frames``."""
+        """Return ``frames`` unchanged."""
         return frames
 
 
 def hz_to_mel(hz: torch.Tensor) -> torch.Tensor:
-    """Mel value of a frequency: ``2595 log10(1 + hz / 700)`` (the HTK book, section 5.4).
-
-    Arguments
-    ---------
-    hz : torch.Tensor, Hz
-
-    Returns
-    -------
-    torch.Tensor of the same shape
-    """
+    """Convert a tensor of frequencies in Hz to mel: ``2595 log10(1 + hz / 700)`` (the HTK book, section 5.4)."""
     return 2595.0 * torch.log10(1.0 + hz / 700.0)
 
 
 def mel_to_hz(mel: torch.Tensor) -> torch.Tensor:
-    """Frequency of a mel value; the inverse of `hz_to_mel`."""
+    """Convert a tensor of mel values to frequencies in Hz, the inverse of `hz_to_mel`."""
     return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
 
 
 def mel_edges(n_mels: int, low_hz: float, high_hz: float) -> torch.Tensor:
-    """Corner frequencies of the filters: filter ``m`` starts at edge ``m``, peaks at ``m + 1``, ends at ``m + 2``.
-
-    Returns
-    -------
-    torch.Tensor [n_mels + 2], float64, Hz
-    """
-    # Explicitly on the CPU: models are first built on the device meta, where tensors have no values.
+    """Edges [n_mels + 2] in Hz, float64. Filter ``m`` starts at edge ``m``, peaks at ``m + 1``, ends at ``m + 2``."""
+    # The device must be the CPU: models are first built on the device meta, where tensors have no values.
     low, high = hz_to_mel(torch.tensor([low_hz, high_hz], dtype=torch.float64, device="cpu")).tolist()
     return mel_to_hz(torch.linspace(low, high, n_mels + 2, dtype=torch.float64, device="cpu"))
 
 
 def mel_filters(sample_rate: int, n_fft: int, n_mels: int, low_hz: float, high_hz: float) -> torch.Tensor:
-    """Triangular filters of height 1 on the mel scale.
+    """Triangular filters [n_fft // 2 + 1, n_mels] of height 1, float32.
 
-    Each slope is at least one frequency bin wide: a narrower band could miss all bins.
-
-    Returns
-    -------
-    torch.Tensor [n_fft // 2 + 1, n_mels], float32
+    Each slope is at least one frequency bin wide, because a narrower band could contain no bin.
     """
     bin_hz = sample_rate / n_fft
     edges = mel_edges(n_mels, low_hz, high_hz)

@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""Embed a collection into Parquet shards, with one row for each window: path, start_seconds, embedding, label, ...
+"""Embed sounds and write Parquet shards, with one row for each window: path, start_seconds, embedding, label, ...
 
     python recipes/embed.py ~/samples --model results/cnn/1986 --output embeddings
     python recipes/embed.py user/name --model user/model --output embeddings --device cuda --precision bf16
 
 The source is a folder, a table of files with a column file_name, or a dataset on the Hub. After an interruption, run
-the same command again: it skips the shards that are complete. The shards load with
-`datasets.load_dataset("parquet", data_dir="embeddings")`, and `cochlea index embeddings --library NAME` adds them to a
-library.
+the same command again: it skips the complete shards. `datasets.load_dataset("parquet", data_dir="embeddings")` loads
+the shards, and `cochlea index embeddings --library NAME` adds them to a library.
 """
 
 import argparse
@@ -28,11 +27,11 @@ from cochlea_sb.library.shards import read_facts, write_shard
 def main(argv):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", nargs="+", help="folder, table of files, or dataset on the Hub")
-    parser.add_argument("--output", required=True, help="folder of the shards")
+    parser.add_argument("--output", required=True, help="folder to write the shards to")
     parser.add_argument(
         "--model", help="folder or Hub name of the encoder; default: the one that comes with cochlea_sb"
     )
-    parser.add_argument("--hop_seconds", type=float, default=0.48, help="distance between windows; default 0.48")
+    parser.add_argument("--hop_seconds", type=float, default=0.48, help="seconds from one window to the next; default 0.48")
     parser.add_argument("--shard_sounds", type=int, default=1000, help="number of sounds in a shard; default 1000")
     parser.add_argument("--folder_labels", action="store_true", help="take the folder of a file as its label")
     parser.add_argument("--config", help="configuration of a dataset on the Hub")
@@ -42,13 +41,13 @@ def main(argv):
         "--precision", default="fp32", choices=["fp32", "fp16", "bf16"], help="precision of the encoder"
     )
     parser.add_argument("--threads", type=int, help="number of threads that decode; default: half the cores")
-    parser.add_argument("--workers", type=int, default=1, help="number of processes that share the work")
-    parser.add_argument("--worker", type=int, default=0, help="number of this process, from 0")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes that divide the sounds among them")
+    parser.add_argument("--worker", type=int, default=0, help="index of this process, from 0")
     arguments = parser.parse_args(argv)
     if not 1 <= arguments.shard_sounds <= 10_000 or not 0 <= arguments.worker < arguments.workers:
         raise UserError(
-            f"--shard_sounds is {arguments.shard_sounds}, --worker {arguments.worker} of {arguments.workers}: expected "
-            "1 to 10,000 sounds, and a worker from 0 to one less than --workers."
+            f"--shard_sounds is {arguments.shard_sounds}, --worker is {arguments.worker} and --workers is "
+            f"{arguments.workers}: expected 1 to 10,000 sounds, and a worker from 0 to --workers minus 1."
         )
 
     run_opts = {"eval_precision": arguments.precision}
@@ -59,7 +58,7 @@ def main(argv):
     options = {"folder_labels": arguments.folder_labels, "config": arguments.config, "split": arguments.split}
     sources = list_sources(arguments.source, **options)
 
-    # Each shard holds a fixed part of the list, so its name tells whether the part is done.
+    # Each shard file holds a fixed part of the list of sounds, so a part is done if its file exists.
     output = Path(arguments.output).expanduser()
     output.mkdir(parents=True, exist_ok=True)
     stretches = [sources[i : i + arguments.shard_sounds] for i in range(0, len(sources), arguments.shard_sounds)]
@@ -67,7 +66,8 @@ def main(argv):
     strangers = sorted(path.name for path in output.glob("embeddings-*.parquet") if path not in shards)
     if strangers:
         raise UserError(
-            f"'{output}' holds shards of another run ({strangers[0]}): choose another --output, or delete them."
+            f"'{output}' holds shards of another run, such as '{strangers[0]}': choose another --output, or delete "
+            "these shards."
         )
     made_of = {
         path: hash_of(json.dumps([(s.path, s.label, s.size, s.changed_ns) for s in part]).encode())
@@ -78,10 +78,11 @@ def main(argv):
         same = facts.get("identity", {}).get("fingerprint") == identity["fingerprint"]
         if not same or (facts["hop_seconds"], facts["made_of"]) != (hop_seconds, made_of[path]):
             raise UserError(
-                f"'{path}' holds other sounds, or has another model or hop: choose another --output, or delete it."
+                f"'{path}' was made from other sounds, by another model or with another hop: choose another --output, "
+                "or delete this file."
             )
 
-    # All sounds form one stream, which is cut into shards.
+    # One stream of all sounds keeps the encoder busy from one shard to the next.
     todo = [path for path in list(shards)[arguments.worker :: arguments.workers] if not path.exists()]
     stream = encode_sounds(encoder, chain(*(shards[path] for path in todo)), hop_seconds, threads=arguments.threads)
     with tqdm(total=sum(len(shards[path]) for path in todo), unit="sound", desc="Embedding") as bar:
@@ -96,7 +97,7 @@ def main(argv):
     unread = [(row["path"], row["problem"]) for path in done for row in read_facts(path)["unread"]]
     print(f"{len(done)} of {len(shards)} shards are in {output}")
     if unread:
-        skipped = output.with_name(f"{output.name}-skipped.csv")  # beside the folder, which `datasets` loads as a whole
+        skipped = output.with_name(f"{output.name}-skipped.csv")  # not in the folder: `datasets` loads it
         write_problems(unread, skipped)
         print(f"{len(unread)} sounds could not be read; {skipped} says why")
 

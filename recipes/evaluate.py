@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Measure an embedding on held-out sounds, next to log-mel and chance.
+"""Measure an embedding on held-out sounds, and compare it with a log-mel baseline and random embeddings.
 
     python recipes/evaluate.py hparams/cnn.yaml --data_folder DIR
-    python recipes/evaluate.py hparams/cnn.yaml --data_folder DIR --evaluate_all True    with the training data
-    python recipes/evaluate.py hparams/cnn.yaml --data_folder DIR --model user/name      another model
+    python recipes/evaluate.py hparams/cnn.yaml --data_folder DIR --evaluate_all True    on all sounds
+    python recipes/evaluate.py hparams/cnn.yaml --data_folder DIR --model user/name      a model on the Hub
     python recipes/evaluate.py hparams/cnn.yaml --data_folder fma_small --label_column artist --source_column album
 
-It measures retrieval by example; classification by shallow networks on the frozen embedding, with all labels and with
-few; and whether a deformed sound, or one half of it, still finds the original. It prints the tables, and writes
-evaluation.json, evaluation.md and the curves into the results folder.
+It measures three things: query by example; classification by shallow classifiers on the frozen embedding, with all
+labels and with few labels; and whether a deformed sound, or the second half of a sound, finds its original. It prints
+tables, and writes evaluation.json, evaluation.md and the curves into the results folder.
 """
 
 from pathlib import Path
@@ -38,12 +38,12 @@ def main(argv):
     rows = range(len(frames)) if hparams["evaluate_all"] else held_out
     if not rows:
         raise UserError(
-            f"None of the {len(frames)} sounds is held out: add --evaluate_all True to measure on all of them."
+            f"None of the {len(frames)} sounds is held out: add --evaluate_all True to measure on all sounds."
         )
     if column(frames.select(rows), "label") is None and not hparams["robustness"]:
         raise UserError("These sounds have no labels, so nothing can be measured: add a column 'label'.")
 
-    # Measured on all sounds, there are none left to train a classifier on.
+    # If all sounds are test sounds, no sounds are left to train a classifier on.
     train_rows = [] if hparams["evaluate_all"] else train_rows
     report = evaluate(
         encoder,

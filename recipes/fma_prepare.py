@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Give a folder of the Free Music Archive (Defferrard et al. 2017) a metadata.csv, from its tracks.csv.
+"""Write the metadata.csv of a folder of the Free Music Archive (Defferrard et al. 2017), from its tracks.csv.
 
     python recipes/fma_prepare.py fma_small
     python recipes/evaluate.py hparams/cnn.yaml --data_folder fma_small --label_column artist --source_column album
 
-tracks.csv is looked for in the folder, and in the folder fma_metadata in it or beside it. The label is the genre, the
-source is the artist: tracks of one artist share voices and rooms, so finding one with another proves little. The fold
-is training, validation or test.
+The recipe looks for tracks.csv in the folder, in its subfolder fma_metadata, and in a folder fma_metadata beside it. The
+label is the genre. The source is the artist, because tracks of one artist share voices and rooms: finding one of them
+with another would say little about the embedding. The fold is training, validation or test.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from cochlea_sb.errors import UserError
 from cochlea_sb.files import whole_file
 
 TRACK = re.compile(r"[0-9]{3}/([0-9]{6})\.mp3$")
-# The columns of metadata.csv by their two headings in tracks.csv.
+# For each column of metadata.csv, the two headings of its column in tracks.csv.
 COLUMNS = {
     "label": ("track", "genre_top"),
     "source": ("artist", "name"),
@@ -33,7 +33,6 @@ COLUMNS = {
 
 
 def find_tracks(folder):
-    """The tracks.csv of a folder."""
     places = folder, folder / "fma_metadata", folder.parent / "fma_metadata"
     for place in places:
         if (place / "tracks.csv").is_file():
@@ -44,7 +43,7 @@ def find_tracks(folder):
 
 
 def read_tracks(file):
-    """The columns of metadata.csv, by track number (a str of six digits)."""
+    """A DataFrame with the columns of metadata.csv. Its index is the track number, a str of six digits."""
     try:
         table = pandas.read_csv(file, header=[0, 1], index_col=0, dtype=str, keep_default_na=False, na_values=[""])
     except (ValueError, OSError) as error:
@@ -68,7 +67,7 @@ def main(argv):
     tracks = read_tracks(find_tracks(folder))
     known = tracks[tracks.index.isin(list(numbers))]
     if known.empty:
-        raise UserError(f"The tracks.csv of '{folder}' has none of its {len(numbers):,} tracks: is it another's?")
+        raise UserError(f"None of the {len(numbers):,} tracks in '{folder}' is in tracks.csv: expected the tracks.csv of FMA.")
     known.insert(0, "file_name", known.index.map(numbers))
     with whole_file(folder / "metadata.csv") as partial:
         known.to_csv(partial, index=False)

@@ -18,9 +18,9 @@ from cochlea_sb.synthetic.library import synthetic_library
 
 
 class Corpus(NamedTuple):
-    """The readable sounds of a corpus, and the problems of the others.
+    """A corpus.
 
-    frames : datasets.Dataset, with ``path``, ``frames``, ``n_frames`` and the corpus' own columns
+    frames : datasets.Dataset, the readable sounds: ``path``, ``frames``, ``n_frames``, and the columns of the corpus
     problems : list of (str, str), path and reason of each unreadable sound
     """
 
@@ -42,22 +42,18 @@ def load_corpus(
     source_column: str = "source",
     keep_audio: bool = False,
 ) -> Corpus:
-    """Load a corpus and its frames; they are computed unless the cache has them.
+    """Load a corpus, and compute its frames if they are not in the cache.
 
     Arguments
     ---------
     front_end : FrontEnd
-    data_folder, dataset, config, split, folder_labels :
-        As in `load_sounds`. Without a folder and a dataset, the synthetic library is generated.
-    num_proc : int, optional
-        Number of processes; all cores by default.
-    sounds_per_class : int
-        Size of the synthetic library.
+    data_folder, dataset, config, split, folder_labels : as in `load_sounds`
+        Without a folder and a dataset, the corpus is the synthetic library.
+    num_proc : int, number of processes, by default the number of cores
+    sounds_per_class : int, size of the synthetic library
     label_column, source_column : str
-        Columns to use as ``label`` (sounds that share it are alike) and as ``source`` (a query skips sounds that share
-        its source).
-    keep_audio : bool
-        Keep the column ``audio``, undecoded, for `cochlea_sb.audio.read_audio`.
+        The columns to use as ``label`` and as ``source``. Sounds with the same source are parts of one recording.
+    keep_audio : bool, whether to keep the undecoded column ``audio``, for `cochlea_sb.audio.read_audio`
 
     Returns
     -------
@@ -87,30 +83,28 @@ def hold_out(
 ) -> tuple[list[int], list[int]]:
     """Split a corpus into training rows and held-out rows.
 
-    If the column ``fold`` has one of ``folds``, these folds are held out. Otherwise about a ``share`` of the sources is
-    held out (of the sounds, without a column ``source``). They are chosen by a hash of their names, so the choice stays
-    the same when the corpus grows. No source is on both sides.
+    If the column ``fold`` contains one of ``folds``, the sounds of these folds are held out. Otherwise about a
+    ``share`` of the sources is held out. A hash of their names chooses the sources, so the choice stays the same when
+    the corpus grows. All sounds of a source are on the same side. A sound without a source is its own source.
 
     Arguments
     ---------
-    frames : datasets.Dataset
-        From `load_corpus`.
+    frames : datasets.Dataset, from `load_corpus`
     folds : list of int or str
     share : float in [0, 1)
 
     Returns
     -------
-    train, held_out : list of int
-        Rows. If fewer than two would be held out, ``held_out`` is empty.
+    train, held_out : list of int, rows; ``held_out`` is empty if it would have fewer than two rows
 
     Raises
     ------
     UserError
-        If everything would be held out.
+        If all sounds would be held out.
     """
     paths = frames["path"]
     sources = frames["source"] if "source" in frames.column_names else [None] * len(frames)
-    # A sound without a source is its own source, by its path or else by its row.
+    # The name of a sound without a source is its path, or its row if it has no path.
     names = [
         f"{row}" if source is None and path == "<bytes>" else f"{path if source is None else source}"
         for row, (path, source) in enumerate(zip(paths, sources, strict=True))
@@ -134,20 +128,16 @@ def hold_out(
 
 
 def few_of_each(labels: Sequence[str | None], count: int, seed: int = 0) -> list[int]:
-    """Draw a few sounds of each label at random.
+    """Draw ``count`` sounds of each label at random, or all if there are fewer.
 
     Arguments
     ---------
-    labels : list of str or None
-        Sounds without a label are never drawn.
-    count : int
-        Number of sounds of each label; all if there are fewer.
-    seed : int
+    labels : list of str or None; sounds without a label are never drawn
+    count, seed : int
 
     Returns
     -------
-    list of int
-        Rows, ascending.
+    list of int, rows in ascending order
 
     Example
     -------
@@ -163,13 +153,13 @@ def few_of_each(labels: Sequence[str | None], count: int, seed: int = 0) -> list
 
 
 def write_problems(problems: list[tuple[str, str]], path: str | os.PathLike[str]) -> None:
-    """Write pairs of path and problem as CSV; without problems, write no file."""
+    """Write pairs of path and problem to a CSV file, if there are any."""
     if problems:
         with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             csv.writer(file).writerows([("path", "problem"), *problems])
 
 
 def column(frames: datasets.Dataset, name: str) -> list[Any] | None:
-    """A column as a list; None if the corpus lacks it, or all its values are missing."""
+    """Return a column as a list, or None if it does not exist or holds no value."""
     values = list(frames[name]) if name in frames.column_names else []
     return values if any(value is not None for value in values) else None

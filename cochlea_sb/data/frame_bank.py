@@ -1,8 +1,6 @@
-"""All frames of many sounds in one tensor, so that crops and windows need only index arithmetic.
+"""A `FrameBank` holds all frames of many sounds in one tensor, so that cropping needs only index arithmetic.
 
 Training draws crops from the bank of a corpus. Inference makes a small bank from waveforms.
-
-Axes: B batch, T frames of the longest sound or of a crop, M mel bands.
 """
 
 from __future__ import annotations
@@ -24,17 +22,14 @@ if TYPE_CHECKING:
 
 
 class FrameBank:
-    """The frames of many sounds, joined.
+    """The frames of many sounds, one sound after another.
 
     Arguments
     ---------
     frames : torch.Tensor [all_frames, mels], float16 or float32
-    lengths : torch.Tensor [sounds], int64
-        Number of frames of each sound, at least 1; their sum is ``all_frames``.
-    silence : float
-        Value of frames beyond the ends of a sound.
-    level : callable
-        The front end's `level`, from frames to their loudness; by default that of log-mel frames.
+    lengths : torch.Tensor [sounds], int64, number of frames of each sound, at least 1; their sum is ``all_frames``
+    silence : float, the value that crops have beyond the start or end of a sound
+    level : callable, the `level` of the front end, which computes the loudness of frames
 
     Example
     -------
@@ -69,15 +64,12 @@ class FrameBank:
 
         Arguments
         ---------
-        frames : datasets.Dataset
-            From `cochlea_sb.data.frames.split_readable`.
-        front_end : FrontEnd
-            The one that computed them.
-        device : str
-            The bank is on this CUDA device; for any other device it is on the CPU.
+        frames : datasets.Dataset, from `cochlea_sb.data.frames.split_readable`
+        front_end : FrontEnd, the front end that computed the frames
+        device : str, a CUDA device for the bank; with another device, the bank is on the CPU
         max_bytes : int, optional
-            Most memory for the frames; by default half of the GPU's free memory, or half of the machine's memory. The
-            frames of a larger corpus are memory-mapped from a file in the cache.
+            Maximum size of the frames in memory, by default half of the GPU's free memory or half of the machine's
+            memory. The frames of a larger corpus are memory-mapped from a file in the cache.
 
         Returns
         -------
@@ -103,20 +95,17 @@ class FrameBank:
 
         Arguments
         ---------
-        wavs : list of np.ndarray or torch.Tensor [samples], float in [-1, 1]
-            At least one, at the front end's sample rate. Memory grows with their total length.
+        wavs : list of np.ndarray or torch.Tensor [samples], float in [-1, 1], at the sample rate of the front end
         front_end : FrontEnd
-        device : str or torch.device
-            For the computation and the frames.
+        device : str or torch.device, for the computation and the frames
 
         Returns
         -------
-        FrameBank
-            Its frames are float32.
+        FrameBank, with float32 frames
         """
         hop, gap = front_end.hop, -(-front_end.window // front_end.hop)
         lengths = torch.tensor([front_end.frames_in(len(wav)) for wav in wavs])
-        # A gap as long as an analysis window after each sound: no frame sees two sounds.
+        # After each sound there is a gap as long as an analysis window, so that no frame includes two sounds.
         firsts = (lengths + gap).cumsum(0) - lengths - gap
         joined = torch.zeros(int((lengths + gap).sum()) * hop)
         for wav, first in zip(wavs, (firsts * hop).tolist(), strict=True):
@@ -133,15 +122,13 @@ class FrameBank:
         silence: float,
         level: Callable[[torch.Tensor], torch.Tensor] = level,
     ) -> FrameBank:
-        """Copy a padded batch into a bank, without its padding.
+        """Copy a padded batch into a bank, without the padding.
 
         Arguments
         ---------
-        frames : torch.Tensor [B, T, M]
-        lengths : torch.Tensor [B], int64, 1 to T
-            Number of frames of each sound.
-        silence, level :
-            As in `FrameBank`.
+        frames : torch.Tensor [batch, frames, mels]
+        lengths : torch.Tensor [batch], int64, number of frames of each sound that are not padding, at least 1
+        silence, level : as in `FrameBank`
 
         Returns
         -------
@@ -159,17 +146,16 @@ class FrameBank:
 
     @property
     def device(self) -> torch.device:
-        """torch.device: that of the frames."""
+        """torch.device: device of the frames."""
         return self.frames.device
 
     def crops(self, sounds: torch.Tensor, starts: torch.Tensor, n_frames: int) -> torch.Tensor:
-        """Cut a crop for each pair of sound and start. Beyond the ends of its sound, a crop is silent.
+        """Cut crops. A crop is silent before the start and after the end of its sound.
 
         Arguments
         ---------
-        sounds : torch.Tensor [batch], int64
-        starts : torch.Tensor [batch], int64
-            First frame of the crop, relative to the first frame of the sound; it may be negative.
+        sounds : torch.Tensor [batch], int64, the sound of each crop
+        starts : torch.Tensor [batch], int64, the first frame of each crop, counted from the start of the sound
         n_frames : int
 
         Returns
@@ -183,32 +169,16 @@ class FrameBank:
         return crops.masked_fill_(((rows < firsts) | (rows >= ends))[..., None], self.silence)
 
     def windows(self, n_frames: int, hop: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Windows that cover all sounds: one every ``hop`` frames of each sound.
-
-        Returns
-        -------
-        sounds : torch.Tensor [windows], int64
-        starts : torch.Tensor [windows], int64
-            First frame within the sound.
-        """
+        """List windows that cover all sounds, one every ``hop`` frames, as ``sounds`` and ``starts`` of `crops`."""
         counts = 1 + ((self.lengths - n_frames).clamp(min=0) + hop - 1) // hop
         sounds = torch.repeat_interleave(torch.arange(len(self), device=self.device), counts)
         first = (counts.cumsum(0) - counts)[sounds]
         return sounds, (torch.arange(len(sounds), device=self.device) - first) * hop
 
     def peaks(self, sounds: torch.Tensor, starts: torch.Tensor, n_frames: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Levels of the loudest frame of each window, and of the loudest frame of its sound.
+        """Return two tensors [windows]: the `level` of the loudest frame of each window, and of its sound.
 
-        Arguments
-        ---------
-        sounds, starts : torch.Tensor [windows], int64
-            From `windows`.
-        n_frames : int
-
-        Returns
-        -------
-        peaks, loudest : torch.Tensor [windows], float32
-            In the unit of `cochlea_sb.features.level`.
+        ``sounds`` and ``starts`` must be all windows, as `windows` returns them.
         """
         levels = torch.cat([self.level(block) for block in self.frames.split(1 << 16)])
         last = self.ends[sounds] - 1
@@ -223,7 +193,7 @@ class FrameBank:
         return all_peaks, loudest.scatter_reduce(0, sounds, all_peaks, "amax")[sounds]
 
     def mean(self) -> torch.Tensor:
-        """Mean frame of the corpus, torch.Tensor [mels] float32."""
+        """Return the mean of all frames, [mels] float32."""
         total = torch.zeros(self.frames.shape[1], dtype=torch.float64, device=self.device)
         for block in self.frames.split(1 << 16):
             total += block.sum(0, dtype=torch.float64)
@@ -231,27 +201,26 @@ class FrameBank:
 
 
 def half_of_memory(device: str) -> int:
-    """Half of a GPU's free memory, or half of the machine's memory, in bytes."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 2
     return memory_bytes() // 2
 
 
 def copy_rows(frames: datasets.Dataset, out: torch.Tensor | np.ndarray) -> None:
-    """Copy the frames of all rows into ``out`` [all_frames, mels], a batch of rows at a time."""
+    """Copy the frames of all rows into ``out`` [all_frames, mels]."""
     done = 0
     for table in frames.select_columns(["frames"]).with_format("arrow").iter(batch_size=64):
         for chunk in table.column("frames").chunks:
             values = chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, out.shape[1])
             if isinstance(out, np.ndarray):
                 out[done : done + len(values)] = values
-            else:  # torch warns about read-only memory such as Arrow's, so it gets a copy
+            else:  # the copy avoids a warning of torch, because the memory of Arrow is read-only
                 out[done : done + len(values)].copy_(torch.from_numpy(values.copy()))
             done += len(values)
 
 
 def map_rows(frames: datasets.Dataset, shape: tuple[int, int]) -> np.ndarray:
-    """Memory-map the frames of all rows, from a file that is written once and stays in the cache."""
+    """Memory-map the frames of all rows from a file in the cache, which is written once."""
     import datasets
 
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "cochlea_sb"
@@ -260,6 +229,6 @@ def map_rows(frames: datasets.Dataset, shape: tuple[int, int]) -> np.ndarray:
     if not file.is_file():
         with whole_file(file) as partial:
             copy_rows(frames, np.lib.format.open_memmap(partial, "w+", np.float16, shape))
-    # Copy on write: torch wants writable memory, and the file must not change.
+    # Mode c is copy-on-write: torch needs writable memory, and the file must not change.
     array: np.ndarray = np.load(file, mmap_mode="c")
     return array

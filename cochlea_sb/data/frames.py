@@ -1,4 +1,4 @@
-"""Compute the frames of a corpus, once for each front end, and cache them."""
+"""Compute the frames of a corpus, and cache them for each front end."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from cochlea_sb.errors import AudioError, UserError
 from cochlea_sb.features import FrontEnd
 from cochlea_sb.machine import n_cores
 
-FRAMES_VERSION = 1  # part of the cache key: raise it when decoding or a front end gives other numbers
+FRAMES_VERSION = 1  # part of the cache key; increase it when decoding or a front end changes its output
 
 Columns = dict[str, list[Any]]  # a batch of rows
 
@@ -30,19 +30,16 @@ def compute_frames(
 
     Arguments
     ---------
-    sounds : datasets.Dataset
-        From `cochlea_sb.data.sounds.load_sounds`.
+    sounds : datasets.Dataset, from `cochlea_sb.data.sounds.load_sounds`
     front_end : FrontEnd
-    num_proc : int, optional
-        Number of processes; all cores by default.
-    cache_folder : str or Path, optional
-        By default in the cache of `datasets`. The fingerprint of the corpus and the front end's settings make the key.
+    num_proc : int, number of processes, by default the number of cores
+    cache_folder : str or Path, by default in the cache of `datasets`
 
     Returns
     -------
-    datasets.Dataset
-        Memory-mapped. The columns of ``sounds`` except ``audio``, and ``path``, ``frames`` (float16, n_frames x M
-        values), ``n_frames``, ``problem``. An unreadable sound has 0 frames, and its problem says why; else it is None.
+    datasets.Dataset, memory-mapped
+        The columns of ``sounds`` except ``audio``, and ``path``, ``frames`` (float16, n_frames x M values),
+        ``n_frames``, ``problem``. For an unreadable sound, ``problem`` is the reason and ``n_frames`` is 0.
     """
     kind, settings = type(front_end), front_end.settings()
     fingerprint = Hasher.hash([sounds._fingerprint, kind.__qualname__, sorted(settings.items()), FRAMES_VERSION])
@@ -74,7 +71,6 @@ def compute_frames(
 
 
 def frames_of_batch(batch: Columns, kind: type[FrontEnd], settings: dict[str, Any]) -> Columns:
-    """Columns with the frames of a batch of rows."""
     torch.set_num_threads(1)  # the processes already use all cores
     front_end = kind(**settings)
     columns: Columns = {"path": [], "frames": [], "n_frames": [], "problem": []}
@@ -96,23 +92,9 @@ def frames_of_batch(batch: Columns, kind: type[FrontEnd], settings: dict[str, An
 
 
 def split_readable(frames: datasets.Dataset) -> tuple[datasets.Dataset, list[tuple[str, str]]]:
-    """Separate the sounds that could be read from those that could not.
+    """Split frames of `compute_frames` into the readable sounds, and a list of (path, reason) for the others.
 
-    Arguments
-    ---------
-    frames : datasets.Dataset
-        From `compute_frames`.
-
-    Returns
-    -------
-    readable : datasets.Dataset
-    problems : list of (str, str)
-        Path and reason.
-
-    Raises
-    ------
-    UserError
-        If nothing could be read.
+    Raises a UserError if no sound could be read.
     """
     counts = np.asarray(frames["n_frames"])
     problems = [(path, problem) for path, problem in zip(frames["path"], frames["problem"], strict=True) if problem]

@@ -1,11 +1,11 @@
-"""The list of sounds behind a file, a folder, a table of files, Parquet shards, or a dataset. Nothing is decoded here.
+"""List the sounds of a file, a folder, a table of files, Parquet shards, or a dataset, without decoding them.
 
-`load_sounds` gives training and evaluation a `datasets.Dataset`. Its column ``audio`` holds ``{"bytes", "path"}``; the
-columns ``label``, ``source`` (shared by the excerpts of one recording) and ``fold`` have a meaning; others are kept.
-`list_sources` gives the same sounds, one by one, to what embeds them.
+`load_sounds` returns a `datasets.Dataset` for training and evaluation. The column ``audio`` holds ``{"bytes", "path"}``.
+Optional columns are ``label``, ``source`` (the same for all excerpts of a recording), ``fold``, and any others.
+`list_sources` returns the same sounds as a list, for encoding.
 
-A folder is laid out as the ``audiofolder`` loader of `datasets` expects, but listed here. That loader needs torchcodec
-and FFmpeg even without decoding, and hides files whose path looks like the name of a split.
+The layout of a folder is the layout of the ``audiofolder`` loader of `datasets`. That loader is not used, because it
+needs torchcodec and FFmpeg even without decoding, and hides files whose path looks like the name of a split.
 """
 
 import os
@@ -26,20 +26,20 @@ from cochlea_sb.errors import UserError, one_line
 from cochlea_sb.hub import names_on_hub
 
 TABLE_READERS = {
-    # All cells as text: a label "NA" or a fold "05" stays as it is; only an empty cell is missing.
+    # All cells are text, so that a label "NA" or a fold "05" does not change. Only an empty cell is a missing value.
     ".csv": partial(pandas.read_csv, dtype=str, keep_default_na=False, na_values=[""]),
     ".jsonl": partial(pandas.read_json, lines=True, dtype=False),
     ".parquet": pandas.read_parquet,
 }
 METADATA_FILES = {f"metadata{suffix}" for suffix in TABLE_READERS}
-ROW = "dataset:"  # the name of a dataset's row begins with it
+ROW = "dataset:"  # first part of the name of a dataset's row
 UNDECODED = datasets.Audio(decode=False)
 
 
 class Source(NamedTuple):
-    """A sound that is not read yet. Its size and change tell whether it is the same as before."""
+    """A sound that was not read yet. It has changed if its ``size`` or ``changed_ns`` has changed."""
 
-    path: str  # its name: absolute path of a file, or dataset:name#row
+    path: str  # absolute path of a file, or dataset:name#row
     audio: Any  # for `cochlea_sb.audio.read_audio`, or a `Row`
     label: str | None
     size: int  # bytes; -1 if the file is missing
@@ -47,13 +47,13 @@ class Source(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of a dataset; its audio is fetched when it is read."""
+    """A row of a dataset, whose audio is read later."""
 
     sounds: datasets.Dataset
     number: int
 
     def fetch(self) -> bytes:
-        """Encoded bytes of the sound; empty if the row has none."""
+        """Return the contents of the audio file, or no bytes if the row has none."""
         return (self.sounds[self.number]["audio"] or {}).get("bytes") or b""
 
 
@@ -70,24 +70,21 @@ def load_sounds(
     Arguments
     ---------
     data_folder : str or Path, optional
-        A folder of audio files, with or without metadata (``metadata.csv``, ``.jsonl`` or ``.parquet`` at any depth,
-        with a column ``file_name``); of Parquet shards; or saved with `datasets.Dataset.save_to_disk`.
-    dataset : str, optional
-        Id of a dataset on the Hugging Face Hub.
-    config, split : str
-        Configuration of the Hub dataset, and the split to load. A folder of audio files has one split, of any name.
-    folder_labels : bool
-        Label files without a label by the name of their folder.
+        A folder of audio files, which may hold metadata files (``metadata.csv``, ``.jsonl`` or ``.parquet`` at any
+        depth, with a column ``file_name``); a folder of Parquet shards; or a folder that
+        `datasets.Dataset.save_to_disk` wrote.
+    dataset : str, optional, id of a dataset on the Hugging Face Hub
+    config, split : str, configuration and split of the dataset; ignored for a folder of audio files
+    folder_labels : bool, whether a file without a label gets the name of its folder as its label
 
     Returns
     -------
-    datasets.Dataset
-        ``audio`` is undecoded. Labels and the columns of metadata files are strings.
+    datasets.Dataset, with undecoded ``audio``; labels and the columns of metadata files are strings
 
     Raises
     ------
     UserError
-        If nothing is there, or it holds no audio.
+        If the folder or the dataset does not exist or holds no audio.
 
     Example
     -------
@@ -108,15 +105,14 @@ def load_sounds(
 def list_sources(
     given: Any, *, folder_labels: bool = False, config: str | None = None, split: str = "train"
 ) -> list[Source]:
-    """List sounds for embedding, each name once.
+    """List sounds for encoding. Each path is listed once.
 
     Arguments
     ---------
     given : str, Path, datasets.Dataset, or a list of them
         An audio file; a folder, as in `load_sounds`; a table ``.csv``, ``.jsonl`` or ``.parquet`` with a column
-        ``file_name`` (and ``label``); the id of a dataset on the Hub.
-    folder_labels, config, split :
-        As in `load_sounds`.
+        ``file_name`` (and optionally ``label``); the id of a dataset on the Hub.
+    folder_labels, config, split : as in `load_sounds`
 
     Returns
     -------
@@ -125,7 +121,7 @@ def list_sources(
     Raises
     ------
     UserError
-        For anything else, or a folder without files.
+        If ``given`` is something else, or is a folder without files.
     """
     found: dict[str, Source] = {}
     for one in [given] if isinstance(given, (str, os.PathLike, datasets.Dataset)) else given:
@@ -135,7 +131,6 @@ def list_sources(
 
 
 def sources_of(given: Any, folder_labels: bool, config: str | None, split: str) -> Iterator[Source]:
-    """`list_sources` of one thing."""
     if isinstance(given, datasets.Dataset):
         name = given.info.dataset_name or "rows"
         yield from rows_of(as_sounds(given, name, split), f"{name}-{given._fingerprint[:12]}")
@@ -154,7 +149,7 @@ def sources_of(given: Any, folder_labels: bool, config: str | None, split: str) 
 
 
 def rows_of(sounds: datasets.Dataset, name: str) -> Iterator[Source]:
-    """Sources of the rows of a corpus; ``name`` is for rows that are not files."""
+    """Yield the rows of a corpus as sources. ``name`` is the name of the corpus, for rows without a file."""
     columns = [column for column in ("audio", "label") if column in sounds.column_names]
     row = 0
     for batch in sounds.select_columns(columns).iter(16):
@@ -170,12 +165,11 @@ def rows_of(sounds: datasets.Dataset, name: str) -> Iterator[Source]:
 
 
 def file_source(path: Path, label: str | None) -> Source:
-    """Source of a file."""
     return Source(as_utf8(str(path)), str(path), label, *(file_stamp(path) or (-1, 0)))
 
 
 def load_folder(folder: Path, split: str, folder_labels: bool) -> datasets.Dataset:
-    """A saved dataset, Parquet shards, or audio files."""
+    """Load a saved dataset, Parquet shards, or audio files."""
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
         return as_sounds(datasets.load_from_disk(str(folder)), folder, split)
     paths, metadata = walk(folder)
@@ -187,7 +181,7 @@ def load_folder(folder: Path, split: str, folder_labels: bool) -> datasets.Datas
 
 
 def load_from_hub(dataset: str, config: str | None, split: str) -> datasets.Dataset:
-    """`datasets.load_dataset`; its many kinds of failure become one sentence."""
+    """`datasets.load_dataset`, whose many kinds of errors become a UserError."""
     try:
         loaded = datasets.load_dataset(dataset, config, split=split)
     except Exception as error:  # network, parsing, missing extras: the exceptions of a dozen libraries
@@ -200,7 +194,7 @@ def load_from_hub(dataset: str, config: str | None, split: str) -> datasets.Data
 
 
 def as_sounds(loaded: Any, name: str | os.PathLike[str], split: str) -> datasets.Dataset:
-    """Select the split, keep the audio undecoded, turn labels into strings."""
+    """Select the split, stop the decoding of audio, and convert labels to strings."""
     if isinstance(loaded, dict):
         if split not in loaded:
             raise UserError(f"'{name}' has no split '{split}': it has {', '.join(sorted(loaded))}; set split to one.")
@@ -227,10 +221,11 @@ def as_sounds(loaded: Any, name: str | os.PathLike[str], split: str) -> datasets
 
 
 def list_files(folder: Path, paths: list[str], metadata: list[Path], folder_labels: bool = False) -> datasets.Dataset:
-    """A dataset with a row for each file, and the columns of its metadata.
+    """Return a dataset with a row for each file, and the columns of the metadata files.
 
-    Any file gets a row, since only decoding tells whether it is audio. A missing file that metadata names gets one to
-    be reported. The fingerprint covers names, sizes and modification times, so cached frames are never stale.
+    Every file gets a row, because only decoding shows whether it is audio. A missing file that is named in metadata
+    gets a row, so that it is reported. The fingerprint depends on names, sizes and modification times. So cached frames
+    are not used after a file has changed.
     """
     rows: dict[str, dict[str, Any]] = {path: {} for path in paths}
     for file in metadata:
@@ -255,7 +250,7 @@ def list_files(folder: Path, paths: list[str], metadata: list[Path], folder_labe
 
 
 def walk(folder: Path) -> tuple[list[str], list[Path]]:
-    """Files and metadata files below a folder. Hidden ones and libraries are skipped; a link is followed once."""
+    """List the files and the metadata files in a folder and its subfolders, except hidden files and sound libraries."""
     paths, metadata, been = [], [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -273,7 +268,7 @@ def walk(folder: Path) -> tuple[list[str], list[Path]]:
 
 
 def holds_library(folder: str) -> bool:
-    """Whether the manifest in a folder is one of a sound library; another program's file may have its name."""
+    """Whether a folder is a sound library. Another program may use a file with the name of the manifest."""
     try:
         with open(os.path.join(folder, LIBRARY_MANIFEST), encoding="utf-8") as file:
             return '"next_window"' in file.read(1 << 20)
@@ -282,7 +277,7 @@ def holds_library(folder: str) -> bool:
 
 
 def read_table(file: Path) -> list[dict[str, Any]]:
-    """Rows of a table with a column ``file_name``, without their empty cells."""
+    """Read the rows of a table that has a column ``file_name``, without empty cells."""
     try:
         table = TABLE_READERS[file.suffix](file)
     except (ValueError, OSError, pa.ArrowInvalid) as error:
@@ -301,7 +296,7 @@ def read_table(file: Path) -> list[dict[str, Any]]:
 
 
 def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Size in bytes and modification time in nanoseconds of a file; None if it is missing."""
+    """Return the size in bytes and the modification time in nanoseconds of a file, or None if it is missing."""
     try:
         stat = os.stat(path)
     except OSError:
@@ -310,10 +305,10 @@ def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
 
 
 def real_path(path: str | os.PathLike[str]) -> Path:
-    """The one path of a file or folder, however it is spelt and through whatever links it is reached."""
+    """Return the absolute path without links, which is the same for all names of a file or folder."""
     return Path(os.path.realpath(os.path.expanduser(path)))
 
 
 def as_utf8(path: str) -> str:
-    """A path with its undecodable bytes escaped, for Arrow."""
+    """Escape the bytes of a path that are not UTF-8, because Arrow needs UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,6 +1,6 @@
 """Pictures of training and evaluation, each written as a PNG to ``path``.
 
-Without matplotlib, these functions raise `MissingExtra`, which names the extra to install.
+If matplotlib is missing, `new_figure` raises `MissingExtra`, which names the extra to install.
 """
 
 import logging

@@ -56,7 +56,7 @@ def evaluate(
     counts : tuple of int
         Numbers of labelled sounds of each class, for classification from few labels.
     max_queries : int
-        At most so many sounds are deformed; more are reduced to a random subset.
+        Maximum number of sounds to deform. From more sounds, a random subset is drawn.
     seed, progress : int, bool
         Seed of all random draws; whether to show progress bars.
 

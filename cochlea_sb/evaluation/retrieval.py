@@ -75,8 +75,8 @@ def query_by_example(
 def neighbour_recall(anchors: torch.Tensor, neighbours: torch.Tensor, sounds: torch.Tensor) -> float:
     """Recall@1, in [0, 1]: the share of ``neighbours`` whose nearest anchor comes from the same sound.
 
-    ``anchors`` and ``neighbours`` are embeddings [pairs, dimensions] of unit norm. ``sounds`` [pairs] has the number of
-    the sound that both crops of a pair come from.
+    ``anchors`` and ``neighbours`` are embeddings [pairs, dimensions] of unit norm. ``sounds`` [pairs] identifies the
+    sound that both crops of a pair come from.
     """
     nearest = torch.cat([(block @ anchors.T).argmax(1) for block in neighbours.split(1024)])
     return float((sounds[nearest] == sounds).float().mean())
