@@ -493,7 +493,7 @@ def test_what_is_no_music_archive_is_one_sentence(tmp_path):
     for content, sentence in (
         ("a,b\n1,2\n3,4\n", "no column genre_top under track"),
         ("", "could not be read as a table"),
-        (text.replace("\n2,", "\n3,").replace("\n5,", "\n6,").replace("\n1000,", "\n7,"), "none of its 4 tracks"),
+        (text.replace("\n2,", "\n3,").replace("\n5,", "\n6,").replace("\n1000,", "\n7,"), "None of the 4 tracks"),
     ):
         table.write_text(content)
         with pytest.raises(UserError, match=sentence):
