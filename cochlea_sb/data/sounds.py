@@ -1,7 +1,7 @@
 """List the sounds of a file, a folder, a table of files, Parquet shards, or a dataset, without decoding them.
 
 `load_sounds` returns a `datasets.Dataset` for training and evaluation. Its column ``audio`` holds a dict of ``bytes``
-and ``path``. Optional columns are ``label``, ``source`` (the same for all excerpts of a recording), ``fold``, and others.
+and ``path``. Optional columns are ``label``, ``source`` (the same for all excerpts of a recording) and ``fold``.
 `list_sources` returns the same sounds as a list, for encoding.
 
 The layout of a folder is the layout of the ``audiofolder`` loader of `datasets`. That loader is not used, because it

@@ -320,10 +320,11 @@ class RandomProjectionIndex:
         if not isinstance(recall, (int, float)) or not 0 < recall <= 1:
             raise ValueError(f"recall is {recall!r}: expected a number above 0 and at most 1.")
         k, own = min(checked_k(k), len(self)), NO_IDS
-        if len(self) == 0 or (queries is not None and (np.ndim(queries) != 2 or len(queries) == 0)):
+        shape = None if queries is None else np.shape(queries)
+        if len(self) == 0 or (shape is not None and (len(shape) != 2 or shape[0] == 0)):
             raise ValueError(
-                f"The index holds {len(self)} vectors, and queries have shape {list(np.shape(queries))}: expected an "
-                "index that is not empty, and queries of shape [n, D] with n > 0, or None."
+                f"The index holds {len(self)} vectors, and the shape of the queries is {shape}: expected an index that "
+                "is not empty, and queries of shape [n, D] with n > 0, or None."
             )
         if queries is None:
             slots = np.random.default_rng(self.seed).permutation(used_slots(self.layout))[:500]
