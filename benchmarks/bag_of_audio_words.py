@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A bag of audio words: fit to many hours of frames, and encoding, each on one core.
+"""Time a bag of audio words on one core: the fit to many hours of frames, and encoding.
 
     python benchmarks/bag_of_audio_words.py [--hours 20] [--words 1000]
 
-Frames are generated: notes of random bands over a floor of noise. Printed are the seconds of the fit, the most memory
-that the process held, and how many times as fast as it sounds a minute is encoded, beside what the front end and the
-products of frames and words alone would allow.
+The frames are generated: random chords over a noise floor. The script prints the seconds of the fit, the peak memory of
+the process, and the encoding speed for a minute of sound, in times real time. For comparison, it prints the speed of
+the front end alone, and of the matrix products of frames and words alone.
 """
 
 import argparse
@@ -22,7 +22,7 @@ MINUTE = 6000  # frames
 
 
 def generate(minutes, silence, seed=0):
-    """A bank of so many sounds of one minute."""
+    """A bank with ``minutes`` sounds of one minute."""
     generator = torch.Generator().manual_seed(seed)
     frames = torch.empty(minutes * MINUTE, 64, dtype=torch.float16)
     bands = torch.arange(64.0)
@@ -47,13 +47,13 @@ def main():
     start = time.perf_counter()
     encoder.fit(bank)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"fit: {time.perf_counter() - start:.0f} s; the process held at most {most:.2f} GiB")
+    print(f"fit: {time.perf_counter() - start:.0f} s; the peak memory of the process was {most:.2f} GiB")
 
     wav, front_end = 0.1 * torch.randn(1, 60 * 16000), LogMel()
     n_windows = 1 + -(-(MINUTE - 96) // 48)
     frames, words = torch.randn(96 * 64, encoder.words.shape[1]), encoder.words.T.contiguous()
 
-    def products():  # frames by words, all that can't be saved
+    def products():  # of frames and words: no implementation can avoid them
         for _ in range(-(-n_windows // 64)):
             frames @ words
 
@@ -67,9 +67,9 @@ def main():
                 function()
                 best[name] = min(best[name], time.perf_counter() - start)
     for name, seconds in best.items():
-        print(f"{name}: {60 / seconds:,.0f} times as fast as it sounds")
+        print(f"{name}: {60 / seconds:,.0f} times real time")
     floor = best["front end"] + best["products alone"]
-    print(f"front end and encoder reach {floor / best['front end and encoder']:.0%} of what these two allow")
+    print(f"front end and encoder reach {floor / best['front end and encoder']:.0%} of the speed that these two allow")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Windows per second of each deformation, over those of `torchaudio.functional.pitch_shift` on waveforms.
+"""Time each deformation in windows per second, and compare it with `torchaudio.functional.pitch_shift` on waveforms.
 
     python benchmarks/deformations.py [--device cuda]
 
-All are timed in turns within one run; the figures are medians.
+Within each round, every deformation is timed once. The printed figures are medians over the rounds.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main():
     kinds = [GaussianNoise, Translation, TimeStretch, PitchShift, FrequencyResize, Equalization, Mixture]
     modules = {kind.__name__: kind().to(device) for kind in kinds}
     everything = Composition(list(modules.values()))
-    few = max(1, batch_size // 8)  # a pitch shift of all the waveforms would take minutes
+    few = max(1, batch_size // 8)  # torchaudio needs minutes for a whole batch
     jobs = {
         "torchaudio pitch_shift (waveform)": (few, lambda: torchaudio.functional.pitch_shift(wavs[:few], 16000, 3)),
         **{name: (batch_size, lambda module=module: module(energies)) for name, module in modules.items()},

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Indexing a folder: end to end against its parts alone, and against the plain SpeechBrain loop.
+"""Time the indexing of a folder; compare it with decoding alone, encoding alone and a plain SpeechBrain loop.
 
     python benchmarks/embedding.py FOLDER --model MODEL [--device cuda] [--rounds 3] [--plain_sounds 100]
 
-Decoding alone and the encoder alone run with the threads that they have in the pipeline; what is best possible is the
-larger of the two, where they run side by side. The plain loop is `EncoderClassifier.load_audio` and `encode_batch`,
-sound by sound, over sounds chosen by chance; left out are those of rates at which torchaudio's resampling hardly ends
-(44,101 Hz). Both are then compared on these sounds alone, in turns. Rounds are interleaved; medians are printed.
+Decoding alone and the encoder alone have the same threads as in the pipeline. The pipeline runs both at the same time,
+so its lower bound is the slower of the two. The plain loop calls `EncoderClassifier.load_audio` and `encode_batch` for
+one sound after the other. It is compared with `encode_sounds` on randomly chosen sounds, without sample rates that
+torchaudio resamples extremely slowly (44,101 Hz). Each round times every job once; medians are printed.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from cochlea_sb.inference.batch import decode, encode_decoded, encode_sounds
 from cochlea_sb.inference.read_ahead import read_ahead
 from cochlea_sb.machine import n_cores, torch_threads
 
-LARGEST_TERM = 40_000  # of a ratio of rates that torchaudio resamples in less than minutes
+LARGEST_TERM = 40_000  # torchaudio takes minutes if the reduced ratio of rates has a larger term
 
 
 def seconds(function):
@@ -39,13 +39,13 @@ def seconds(function):
 
 
 def plain_loop(encoder, paths, folder):
-    """What SpeechBrain's documentation shows."""
+    """Encode files in the way of SpeechBrain's documentation."""
     for path in paths:
         encoder.encode_batch(encoder.load_audio(path, savedir=folder))
 
 
 def resamples(path, rate=16000):
-    """Whether torchaudio can bring a file to the rate in reasonable time."""
+    """Whether torchaudio can resample a file to the rate in reasonable time."""
     try:
         native = soundfile.info(path).samplerate
     except soundfile.SoundFileError:
@@ -108,7 +108,7 @@ def main():
     for name in ("decoding alone", "encoder alone", "end to end"):
         print(f"| {name} | {middle[name]:.2f} | {of_sound / middle[name]:,.0f} |")
     floor = max(middle["decoding alone"], middle["encoder alone"])
-    print(f"\nEnd to end over the larger of its parts: {middle['end to end'] / floor:.2f}")
+    print(f"\nEnd to end divided by the slower part: {middle['end to end'] / floor:.2f}")
     ratio = middle["plain loop"] / middle["ours"]
     print(
         f"{len(chosen)} sounds: plain loop {middle['plain loop']:.2f} s, ours {middle['ours']:.2f} s, {ratio:.1f} times"

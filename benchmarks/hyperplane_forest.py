@@ -1,10 +1,11 @@
 """Nearest neighbours by trees of random hyperplanes: a historical reference for benchmarks/index.py.
 
-Each node of a tree halves its vectors by a hyperplane with a random normal. A search descends all trees at once, in the
-order of a priority queue, and later visits the far side of planes that lie near the query.
+Each node of a tree splits its vectors into halves by a hyperplane with a random normal. A priority queue holds the
+unvisited branches of all trees; branches on the query's side of their planes, or near the query, come first.
 
-Axes: N vectors, Q queries, D dimensions, T trees, S splits a tree. Split s has the children 2 s + 1 and 2 s + 2. From
-S on these are leaves; the j-th of them holds positions ``j N // (S + 1)`` and on in the tree's order of the vectors.
+Axes: N vectors, Q queries, D dimensions, T trees, S splits of a tree. Split ``s`` has the children ``2 s + 1`` and
+``2 s + 2``. Children with numbers from S on are leaves. Leaf ``S + j`` holds the positions ``j N // (S + 1)`` to
+``(j + 1) N // (S + 1) - 1`` of the tree's order of the vectors.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
 
 
 class HyperplaneForest:
-    """Search by cosine. Make one with `build`; it can't be changed or saved.
+    """An index for search by cosine, made by `build`. It can't be changed or saved.
 
-    The index of Cochlea, the sound search engine (github.com/JohnVinyard/cochlea), with two changes. Planes pass
-    through the median of a node's vectors (Dasgupta & Freund, STOC 2008), not the origin, which never parts equal
-    vectors and parts those with a common mean badly. A branch is worth the least margin on the path to it, negative on
-    the far side of a plane (as in Annoy, github.com/spotify/annoy); Cochlea sees far sides only within 0.001 of it.
+    This is the index of the sound search engine Cochlea (github.com/JohnVinyard/cochlea), with two changes. First, a
+    plane passes through the median of the node's vectors (Dasgupta & Freund, STOC 2008). In Cochlea, planes pass
+    through the origin: they never split equal vectors, and they split vectors with a common mean unevenly. Second, the
+    priority of a branch is the smallest margin on the path to the branch; the margin is negative on the far side of a
+    plane (as in Annoy, github.com/spotify/annoy). Cochlea visits the far side only within 0.001 of the plane.
 
     Example
     -------
@@ -41,7 +43,7 @@ class HyperplaneForest:
         self, vectors: np.ndarray, ids: np.ndarray, normals: np.ndarray, thresholds: np.ndarray, order: np.ndarray
     ) -> None:
         self.vectors, self.ids = vectors, ids  # [N, D] float32, unit rows or zeros; [N] int64
-        self.normals, self.thresholds, self.order = normals, thresholds, order  # as `grow` tells
+        self.normals, self.thresholds, self.order = normals, thresholds, order  # see `grow`
 
     @classmethod
     def build(
@@ -57,21 +59,24 @@ class HyperplaneForest:
 
         Arguments
         ---------
-        vectors : array_like [N, D], int or float, of any norm; one of zeros has cosine 0 with everything
-        ids : array_like [N], int, each once; 0 to N - 1 by default
+        vectors : array_like [N, D], int or float, of any norm
+            A vector of zeros has cosine 0 with every query.
+        ids : array_like [N], int, all different; 0 to N - 1 by default
         seed : int
         n_trees : int, at least 1
-            More find more with the same effort, and cost memory and time.
+            More trees increase recall at the same effort, and cost memory and time.
         leaf_size : int, at least 2
-            The most vectors that a leaf holds. Small leaves find more with the same effort and take longer to reach.
+            Maximum number of vectors in a leaf. Small leaves increase recall at the same effort, and cost search time.
 
         Raises
         ------
         ValueError
-            For another shape or kind, NaN or infinite values, repeated ids, too small numbers.
+            If a shape or type is wrong, a value is NaN or infinite, an id is repeated, or a number is too small.
         """
         if n_trees < 1 or leaf_size < 2:
-            raise ValueError(f"n_trees is {n_trees}, leaf_size {leaf_size}: expected at least 1 and at least 2.")
+            raise ValueError(
+                f"n_trees is {n_trees} and leaf_size is {leaf_size}: expected at least 1 tree and leaves of at least 2."
+            )
         vectors = arguments.unit_rows(vectors)
         ids = arguments.checked_ids(np.arange(len(vectors)) if ids is None else ids, len(vectors))
         n_leaves = 1
@@ -98,20 +103,21 @@ class HyperplaneForest:
         queries : array_like [D] or [Q, D], int or float
         k : int
         effort : float, at least 1
-            Leaves are opened until they hold ``effort * k`` different vectors, which are compared exactly: the knob
-            that trades recall for speed, 100 in Cochlea. More never finds worse; ``N / k`` finds the true matches.
-        threads : int, optional, without effect: one thread searches
+            The search opens leaves until it has seen ``effort * k`` different vectors, and computes their exact
+            cosines. More effort costs speed and never lowers recall; ``N / k`` is exact search. Cochlea uses 100.
+        threads : int, optional
+            Without effect: one thread searches.
 
         Returns
         -------
         scores : np.ndarray [k] or [Q, k], float32
-            Exact cosines in descending order, ties by id; fewer columns where the index holds fewer than ``k``.
+            Exact cosines in descending order, ties by id. An index of fewer than ``k`` vectors gives fewer columns.
         ids : np.ndarray, int64, of the same shape
 
         Raises
         ------
         ValueError
-            For another shape or kind, NaN or infinite values, ``k`` or ``effort`` below 1.
+            If a shape or type is wrong, a value is NaN or infinite, or ``k`` or ``effort`` is below 1.
         """
         k = arguments.checked_k(k)
         if not effort >= 1:
@@ -125,19 +131,19 @@ class HyperplaneForest:
 
 @njit(cache=True, nogil=True)
 def grow(vectors: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Thresholds [T, S] and orders [T, N] of trees with unit normals [T, S, D]; an order lists rows, leaf by leaf."""
+    """Thresholds [T, S] and orders [T, N] of trees with unit normals [T, S, D]. An order lists rows, leaf by leaf."""
     n, (n_trees, n_splits, _) = len(vectors), normals.shape
     thresholds, order = np.empty((n_trees, n_splits), np.float32), np.empty((n_trees, n), np.int32)
     for tree in range(n_trees):
         order[tree] = np.arange(n)
-        n_nodes = 1  # of the level, whose first split is number n_nodes - 1
+        n_nodes = 1  # of this level of the tree; the first split of the level has the number n_nodes - 1
         while n_nodes <= n_splits:
             for node in range(n_nodes):
                 first, last = node * n // n_nodes, (node + 1) * n // n_nodes
                 half = (2 * node + 1) * n // (2 * n_nodes) - first
                 rows, split = order[tree, first:last], n_nodes - 1 + node
                 products = np.array([search_kernels.dot(vectors[row], normals[tree, split]) for row in rows])
-                ranks = np.argsort(products, kind="mergesort")  # stable: equal vectors are halved as they stand
+                ranks = np.argsort(products, kind="mergesort")  # stable: equal vectors keep their order
                 thresholds[tree, split] = (products[ranks[half - 1]] + products[ranks[half]]) / 2
                 rows[:] = rows[ranks]
             n_nodes *= 2
@@ -156,12 +162,12 @@ def search(
     scores: np.ndarray,
     rows: np.ndarray,
 ) -> None:
-    """Write the best [Q, k] of ``n_wanted`` candidates, or of a few more: leaves are opened whole."""
+    """Write the best [Q, k] of at least ``n_wanted`` candidates; the last leaf may add more than needed."""
     n, (n_trees, n_splits) = len(vectors), thresholds.shape
     for i in range(len(queries)):
         query, best, best_rows = queries[i], scores[i], rows[i]
         seen, n_seen, n_found = np.zeros(n, np.bool_), 0, 0
-        queue = [(-np.float32(np.inf), tree, 0) for tree in range(n_trees)]  # minus the least margin, tree, node
+        queue = [(-np.float32(np.inf), tree, 0) for tree in range(n_trees)]  # minus the smallest margin, tree, node
         while n_seen < n_wanted:
             cost, tree, node = heapq.heappop(queue)
             if node < n_splits:

@@ -1,23 +1,24 @@
 #!/usr/bin/env python3
 # ruff: noqa: E402
-"""Nearest neighbours: our indexes against Annoy, FAISS, hnswlib, ScaNN and PyNNDescent, in queries/s at equal recall.
+"""Compare cochlea_sb's indexes with Annoy, FAISS, hnswlib, ScaNN and PyNNDescent: queries per second at equal recall.
 
     pip install -e '.[bench]'
     python benchmarks/index.py [--data clustered-10k isotropic-100k] [--only random faiss] [--cache built]
     python benchmarks/index.py --embed sounds --model model --audio windows.npz  # real data; then --audio windows.npz
 
-The other libraries are set up as their authors advise. Tuning queries choose those settings of each library that no
-other setting beats in both speed and recall. Then other queries time all libraries in turns, one at a time and all in
-one batch. Medians are interpolated: log queries/s over recall@10. On one core, the default, times are CPU seconds of
-all threads of a library. With --all_cores they are wall-clock seconds, as are those of saving an index, and of loading
-one up to its first answer. numba compiles before anything is timed.
+The other libraries are set up as their authors advise. Tuning queries select the settings of each library that no other
+setting beats in both speed and recall. Then other queries measure these settings: each round times all libraries, with
+one query at a time and with all queries in a batch. To compare at equal recall, log queries/s (the median over rounds)
+is interpolated over recall@10. By default, each library has one core, and times are CPU seconds of all its threads.
+With --all_cores, times are wall-clock seconds. The times to save an index, and to load it and answer one query, are
+always wall-clock seconds. numba compiles before anything is timed.
 """
 
 import os
 import sys
 
 ALL_CORES = "--all_cores" in sys.argv
-if not ALL_CORES:  # the libraries read these as they are imported
+if not ALL_CORES:  # the libraries read these variables at import
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 import argparse
@@ -42,9 +43,9 @@ THREADS = os.cpu_count() if ALL_CORES else 1
 CLOCK = time.perf_counter if ALL_CORES else time.process_time
 K, DIMENSIONS = 10, 128
 TUNING, MEASURED = 500, 1000  # queries
-LOW, HIGH = 0.7, 0.9995  # recall from which settings are measured, and at which the last one is
+LOW, HIGH = 0.7, 0.9995  # settings of recall below LOW are not measured; the first one at HIGH or above is the last
 TARGETS = (0.9, 0.95, 0.99, 0.999)
-PASS_SECONDS = 2  # libraries that are slower are asked fewer queries at a time
+PASS_SECONDS = 2  # a pass over the queries ends after about this time: slow libraries answer fewer queries
 
 
 def unit(vectors):
@@ -52,12 +53,12 @@ def unit(vectors):
 
 
 def split(vectors):
-    """Vectors to index, tuning queries, queries to measure with."""
+    """Split vectors into the vectors to index, the tuning queries, and the queries to measure with."""
     return vectors[TUNING + MEASURED :], vectors[:TUNING], vectors[TUNING : TUNING + MEASURED]
 
 
 def clustered(n, rng, cluster_size=500, spread=0.8, decay=0.5):
-    """Clusters of log-normal sizes and of one shape, wide along a few directions as learnt embeddings are."""
+    """Clusters of log-normal sizes. All have the same shape: like learned embeddings, wide along a few directions."""
     n_clusters, n = n // cluster_size, n + TUNING + MEASURED
     shares = rng.lognormal(0, 0.75, n_clusters)
     labels = rng.choice(n_clusters, n, p=shares / shares.sum())
@@ -73,19 +74,19 @@ def clustered(n, rng, cluster_size=500, spread=0.8, decay=0.5):
 
 
 def manifold(n, rng, inner=24):
-    """A bent surface of few dimensions, without clusters."""
+    """Vectors on a curved surface of ``inner`` dimensions, without clusters."""
     bend = rng.standard_normal((inner, 64), np.float32) / inner**0.5
     places = rng.standard_normal((n + TUNING + MEASURED, inner), np.float32)
     return split(unit(np.tanh(1.5 * places @ bend) @ rng.standard_normal((64, DIMENSIONS), np.float32)))
 
 
 def isotropic(n, rng):
-    """No structure at all: the hardest case."""
+    """Vectors without any structure: the hardest case."""
     return split(unit(rng.standard_normal((n + TUNING + MEASURED, DIMENSIONS), np.float32)))
 
 
 def audio(file, rng):
-    """Windows of sounds; queries come from sounds of which nothing is indexed."""
+    """Windows of real sounds. The queries are windows of other sounds, which are not indexed."""
     with np.load(file) as arrays:
         vectors, sounds = unit(arrays["vectors"].astype(np.float32)), arrays["sounds"]
     order = rng.permutation(np.unique(sounds))
@@ -95,7 +96,7 @@ def audio(file, rng):
 
 
 def embed(folder, model, file):
-    """Embed a folder of sounds, a window every 0.04 s, and write what `audio` reads."""
+    """Embed a folder of sounds with a window every 0.04 s, and write the file that `audio` reads."""
     from cochlea_sb import AudioEncoder, AudioError
     from cochlea_sb.audio import AUDIO_EXTENSIONS
 
@@ -119,16 +120,17 @@ DATA = {
 
 
 def ladder(first, last, ratio=1.25):
-    """Whole numbers from ``first`` to ``last``, each about ``ratio`` times the one before."""
+    """Integers from ``first`` to ``last``; the quotient of neighbours is about ``ratio``."""
     steps = 1 + round(np.log(last / first) / np.log(ratio))
     return np.unique(np.geomspace(first, last, steps).round().astype(int)).tolist()
 
 
 class Library:
-    """What is asked of a library; ``index`` is what it made.
+    """The common interface of all libraries. ``index`` is the index that the library built.
 
-    `searchers` takes a value of the library's knob, which goes from cheap to dear, and one of its second knob, if any,
-    and gives two functions: from a vector to ids [K], and from vectors to ids [Q, K].
+    A knob is a parameter that trades speed for recall; its values start with the fastest. `searchers` takes a value of
+    the knob and a value of the second knob, or None. It returns two functions: the first takes a vector and returns ids
+    [K], the second takes vectors and returns ids [queries, K].
     """
 
     ours, knob, second_knob = False, [None], [None]
@@ -177,10 +179,10 @@ class Annoy(Library):
         self.index.build(50, n_jobs=THREADS)
 
     def searchers(self, search_k, _):
-        def one(vector):  # it reads a list faster than an array
+        def one(vector):  # Annoy reads a list faster than an array
             return self.index.get_nns_by_vector(vector.tolist(), K, search_k)
 
-        return one, partial(one_by_one, one)  # it has no call for many
+        return one, partial(one_by_one, one)  # Annoy has no batch call
 
     def save(self, path):
         self.index.save(str(path))
@@ -191,14 +193,14 @@ class Annoy(Library):
 
 class Faiss(Library):
     name, package, module = "FAISS Flat", "faiss-cpu", "faiss"
-    recipe, setting = "Flat", ""  # as `faiss.index_factory` and `faiss.ParameterSpace` take them
+    recipe, setting = "Flat", ""  # formats of `faiss.index_factory` and `faiss.ParameterSpace`
 
     def __init__(self, d):
         super().__init__(d)
         self.peer.omp_set_num_threads(THREADS)
 
     def make(self, n):
-        # Some 4 sqrt(n) lists, but 39 vectors for each, below which FAISS warns.
+        # About 4 sqrt(n) lists, but at least 39 vectors for each list: with fewer vectors, FAISS warns.
         lists = 2 ** round(np.log2(min(4 * n**0.5, n / 39)))
         return self.peer.index_factory(self.d, self.recipe.format(lists=lists), self.peer.METRIC_INNER_PRODUCT)
 
@@ -223,7 +225,7 @@ class FaissIVF(Faiss):
 
 
 class FaissRaBitQ(Faiss):
-    # The random rotation (RR) that RaBitQ presumes is its caller's to add.
+    # RaBitQ needs randomly rotated vectors; in FAISS, the caller adds the rotation (RR).
     name, recipe, setting = "FAISS IVF-RaBitQ", "RR,IVF{lists},RaBitQ,RFlat", "nprobe={},k_factor_rf={}"
     knob, second_knob = ladder(1, 4096), [4, 12, 40]
 
@@ -240,7 +242,7 @@ class FaissHNSW(Faiss):
 class FaissLSH(Faiss):
     name, setting, knob, bits = "FAISS LSH, 2 d bits", "k_factor_rf={}", ladder(1, 1000, 1.5), 2
 
-    def make(self, n):  # of rotated vectors, about their medians; the factory makes none of more than d bits
+    def make(self, n):  # not by the factory, which makes at most d bits; arguments: rotate, train thresholds
         return self.peer.IndexRefineFlat(self.peer.IndexLSH(self.d, self.bits * self.d, True, True))
 
 
@@ -299,7 +301,7 @@ class PyNNDescent(Library):
     knob = np.arange(0, 0.52, 0.04).round(2).tolist()  # epsilon
 
     def build(self, vectors):
-        # A search that starts in one leaf, the default, misses clusters that the graph of neighbours does not join.
+        # By default, a search starts in one leaf and misses clusters that the neighbour graph does not connect to it.
         options = {"n_neighbors": 30, "search_tree_leaf_budget": 8, "compressed": True, "random_state": 0}
         self.index = self.peer.NNDescent(vectors, "dot", n_jobs=THREADS, parallel_batch_queries=ALL_CORES, **options)
         self.index.prepare()
@@ -322,7 +324,7 @@ LIBRARIES += [Hnswlib, Scann, PyNNDescent]
 
 
 def timed(function, *arguments, clock=CLOCK):
-    """Seconds that a call takes, and what it returns."""
+    """The seconds of a call, and its result."""
     start = clock()
     result = function(*arguments)
     return clock() - start, result
@@ -333,19 +335,19 @@ def one_by_one(search, queries):
 
 
 def resident_mb():
-    """What this process holds in memory; NaN where there is no /proc to tell."""
+    """The resident memory of this process in MB, or NaN on systems without /proc."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6 if statm.exists() else float("nan")
 
 
 def obtain(kind, vectors, folder):
-    """A library with its index, and facts. A peer's index is loaded if ``folder`` has it, built likewise before."""
+    """A library with its index, and facts about it. ``folder`` caches the indexes of the other libraries."""
     d, path = vectors.shape[1], folder / kind.name.replace(",", "").replace(" ", "-")
     note, library, cheapest = folder / f"{path.name}.json", kind(d), (kind.knob[0], kind.second_knob[0])
     made_of = [version(kind.package), inspect.getsource(kind), zlib.crc32(vectors), THREADS]
     facts = json.loads(note.read_text()) if note.exists() else {}
     if kind.ours or facts.get("made_of") != made_of:
-        toy = kind(d)  # imports and compiles what the others then find ready
+        toy = kind(d)  # so that imports and compilation are not timed below
         toy.build(unit(np.random.default_rng(0).standard_normal((5000, d), np.float32)))
         for search, queries in zip(toy.searchers(*cheapest), (vectors[0], vectors[:5]), strict=True):
             search(queries)
@@ -367,13 +369,13 @@ def obtain(kind, vectors, folder):
             again.load(path)
             again.searchers(*cheapest)[0](vectors[0])
 
-        load_and_ask()  # compiles what numba has not seen yet: mapped arrays
+        load_and_ask()  # numba compiles once more for memory-mapped arrays
         facts["load_s"] = timed(load_and_ask, clock=time.perf_counter)[0]
     return library, {name: fact for name, fact in facts.items() if name != "made_of"} | {"version": made_of[0]}
 
 
 def kth_cosines(queries, vectors):
-    """The K-th best cosine of each query, [Q], by comparing all."""
+    """The K-th best cosine of each query, float32 [queries], by exact search."""
     kth = np.empty(len(queries), np.float32)
     for first in range(0, len(queries), 50):
         cosines = queries[first : first + 50] @ vectors.T
@@ -383,20 +385,20 @@ def kth_cosines(queries, vectors):
 
 
 def recall(ids, queries, vectors, kth):
-    """Share of the K nearest that were found; what ties with the K-th is as good."""
-    rows = [np.array([i for i in row if i >= 0], np.int64) for row in ids]  # -1 stands for none
+    """Share of the K nearest vectors that were found. A vector that ties with the K-th counts as found."""
+    rows = [np.array([i for i in row if i >= 0], np.int64) for row in ids]  # -1 marks a missing result
     found = sum((vectors[row] @ q >= least - 1e-6).sum() for row, q, least in zip(rows, queries, kth, strict=False))
     return float(found / (K * len(rows)))
 
 
 def undominated(points, margin=1.0):
-    """Points (recall, queries/s, ...), in order of recall, but for those that another beats in both, by a margin."""
+    """The points (recall, queries/s, ...) that no other point beats in both (queries/s by ``margin``), by recall."""
     beaten = [any(p[0] <= q[0] and p[1] * margin < q[1] for q in points) for p in points]
     return sorted(point for point, worse in zip(points, beaten, strict=True) if not worse)
 
 
 def choose_settings(library, queries, vectors, kth):
-    """The settings worth measuring, and how many queries each answers in a pass."""
+    """The settings to measure, each with its tuning recall and the number of queries in a pass."""
     points = []
     for second in library.second_knob:
         recalls = []
@@ -409,10 +411,12 @@ def choose_settings(library, queries, vectors, kth):
             if recalls[-1] >= LOW:
                 points.append((recalls[-1], len(some) / min(seconds, again), value, second))
             if recalls[-1] >= HIGH or (second is not None and len(recalls) > 3 and recalls[-1] <= recalls[-4]):
-                break  # more of this knob finds no more
-    chosen, margin = [], 1.1 if library.second_knob == [None] else 1.0  # noise shall not beat a knob's next value
+                break  # higher values of this knob do not increase recall
+    chosen, margin = [], 1.1 if library.second_knob == [None] else 1.0  # above 1, so that noise removes no setting
     for share, rate, *knobs in undominated(points, margin):
-        if not chosen or share >= HIGH or 1 - share < 0.85 * (1 - chosen[-1]["tuned"]):  # not too near to the last
+        if (
+            not chosen or share >= HIGH or 1 - share < 0.85 * (1 - chosen[-1]["tuned"])
+        ):  # skips a setting close to the last one
             chosen.append({"knobs": knobs, "tuned": share, "n": max(10, int(PASS_SECONDS * rate))})
         if share >= HIGH:
             break
@@ -420,12 +424,12 @@ def choose_settings(library, queries, vectors, kth):
 
 
 def measure(jobs, queries, vectors, kth, rounds):
-    """Fill in what each setting finds, and queries/s, in jobs of a library and a dict that names a setting."""
+    """Add the recall and the queries/s to each setting; ``jobs`` has pairs of a library and a setting (a dict)."""
     for turn in tqdm(range(rounds), desc="measure", unit="round"):
         for library, setting in tqdm(jobs, leave=False, unit="setting"):
             one, many = library.searchers(*setting["knobs"])
             some = queries[: setting["n"]]
-            one_by_one(one, some[:50])  # what others left in the caches is not this one's fault
+            one_by_one(one, some[:50])  # fills the CPU caches with data of this library
             for kind, search in (("single", partial(one_by_one, one)), ("batch", many)):
                 seconds, ids = timed(search, some)
                 setting.setdefault(f"{kind}_rates", []).append(len(some) / seconds)
@@ -434,7 +438,7 @@ def measure(jobs, queries, vectors, kth, rounds):
 
 
 def compare(kinds, vectors, tuning, measured, folder, rounds):
-    """All figures of a data set."""
+    """All measurements of a data set."""
     libraries, facts, kth = [], {}, kth_cosines(tuning, vectors)
     for kind in tqdm(kinds, desc="build and tune", unit="library"):
         library, facts[kind.name] = obtain(kind, vectors, folder)
@@ -450,7 +454,7 @@ def compare(kinds, vectors, tuning, measured, folder, rounds):
 
 
 def at_recall(facts, target, kind="single"):
-    """Queries/s at a recall, or None where it is never reached; that of the fastest setting where that finds more."""
+    """Interpolated queries/s at a recall. None if no setting reaches it; the fastest setting's if all exceed it."""
     front = undominated([(s[f"{kind}_recall"], median(s[f"{kind}_rates"])) for s in facts["settings"]])
     if not front or front[-1][0] < target:
         return None
@@ -459,7 +463,7 @@ def at_recall(facts, target, kind="single"):
 
 
 def show_table(heads, rows):
-    """Print Markdown; None as a dash."""
+    """Print a Markdown table with a dash for None."""
     print("\n| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
     for name, *numbers in rows:
         cells = ["-" if n is None else f"{n:,.0f}" if n >= 100 else f"{n:.3g}" for n in numbers]
@@ -467,7 +471,7 @@ def show_table(heads, rows):
 
 
 def report(name, result):
-    """Print a data set's table, how ours compares, and what ours costs."""
+    """Print the table of a data set, the ratios of `RandomProjectionIndex` to the others, and its costs."""
     print(f"\n## {name}: {result['vectors']:,} vectors, {result['threads']} thread(s)")
     heads = [f"@{target:.3g}" for target in TARGETS] + ["batch @0.95", "batch @0.99", "build s", "disk MB", "load ms"]
     rows = []
@@ -484,16 +488,16 @@ def report(name, result):
     for library, *rates in rows[1:]:
         ratios = [a / b if a and b else None for a, b in zip(rows[0][1:4], rates, strict=False)]
         lines.append(f"{library} {' / '.join('-' if ratio is None else f'{ratio:.2f}' for ratio in ratios)}")
-    print(f"\n{RandomProjection.name}'s queries/s over theirs, at recall 0.9 / 0.95 / 0.99: {'; '.join(lines)}.")
-    lines = [f"{setting['knobs'][0]} finds {setting['single_recall']:.4f}" for setting in ours["settings"]]
-    print(f"\nIts effort {', '.join(lines)}; the default finds {ours['default_recall']:.4f}.")
+    print(f"\nqueries/s of {RandomProjection.name} / others, at recall 0.9 / 0.95 / 0.99: {'; '.join(lines)}.")
+    lines = [f"{setting['knobs'][0]}: {setting['single_recall']:.4f}" for setting in ours["settings"]]
+    print(f"\nIts recall by effort: {', '.join(lines)}; with the default effort: {ours['default_recall']:.4f}.")
     beyond = 1e6 * (ours["disk_mb"] - result["mb"]) / result["vectors"]
-    print(f"It keeps {beyond:.0f} bytes a vector beyond the {result['mb']:,.0f} MB of vectors. Its build took", end=" ")
-    print(f"{ours['resident_mb']:,.0f} MB of memory, saving it {ours['save_s']:.2f} s.")
+    print(f"It stores {beyond:.0f} bytes for each vector in addition to the vectors ({result['mb']:,.0f} MB).", end=" ")
+    print(f"The build took {ours['resident_mb']:,.0f} MB of memory; saving the index took {ours['save_s']:.2f} s.")
 
 
 def report_growth(results):
-    """Print how a query's cost grows with the number of vectors."""
+    """Print how the time of a query grows with the number of vectors."""
     sizes = [name for name in DATA if name.startswith("clustered")]
     if not set(sizes) <= set(results):
         return
@@ -508,7 +512,7 @@ def report_growth(results):
 
 
 def plot(results, file):
-    """Draw queries/s over recall, a panel for each data set."""
+    """Draw queries/s over recall, with a panel for each data set."""
     from matplotlib import pyplot
 
     size = (6 * len(results), 5)
@@ -534,14 +538,14 @@ def plot(results, file):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", choices=[*DATA, "audio"], help="default: all")
-    parser.add_argument("--audio", metavar="FILE", help="vectors and sounds, an .npz that --embed wrote")
-    parser.add_argument("--embed", metavar="FOLDER", help="write the file --audio from a folder of sounds, and end")
-    parser.add_argument("--model", help="for --embed: a model's folder or its name on the Hub")
-    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="libraries, or how their names begin")
+    parser.add_argument("--audio", metavar="FILE", help="file of vectors and sounds, written by --embed")
+    parser.add_argument("--embed", metavar="FOLDER", help="embed this folder, write the file --audio, and end")
+    parser.add_argument("--model", help="model of --embed: a folder or a name on the Hub")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="libraries, by name or its beginning")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--all_cores", action="store_true")
-    parser.add_argument("--cache", metavar="FOLDER", help="keep the peers' indexes, and use those kept")
-    parser.add_argument("--output", default="results/benchmarks", help="folder of index.json, to add to, and index.png")
+    parser.add_argument("--cache", metavar="FOLDER", help="keep and reuse the indexes of other libraries")
+    parser.add_argument("--output", default="results/benchmarks", help="folder of index.png and index.json (extended)")
     arguments = parser.parse_args()
     if arguments.embed:
         return embed(arguments.embed, arguments.model, arguments.audio)

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""A `RandomProjectionIndex` after additions and removals, compared with one built from the same vectors at once.
+"""Compare a `RandomProjectionIndex` after additions and removals with an index built from the same vectors at once.
 
     python benchmarks/index_changes.py [--vectors 200000]
 
-Clustered vectors as in benchmarks/index.py. Half as many more are added in ten parts, then three tenths are removed.
-Times are CPU seconds on one core. Queries of both indexes are timed in turns; medians are printed.
+The vectors are clustered as in benchmarks/index.py. The first index is built from n vectors. Then n / 2 vectors are
+added in ten parts, and three tenths of all vectors are removed. Times are CPU seconds on one core. Each round times the
+queries of both indexes; medians are printed.
 """
 
 import os
@@ -57,7 +58,7 @@ def main():
 
 
 def parts(first, last):
-    """Ten slices of first .. last - 1."""
+    """Ten slices that cover first to last - 1."""
     ends = np.linspace(first, last, 11).astype(int)
     return [slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""A library of a million windows: the time to open and to search it, and its memory.
+"""Measure a library of a million windows: the time to open it, the time to search it, and its memory.
 
     python benchmarks/library.py [--sounds 100000] [--windows 10] [--folder kept]
 
 The vectors are generated in clusters; the catalogue has the real format. A new process opens and searches the library.
-Its own memory and the mapped pages of the index, which processes share, are shown apart.
+The script prints the private memory of this process, and separately the mapped pages of the index, which several
+processes can share.
 """
 
 import argparse
@@ -61,7 +62,7 @@ print(json.dumps({
 
 
 def generate(folder, n_sounds, n_windows):
-    """A library of sounds with windows around a centre of their own, near one of some thousand kinds."""
+    """A library of sounds. The windows of a sound lie around a centre, and the centre lies near one of many kinds."""
     rng = np.random.default_rng(0)
     kinds = rng.standard_normal((2000, DIMENSIONS), np.float32)
     store = Store(folder)
@@ -85,8 +86,8 @@ def generate(folder, n_sounds, n_windows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sounds", type=int, default=100_000)
-    parser.add_argument("--windows", type=int, default=10, help="of each sound")
-    parser.add_argument("--folder", help="keep the libraries in this folder, and use those that are there")
+    parser.add_argument("--windows", type=int, default=10, help="number of windows of each sound")
+    parser.add_argument("--folder", help="keep the libraries in this folder, and reuse them")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         names = [Path(arguments.folder or scratch, name) for name in ("million.library", "toy.library")]

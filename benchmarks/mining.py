@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Semi-hard mining among 1,024 pairs: ours against pytorch-metric-learning's `TripletMarginMiner`.
+"""Time semi-hard mining among 1,024 pairs, in cochlea_sb and in `TripletMarginMiner` of pytorch-metric-learning.
 
     pip install -e '.[bench]'
     python benchmarks/mining.py [--device cuda] [--pairs 1024]
 
-Both get embeddings and labels and give indices: of the pairs' second halves, or of all embeddings as candidates (the
-peer then takes 9 GB at 1,024 pairs). Timed in turns, medians; ours includes the distances and the mask, as the peer's.
+Both get embeddings and labels, and return indices of negatives. The candidates are the second halves of the pairs, or
+all embeddings; with all embeddings, `TripletMarginMiner` needs 9 GB for 1,024 pairs. Both times include the distances
+and the mask. Each round times both; medians are printed.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from cochlea_sb.training import mining
 
 
 def timed(job, device):
-    """Seconds that a call takes, the device's work included."""
+    """Wall-clock seconds of a call, including its work on the device."""
     start = time.perf_counter()
     job()
     if device.startswith("cuda"):

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Does vector arithmetic work? Test whether a query {kick: 1, hat: 1} finds real mixtures of a kick and a hat.
+"""Test vector arithmetic: does a query {kick: 1, hat: 1} find mixtures of a kick and a hat?
 
-    python benchmarks/mixtures.py --model MODEL                                   the synthetic library
-    python benchmarks/mixtures.py --model MODEL --data_folder drums --kinds bd hh  a labelled folder
+    python benchmarks/mixtures.py --model MODEL                                   on the synthetic library
+    python benchmarks/mixtures.py --model MODEL --data_folder drums --kinds bd hh  on a labelled folder
 
-Half the sounds of each kind are the queries. The others are mixed in pairs, as waveforms of equal energy, and ranked
-together with the same sounds alone. The result, averaged over pairs of queries, is the share of triples (mixture, sound
-of one kind, sound of the other kind) in which the mixture ranks above both sounds; by chance it is a third.
+Half of the sounds of each kind are the queries. The other sounds are mixed in pairs, as waveforms of equal energy. A
+query ranks the mixtures together with their single sounds. The result is the share of triples (mixture, sound of one
+kind, sound of the other kind) in which the mixture ranks above both sounds, averaged over pairs of queries. A random
+ranking gives a third.
 """
 
 import argparse
@@ -26,7 +27,7 @@ def loudness(wav):
 
 
 def mix(one, other):
-    """The sum of two waveforms at equal energy, as long as the longer."""
+    """The sum of two waveforms, scaled to equal energy, with the length of the longer waveform."""
     mixed = np.zeros(max(len(one), len(other)), np.float32)
     for wav in (one, other):
         mixed[: len(wav)] += wav / (loudness(wav) * np.sqrt(len(wav)))
@@ -38,7 +39,7 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--data_folder")
     parser.add_argument("--kinds", nargs=2, default=SYNTHETIC)
-    parser.add_argument("--most", type=int, default=40, help="sounds of a kind")
+    parser.add_argument("--most", type=int, default=40, help="maximum number of sounds of a kind")
     arguments = parser.parse_args()
     encoder = AudioEncoder.from_hparams(arguments.model, run_opts={"device": "cpu"})
     sounds = load_sounds(arguments.data_folder) if arguments.data_folder else synthetic_library(arguments.most)
@@ -65,7 +66,7 @@ def main():
     beats = [(scores[:, :, None] > other[:, None]).mean() for other in (first, second)]
     where = arguments.data_folder or "the synthetic library"
     print(f"{where}, {len(queries)} queries {{{arguments.kinds[0]}: 1, {arguments.kinds[1]}: 1}}, {n} mixtures")
-    print(f"a mixture ranks above both alone: {above.mean():.3f} (chance 0.333)", end="; ")
+    print(f"a mixture ranks above both single sounds: {above.mean():.3f} (chance 0.333)", end="; ")
     print(", ".join(f"above {kind} alone: {beat:.3f}" for kind, beat in zip(arguments.kinds, beats, strict=True)))
 
 

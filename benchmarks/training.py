@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""What a whole training step costs over its floor: the encoder's own forward, backward and update on ready crops.
+"""Compare the time of a training step with its lower bound: forward, backward and update of the encoder alone.
 
     python benchmarks/training.py [--device cuda] [--precision bf16] [--batch_size 128]
 
-The two are timed in turns, so that what else the machine does hits both; the ratio of medians is the figure.
+The lower bound takes crops that are ready. Each round times both, so that other work of the machine slows both alike.
+The result is the ratio of the medians.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from cochlea_sb.training.recipe import load_experiment
 
 
 def timed(step, repeats, device):
-    """Seconds for one call of ``step``, the mean of ``repeats``."""
+    """Mean seconds of a call of ``step``, over ``repeats`` calls."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -70,7 +71,7 @@ def main():
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    keep_freed_memory()  # for both alike
+    keep_freed_memory()  # affects both steps alike
     for step in (whole, bare) * 3:
         step()
     rounds = [(timed(whole, repeats, device), timed(bare, repeats, device)) for _ in range(arguments.rounds)]

@@ -31,7 +31,7 @@ def main(argv):
     parser.add_argument(
         "--model", help="folder or Hub name of the encoder; default: the one that comes with cochlea_sb"
     )
-    parser.add_argument("--hop_seconds", type=float, default=0.48, help="seconds from one window to the next; default 0.48")
+    parser.add_argument("--hop_seconds", type=float, default=0.48, help="step between windows; default 0.48")
     parser.add_argument("--shard_sounds", type=int, default=1000, help="number of sounds in a shard; default 1000")
     parser.add_argument("--folder_labels", action="store_true", help="take the folder of a file as its label")
     parser.add_argument("--config", help="configuration of a dataset on the Hub")
@@ -41,8 +41,8 @@ def main(argv):
         "--precision", default="fp32", choices=["fp32", "fp16", "bf16"], help="precision of the encoder"
     )
     parser.add_argument("--threads", type=int, help="number of threads that decode; default: half the cores")
-    parser.add_argument("--workers", type=int, default=1, help="number of processes that divide the sounds among them")
-    parser.add_argument("--worker", type=int, default=0, help="index of this process, from 0")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes, each for a part of the shards")
+    parser.add_argument("--worker", type=int, default=0, help="number of this process, from 0")
     arguments = parser.parse_args(argv)
     if not 1 <= arguments.shard_sounds <= 10_000 or not 0 <= arguments.worker < arguments.workers:
         raise UserError(

@@ -4,9 +4,9 @@
     python recipes/fma_prepare.py fma_small
     python recipes/evaluate.py hparams/cnn.yaml --data_folder fma_small --label_column artist --source_column album
 
-The recipe looks for tracks.csv in the folder, in its subfolder fma_metadata, and in a folder fma_metadata beside it. The
-label is the genre. The source is the artist, because tracks of one artist share voices and rooms: finding one of them
-with another would say little about the embedding. The fold is training, validation or test.
+The recipe looks for tracks.csv in the folder, in its subfolder fma_metadata, and in a folder fma_metadata beside it.
+The label is the genre. The source is the artist, because tracks of one artist share voices and rooms: to find one of
+them with another is too easy. The fold is training, validation or test.
 """
 
 import argparse
@@ -67,7 +67,9 @@ def main(argv):
     tracks = read_tracks(find_tracks(folder))
     known = tracks[tracks.index.isin(list(numbers))]
     if known.empty:
-        raise UserError(f"None of the {len(numbers):,} tracks in '{folder}' is in tracks.csv: expected the tracks.csv of FMA.")
+        raise UserError(
+            f"None of the {len(numbers):,} tracks in '{folder}' is in tracks.csv: expected the tracks.csv of FMA."
+        )
     known.insert(0, "file_name", known.index.map(numbers))
     with whole_file(folder / "metadata.csv") as partial:
         known.to_csv(partial, index=False)

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Hear what training does to a sound: each deformation at its extremes and at a drawn strength, and all together.
+"""Hear the deformations of training: each at its extremes and at a random strength, and all of them together.
 
     python recipes/listen.py dog.wav --output heard
 
-Training deforms mel energies. Here the same draws are rendered on the waveform, with the strengths of the yaml. The
-recipe writes 16-bit WAV files and spectrograms.png. It needs librosa: pip install 'cochlea_sb[listen]'.
+Training deforms mel energies. This recipe draws strengths from the same ranges, which it reads from the yaml, but
+deforms the waveform. It writes 16-bit WAV files and spectrograms.png. It needs librosa: pip install
+'cochlea_sb[listen]'.
 """
 
 import argparse
@@ -33,26 +34,19 @@ TICKS_HZ = (125, 250, 500, 1000, 2000, 4000, 8000, 16000)
 
 
 def row_of(draw, row):
-    """The draw of one example of a batch."""
+    """The draw of a single example, from the draw of a batch."""
     return draw._make(value[row] for value in draw)
 
 
 def singles(deformation):
-    """The single deformations inside one that combines others."""
+    """The single deformations of a `Composition`, or the deformation itself if it is single."""
     if not isinstance(deformation, Composition):
         return [deformation]
     return [one for part in deformation.deformations for one in singles(part)]
 
 
 def render_all(wav, deformation, draw, row, features, other):
-    """Render the draw of one example by a deformation that may combine others.
-
-    Returns
-    -------
-    names : list of str
-        What was done.
-    deformed : torch.Tensor [samples]
-    """
+    """Deform a waveform by the draw of example ``row``. Returns the names of single deformations, and the waveform."""
     if not isinstance(deformation, Composition):
         name, wav = render(wav, deformation, row_of(draw, row), features, other)
         return [name], wav
@@ -66,24 +60,18 @@ def render_all(wav, deformation, draw, row, features, other):
 
 
 def deform_in_all_ways(wav, deformation, features, other, generator):
-    """What there is to hear.
-
-    Arguments
-    ---------
-    wav, other : torch.Tensor [samples]
-    deformation : Deformation
-    features : LogMel
-    generator : torch.Generator
+    """Deform a waveform [samples] by each single deformation and by all together. `Mixture` adds ``other`` [samples].
 
     Returns
     -------
     rows : list of dict
-        Waveforms by name: the sound itself, a row for each deformation, and one for all of them together.
+        Waveforms by name: a row with the original, a row for each single deformation, and a row with several draws of
+        all deformations together.
     draws : dict
-        What was done for each of that last row, by name.
+        For each name in the last row, the deformations that were drawn, in words.
     """
     parts = singles(deformation)
-    batch = torch.zeros(len(parts), 1, features.n_mels)  # only its size counts
+    batch = torch.zeros(len(parts), 1, features.n_mels)  # a draw depends only on the shape
     rows = [{"original": wav}]
     for one in parts:
         drawn = row_of(one.draw(batch, generator), 0)
@@ -107,29 +95,23 @@ def spoken(name):
 
 
 def read_part(path, rate, start, seconds):
-    """Up to so many seconds of a file, torch.Tensor [samples]."""
+    """At most ``seconds`` of a file from ``start`` on, torch.Tensor [samples]."""
     try:
         wav = read_audio(path, rate, start_seconds=start, stop_seconds=start + seconds)
-    except AudioError:  # perhaps it is shorter than that
+    except AudioError:  # the file may end before start + seconds
         wav = read_audio(path, rate, start_seconds=start)
     return torch.from_numpy(wav)
 
 
 def write_wav(path, wav, rate):
-    """Write 16 bits, turned down only if they would clip.
-
-    Returns
-    -------
-    float
-        By how many dB it was turned down, 0 or more.
-    """
+    """Write a 16-bit WAV. A waveform that would clip is attenuated. Returns the attenuation in dB, 0 or more."""
     peak = max(1.0, float(wav.abs().max()))
     soundfile.write(path, np.round(wav.numpy() / peak * 32767).astype(np.int16), rate, subtype="PCM_16")
     return 20 * float(np.log10(peak))
 
 
 def spectrograms(rows, draws, features, path):
-    """Log-mel spectrograms side by side, in one scale of colours and one of time."""
+    """Draw the log-mel spectrograms of all waveforms, with the same colour scale and time axis."""
     levels = [{name: features(wav[None])[0].T * (10 / np.log(10)) for name, wav in row.items()} for row in rows]  # dB
     loudest = max(float(level.max()) for row in levels for level in row.values())
     n_columns = max(map(len, rows))
@@ -168,14 +150,14 @@ def main(argv):
     parser.add_argument("file", help="sound to deform")
     parser.add_argument("--output", required=True, help="folder to write to; files of the same names are replaced")
     parser.add_argument("--hparams", default=HPARAMS, help="training yaml; default: hparams/cnn.yaml")
-    parser.add_argument("--other", help="sound to mix in; default: one of the synthetic library")
-    parser.add_argument("--seed", type=int, default=0, help="of the drawn strengths")
+    parser.add_argument("--other", help="sound to mix in; default: a sound of the synthetic library")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random strengths")
     parser.add_argument("--start", type=float, default=0.0, help="second of the file to start from")
-    parser.add_argument("--seconds", type=float, default=30.0, help="how much of the file to take")
+    parser.add_argument("--seconds", type=float, default=30.0, help="maximum number of seconds to read from the file")
     arguments = parser.parse_args(argv)
 
-    torch.set_num_threads(1)  # a frame is so little work that threads beside another program took ten times as long
-    with TemporaryDirectory() as unused:  # where the yaml's checkpointer makes its folder
+    torch.set_num_threads(1)  # frames are so small that several threads on a busy machine take ten times as long
+    with TemporaryDirectory() as unused:  # the yaml's checkpointer creates a folder
         hparams, _ = load_experiment(arguments.hparams, {"output_folder": unused})
     if "deformation" not in hparams:
         raise UserError(f"'{arguments.hparams}' has no key 'deformation': give a training yaml.")
@@ -196,14 +178,14 @@ def main(argv):
     output.mkdir(parents=True, exist_ok=True)
     lowered_db = {name: write_wav(output / f"{name}.wav", sound, rate) for name, sound in sounds.items()}
     print(f"Wrote {len(sounds)} sounds to {output}, from {len(wav) / rate:.1f} s of {arguments.file}.")
-    print(f"Mixed in is {other_name}.")
+    print(f"Deformations that mix in another sound used {other_name}.")
     for name, done in draws.items():
         print(f"  {name}: {done}")
     lowered = [name for name, decibels in lowered_db.items() if decibels]
     if lowered:
-        print(f"Turned down by up to {max(lowered_db.values()):.1f} dB so as not to clip: {', '.join(lowered)}.")
+        print(f"Attenuated by up to {max(lowered_db.values()):.1f} dB to avoid clipping: {', '.join(lowered)}.")
     spectrograms(rows, draws, features, output / "spectrograms.png")
-    print(f"Pictures of all: {output / 'spectrograms.png'}")
+    print(f"The spectrograms are in {output / 'spectrograms.png'}")
 
 
 if __name__ == "__main__":

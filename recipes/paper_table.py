@@ -1,9 +1,7 @@
-"""The paper's tables from many runs: means and intervals over folds, and the recovered share of the gain from labels.
+"""Makes the paper's tables from the reports of many runs, for recipes/reproduce.py.
 
-Runs of one fold with different seeds are measured on the same sounds. So the runs of a fold are averaged first, and
-intervals are over the F folds.
-
-A "figure" is a number such as mAP; its names are the keys of `FIGURES`.
+Runs of one fold with different seeds are measured on the same sounds, so they are not independent. They are averaged
+first; means and intervals are then computed over the folds. A "figure" is a number such as mAP, a key of `FIGURES`.
 """
 
 import json
@@ -35,21 +33,9 @@ RECOVERED = {"mAP": "recovered, retrieval", "accuracy": "recovered, classificati
 def read_runs(
     folder: str | Path, recipe: str, folds: Sequence[int], seeds: Sequence[int], name: str = "evaluation.json"
 ) -> dict[tuple[int, int], Any]:
-    """Read a file of each finished run of a recipe.
+    """Read the JSON file ``name`` of each finished run of a recipe: its content by (fold, seed).
 
-    Arguments
-    ---------
-    folder : str or Path
-        Holds ``recipe/fold1-seed1`` and so on. A finished run has a file ``done``.
-    recipe : str
-    folds, seeds : list of int
-    name : str
-        Name of the file.
-
-    Returns
-    -------
-    dict
-        Content of the file by (fold, seed).
+    The runs are in folders such as ``folder/recipe/fold1-seed1``. A finished run has a file ``done``.
     """
     runs = {}
     for fold in folds:
@@ -61,16 +47,9 @@ def read_runs(
 
 
 def mean_and_interval(values: npt.ArrayLike) -> tuple[float, float | None]:
-    """Mean and half-width of its 95 % confidence interval (Student's t). One value has no interval: None.
+    """Mean, and half-width of its 95 % confidence interval (Student's t), of independent values: one for each fold.
 
-    Arguments
-    ---------
-    values : array_like
-        Independent values: one for each fold.
-
-    Returns
-    -------
-    mean, half_width : float
+    The half-width is None if there is only one value.
 
     Example
     -------
@@ -92,19 +71,10 @@ def recovered(
     draws: int = 10_000,
     seed: int = 0,
 ) -> tuple[float | None, float | None, float | None]:
-    """(ours - baseline) / (supervised - baseline) of the means, with a 95 % interval by bootstrap over the folds.
+    """The share (ours - baseline) / (supervised - baseline) of the means, and the bounds of its 95 % interval.
 
-    Arguments
-    ---------
-    ours, baseline, supervised : array_like [F]
-        A figure for each fold.
-    draws : int
-    seed : int
-
-    Returns
-    -------
-    share, low, high : float or None
-        All are None if supervision does not beat the baseline. The bounds are None if there is one fold.
+    Each argument has a figure for each fold. The interval is a bootstrap over the folds with ``draws`` resamples. All
+    results are None if supervision does not beat the baseline. The bounds are None if there is only one fold.
 
     Example
     -------
@@ -131,20 +101,7 @@ def recovered(
 
 
 def by_fold(runs: Mapping[Any, Any], take: Callable[[Any], float]) -> list[float]:
-    """A figure of each fold, averaged over the seeds.
-
-    Arguments
-    ---------
-    runs : dict
-        Reports by (fold, seed).
-    take : callable
-        From a report to the figure.
-
-    Returns
-    -------
-    list of float
-        In the order of the folds.
-    """
+    """For each fold, in ascending order, the mean over the seeds of the figure that ``take`` reads from a report."""
     return [
         float(np.mean([take(run) for key, run in runs.items() if key[0] == fold]))
         for fold in sorted({fold for fold, _ in runs})
@@ -164,14 +121,14 @@ def summarise(
     Arguments
     ---------
     folder : str or Path
-        As in `read_runs`.
+        Folder of the runs; see `read_runs`.
     recipes : list of str
         In the order of the table. A recipe without a finished run is left out.
     folds, seeds : list of int
     supervised : tuple of str
-        Recipes that use labels. For each figure, the one with the best mean is the reference of the recovered share.
+        Recipes that use labels. For each figure, the recipe with the best mean is the reference of `recovered`.
     few : tuple of int
-        Numbers of labelled sounds of each class. The runs ``supervised-<count>-labels`` were trained on so many.
+        Numbers of labelled sounds of each class. The runs ``supervised-<count>-labels`` trained on these sounds alone.
 
     Returns
     -------
@@ -193,7 +150,7 @@ def summarise(
     if not runs or not common:
         raise NothingToMeasure(f"'{folder}' holds no fold that all recipes have finished: run the same command again.")
     runs = {name: {key: run for key, run in found.items() if key[0] in common} for name, found in runs.items()}
-    # Every run on log-mel frames also measures the baseline.
+    # Every run whose encoder reads log-mel features also measures the baseline.
     baselines = {
         (key[0], (name, key[1])): run
         for name, found in runs.items()
@@ -207,7 +164,7 @@ def summarise(
     for name, row, found in rows:
         figures[name] = {"runs": len(found)}
         for figure, take in FIGURES.items():
-            with suppress(KeyError):  # a corpus may lack labels, or sounds to train classifiers on
+            with suppress(KeyError):  # without labels or training sounds, a report has no such figure
                 figures[name][figure] = mean_and_interval(by_fold(found, partial(take, row=row)))
     references = [name for name in supervised if name in runs]
     for figure, title in RECOVERED.items():
@@ -251,7 +208,6 @@ def summarise(
 
 
 def few_labels_accuracy(report: Mapping[str, Any], row: str, count: int) -> float:
-    """Accuracy of logistic regression on ``count`` labelled sounds of each class."""
     return float(report["few labels"][row][str(count)]["accuracy"])
 
 
@@ -264,17 +220,7 @@ def mean_of(reports: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, d
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
-    """The tables as Markdown.
-
-    Arguments
-    ---------
-    summary : dict
-        From `summarise`.
-
-    Returns
-    -------
-    str
-    """
+    """The result of `summarise` as Markdown tables."""
     written_names = {name for figures in summary["recipes"].values() for name in figures}
     names = [name for name in (*FIGURES, *RECOVERED.values(), "runs") if name in written_names]
     cells = {
@@ -286,7 +232,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
             name: {count: written(figure) for count, figure in by_count.items()}
             for name, by_count in summary["few labels"].items()
         }
-        parts.append(table("accuracy with so many labels a class", cells))
+        parts.append(table("accuracy by labelled sounds of each class", cells))
     for at_k in ("recall@1", "recall@10"):
         for kind in next(iter(summary[at_k].values()), ()):
             cells = {name: by_kind[kind] for name, by_kind in summary[at_k].items()}
@@ -295,7 +241,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
 
 
 def written(figure: int | Sequence[float | None] | None) -> str:
-    """A cell: a mean and its half-width, a share and its interval, a number of runs, or nothing."""
+    """The text of a cell: a mean and its half-width, a share and its bounds, a number of runs, or "" for None."""
     if isinstance(figure, int):
         return f"{figure}"
     value, *spread = figure or (None,)
@@ -307,15 +253,7 @@ def written(figure: int | Sequence[float | None] | None) -> str:
 
 
 def write_tables(summary: Mapping[str, Any], folder: str | Path, description: str) -> None:
-    """Write ``table.json``, ``table.md`` and the pictures.
-
-    Arguments
-    ---------
-    summary : dict
-        From `summarise`.
-    folder : str or Path
-    description : str
-    """
+    """Write the result of `summarise` into ``folder``: ``table.json``, ``table.md`` and pictures."""
     folder = Path(folder)
     write_text(folder / "table.json", json.dumps(summary, indent=1) + "\n")
     write_text(folder / "table.md", f"{description}\n\n{markdown(summary)}\n")

@@ -26,9 +26,9 @@ def main(argv):
     parser.add_argument("--private", action="store_true", help="make a private repository")
     parser.add_argument("--revision", help="branch to commit to; default main")
     parser.add_argument("--license", help="identifier of the licence, such as apache-2.0")
-    parser.add_argument("--data", help="a sentence that describes the training data of the model")
-    parser.add_argument("--model", metavar="USER/NAME", help="name on the Hub of the encoder of a library or of embeddings")
-    parser.add_argument("--card", choices=["replace", "keep"], help="replace or keep a card that was edited on the Hub")
+    parser.add_argument("--data", help="description of the training data")
+    parser.add_argument("--model", metavar="USER/NAME", help="the Hub name of the encoder that made the embeddings")
+    parser.add_argument("--card", choices=["replace", "keep"], help="what to do with a card edited on the Hub")
     parser.add_argument("--dry_run", action="store_true", help="write the folder to publish, and upload nothing")
     arguments = parser.parse_args(argv)
 

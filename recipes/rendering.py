@@ -1,7 +1,8 @@
-"""Renders what the deformations of training draw on a waveform, for recipes/listen.py.
+"""Applies the deformations of training to a waveform, for recipes/listen.py.
 
-Time stretch and pitch shift are librosa's. A moved mel axis is a moved magnitude spectrogram whose phases librosa finds
-(Griffin and Lim 1984). Waveforms are torch.Tensor [samples], float32; a draw is one row of a batch's draw.
+librosa stretches time and shifts the pitch. To move the mel axis, this module moves the magnitude spectrogram, and
+librosa estimates its phases (Griffin and Lim 1984). Waveforms are torch.Tensor [samples], float32. A draw holds the
+random numbers of a single example.
 """
 
 import warnings
@@ -27,7 +28,7 @@ UNCHANGED = "unchanged"
 
 
 def librosa_effects():
-    """librosa; MissingExtra where it is not installed."""
+    """Import librosa; raises `MissingExtra` if it is not installed."""
     try:
         import librosa
     except ImportError as error:
@@ -74,7 +75,9 @@ def equalization(wav, deformation, draw, features, other):
     name = "equalization_" + "_".join(f"{gain:+.0f}" for gain in gains_db) + "_dB"
     first, step = band_axis(features)
     knots = first + step * np.linspace(0, features.n_mels - 1, KNOTS)
-    padded = len(wav) + features.sample_rate // 5  # or the end would leak into the start
+    padded = (
+        len(wav) + features.sample_rate // 5
+    )  # without padding, the filter would wrap around from the end to the start
     mels = hz_to_mel(torch.fft.rfftfreq(padded, 1 / features.sample_rate, dtype=torch.float64))
     gains = torch.from_numpy(10 ** (np.interp(mels, knots, gains_db) / 20)).float()
     return name, torch.fft.irfft(torch.fft.rfft(wav, padded) * gains, padded)[: len(wav)]
@@ -88,7 +91,7 @@ def mixture(wav, deformation, draw, features, other):
 
 
 def gaussian_noise(wav, deformation, draw, features, other):
-    seed = int(draw.normal.flatten()[0].abs() * 2**20)  # the same noise for the same draw
+    seed = int(draw.normal.flatten()[0].abs() * 2**20)  # the same draw gives the same noise
     noise = torch.randn(len(wav), generator=torch.Generator().manual_seed(seed))
     level = wav.square().mean().sqrt() * 10 ** (-float(draw.snr_db) / 20)
     return f"gaussian_noise_{float(draw.snr_db):.0f}_dB", wav + level * noise
@@ -118,11 +121,11 @@ def tensors(*numbers):
 
 
 def tilt_db(deformation, sign):
-    """Treble up, or down, by the standard deviation."""
+    """A tilt of the spectrum: the highest band is changed by ``sign`` standard deviations, the lowest by ``-sign``."""
     return sign * deformation.spread_db * torch.linspace(-1, 1, KNOTS)
 
 
-# How each deformation is rendered, and its weakest and strongest draws.
+# For each deformation, the function that renders it, and a function that gives the draws at both ends of its range.
 KINDS = {
     TimeStretch: (time_stretch, lambda d: [StretchDraw(*tensors(rate)) for rate in (1 / d.max_rate, d.max_rate)]),
     PitchShift: (pitch_shift, lambda d: [PitchDraw(*tensors(sign * d.max_semitones)) for sign in (-1, 1)]),
@@ -144,7 +147,7 @@ KINDS = {
 
 
 def kind_of(deformation):
-    """The entry of `KINDS`; UserError for a deformation that has none."""
+    """The entry of `KINDS` for a deformation; raises `UserError` if there is none."""
     if type(deformation) not in KINDS:
         known = ", ".join(kind.__name__ for kind in KINDS)
         raise UserError(f"{type(deformation).__name__} can't be heard here: expected deformations among {known}.")
@@ -152,35 +155,19 @@ def kind_of(deformation):
 
 
 def extremes(deformation):
-    """The draws at both ends of the deformation's range."""
     return kind_of(deformation)[1](deformation)
 
 
 def render(wav, deformation, draw, features, other):
-    """Deform a waveform by one draw.
+    """Deform a waveform by a draw. Returns a name with the strength, and the waveform (of another length if stretched).
 
-    Arguments
-    ---------
-    wav : torch.Tensor [samples], float32
-    deformation : Deformation
-    draw : NamedTuple of torch.Tensor
-        One row of what `Deformation.draw` gives.
-    features : LogMel
-        Whose sample rate and bands count.
-    other : torch.Tensor [other_samples]
-        What `Mixture` adds.
-
-    Returns
-    -------
-    name : str
-        Tells the strength.
-    deformed : torch.Tensor [samples], of another length where stretched
+    ``features`` (LogMel) gives the sample rate and the mel bands. `Mixture` adds the waveform ``other``.
     """
     return kind_of(deformation)[0](wav, deformation, draw, features, other)
 
 
 def on_long(wav, change):
-    """``change`` of a waveform [samples]; a short one is padded before, as librosa's windows are longer."""
+    """Apply ``change`` to a waveform. A waveform that is shorter than two windows of librosa is padded first."""
     short = max(0, 2 * N_FFT - len(wav))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -189,15 +176,15 @@ def on_long(wav, change):
 
 
 def band_axis(features):
-    """The mel value of the lowest band's centre, and the distance between bands."""
+    """The mel value at the centre of the lowest band, and the distance between bands in mel."""
     first, second = hz_to_mel(mel_edges(features.n_mels, features.low_hz, features.high_hz)[1:3]).tolist()
     return first, second - first
 
 
 def move_axis(wav, scale, shift_bands, features):
-    """Stretch and move the mel axis: band ``m`` sounds as ``(m - middle) * scale + middle + shift_bands`` did.
+    """Stretch and move the mel axis: band ``m`` takes its energy from ``(m - middle) * scale + middle + shift_bands``.
 
-    Silence enters from beyond the axis, as in `cochlea_sb.augment.energies.resample_mels`.
+    Bands beyond the ends of the axis are silent, as in `cochlea_sb.augment.energies.resample_mels`.
     """
     if scale == 1 and shift_bands == 0:
         return wav

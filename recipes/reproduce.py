@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Train and evaluate all recipes of the paper's table, over folds and seeds. The same command resumes its work.
+"""Train and evaluate all recipes of the paper's table, for each fold and seed. To resume, run the same command again.
 
     python recipes/reproduce.py esc10 --output_folder results/paper
     python recipes/reproduce.py esc10 --recipes joint cnn --folds 4 5 --seeds 1 --jobs 2 --number_of_epochs 10
 
-The first argument is a labelled folder with a column `fold` (docs/train.md). Further options go to recipes/train.py and
-recipes/evaluate.py, for the recipes that have such a key. A run writes results/paper/RECIPE/foldF-seedS, and its output
-to run.log there. The tables are table.md, table.json and three pictures. The columns "recovered" and the curve of few
-labels need the recipe `supervised`.
+The first argument is a labelled folder with a column `fold` (docs/train.md). Further options are passed to
+recipes/train.py and recipes/evaluate.py, if the yaml of the recipe has the key. A run writes its model, its figures and
+run.log to results/paper/RECIPE/foldF-seedS. The results are table.md, table.json and three pictures. The columns
+"recovered" and the curve of few labels need the recipe `supervised`.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from cochlea_sb.training.recipe import load_experiment, parse_value, read_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 HPARAMS = ROOT / "hparams"
-RUNNING = []  # processes
+RUNNING = []  # processes, to stop them when this script is stopped
 RECIPES = ["noise", "translation", "mixture", "proximity", "joint", "zounds", "cochlea", "cnn"]
 SUPERVISED = ["supervised", "supervised_triplets"]
 ROBUST = ["joint", "cnn"]  # also measured on deformed sounds, which takes most of the time of an evaluation
@@ -57,18 +57,9 @@ def split_options(tokens):
 
 
 def options_by_recipe(recipes, options):
-    """Give each recipe the options that it knows; raise `UserError` for an option that no recipe knows.
+    """For each recipe, the tokens of the ``options`` (from `split_options`) that are keys of the recipe.
 
-    Arguments
-    ---------
-    recipes : list of str
-    options : list of list of str
-        From `split_options`.
-
-    Returns
-    -------
-    dict
-        Tokens of the command line (list of str) by recipe.
+    Raises `UserError` for an option that is a key of no recipe.
     """
     of_speechbrain = set(RunOptions().as_dict())
     keys = {recipe: of_speechbrain | set(YAML().load(read_recipe(HPARAMS / f"{recipe}.yaml"))) for recipe in recipes}
@@ -83,12 +74,12 @@ def options_by_recipe(recipes, options):
 
 
 def commands(recipe, count, fold, seed, arguments, options):
-    """The folder of a run, and its commands."""
+    """The folder of a run, and the commands of the run: a list of lists of str."""
     name = recipe if count is None else f"{recipe}-{count}-labels"
     folder = Path(arguments.output_folder, name, f"fold{fold}-seed{seed}").resolve()
     common = [f"hparams/{recipe}.yaml", "--data_folder", str(Path(arguments.data_folder).expanduser().resolve())]
     common += ["--output_folder", str(folder), "--seed", str(seed)]
-    common += ["--valid_folds", f"[{fold}]", "--valid_share", "0"]  # never hold out a share instead of a fold
+    common += ["--valid_folds", f"[{fold}]", "--valid_share", "0"]  # hold out the fold, and no random share
     if arguments.whole:
         common += ["--evaluate_all", "True"]
     if count is not None:
@@ -100,13 +91,7 @@ def commands(recipe, count, fold, seed, arguments, options):
 
 
 def carry_out(folder, scripts, threads):
-    """Run the commands of one run, unless the very same are done already. Their output goes to run.log.
-
-    Returns
-    -------
-    bool
-        Whether all succeeded.
-    """
+    """Run the commands of a run, unless they are done already. Returns whether all commands succeeded."""
     done, what = folder / "done", json.dumps(scripts, indent=1)
     if done.is_file() and done.read_text(encoding="utf-8") == what:
         return True
@@ -131,7 +116,7 @@ def why(folder):
 
 
 def check_corpus(arguments, options):
-    """Raise `UserError`, before the first run, for a mistake that would make all of them fail."""
+    """Raise `UserError` for a mistake that would make all runs fail."""
     overrides = {"data_folder": arguments.data_folder}
     for name in ("folder_labels", "label_column", "robustness"):
         for option in options:
@@ -166,19 +151,19 @@ def main(argv):
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("data_folder", help="labelled folder with folds")
+    parser.add_argument("data_folder", help="folder of labelled sounds with a column 'fold'")
     parser.add_argument("--output_folder", default="results/paper")
     parser.add_argument("--recipes", nargs="+", default=RECIPES + SUPERVISED, help="files of hparams/, without .yaml")
     parser.add_argument("--folds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--whole", action="store_true", help="train and measure on all sounds, without folds")
-    parser.add_argument("--robust", nargs="*", default=ROBUST, help="recipes to measure on deformed sounds, too")
+    parser.add_argument("--robust", nargs="*", default=ROBUST, help="recipes to measure on deformed sounds too")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--few", nargs="*", type=int, default=[1, 2, 5, 10, 20], help="numbers of labels of each class")
     parser.add_argument("--jobs", type=int, default=1, help="number of parallel runs")
     arguments, options = parser.parse_known_args(argv)
     if arguments.jobs < 1:
         raise UserError(f"--jobs is {arguments.jobs}: expected at least 1.")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the running processes, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # also ends the running processes
     if arguments.whole:
         arguments.folds, arguments.few = [0], []
     for recipe in arguments.recipes:
@@ -192,7 +177,7 @@ def main(argv):
     kinds = [(recipe, None) for recipe in arguments.recipes]
     if "supervised" in arguments.recipes:
         kinds += [("supervised", count) for count in arguments.few]
-    # Recipes vary fastest: after the first fold, the table has all of them.
+    # All recipes run on the first fold before any recipe runs on the second: the table is complete after one fold.
     runs = [
         commands(recipe, count, fold, seed, arguments, options[recipe])
         for seed in arguments.seeds
@@ -214,8 +199,8 @@ def main(argv):
             raise
 
     sentence = failed and (
-        f"{len(failed)} of {len(runs)} runs failed; the first, '{failed[0]}', said: {why(failed[0])} Correct this and "
-        "run the same command again: it repeats only the failed runs."
+        f"{len(failed)} of {len(runs)} runs failed; the first, '{failed[0]}', stopped with: {why(failed[0])} Correct "
+        "the cause and run the same command again: it repeats only the failed runs."
     )
     few = arguments.few if "supervised" in arguments.recipes else []
     try:
@@ -226,7 +211,7 @@ def main(argv):
     description = (
         f"{where}: trained and measured on all sounds."
         if arguments.whole
-        else f"{where}, folds {summary['folds']}, each held out in turn: means over the folds"
+        else f"{where}, each of the folds {summary['folds']} held out in turn: means over the folds"
         + (" with 95 % intervals." if len(summary["folds"]) > 1 else ".")
     )
     write_tables(summary, arguments.output_folder, description)

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Train an embedding of sounds without labels. Scroll to the bottom for the main code.
+"""Train an embedding of sounds without labels. The function main, at the bottom, shows the steps.
 
-    python recipes/train.py hparams/cnn.yaml                          the synthetic library
-    python recipes/train.py hparams/cnn.yaml --data_folder ~/samples  your own folder
-    python recipes/train.py hparams/cnn.yaml --dataset user/name      a dataset on the Hub
+    python recipes/train.py hparams/cnn.yaml                          on the synthetic library
+    python recipes/train.py hparams/cnn.yaml --data_folder ~/samples  on your own folder
+    python recipes/train.py hparams/cnn.yaml --dataset user/name      on a dataset on the Hub
     python recipes/train.py hparams/bag_of_audio_words.yaml           another kind of encoder
     python recipes/train.py hparams/cnn.yaml --help                   all options
 
-After an interruption the same command goes on from the last checkpoint. `cochlea_sb.AudioEncoder.from_hparams` loads
-the results folder.
+After an interruption, run the same command again: training goes on from the last checkpoint.
+`cochlea_sb.AudioEncoder.from_hparams` loads the model from the results folder.
 """
 
 import json
@@ -33,7 +33,7 @@ from cochlea_sb.training.recipe import CORPUS_KEYS, check_same_run, load_experim
 
 
 def make_loader(frames, groups, batch_size, steps, hparams, device, band=1.0):
-    """A loader of pairs, which are drawn on the device that holds the frames."""
+    """A loader of batches of pairs. The device that holds the frames draws the pairs."""
     bank = FrameBank.from_dataset(frames, hparams["compute_features"], device)
     batches = PairBatches(
         bank,
@@ -62,7 +62,7 @@ def train_with_brain(hparams, run_opts, device, frames, train_rows, held_out_row
         train_rows = sorted(train_rows, key=lambda row: n_frames[row])
     train_loader = make_loader(frames.select(train_rows), groups, batch_size, steps, hparams, device, band)
     held_out, valid_loader = frames.select(held_out_rows), None
-    # To validate takes sounds of at least two groups. There are about as many held-out pairs as held-out sounds.
+    # Validation needs sounds of at least two groups. It draws about as many pairs as there are held-out sounds.
     if len(held_out) > 1 and (held_out_groups is None or held_out_groups[0] != held_out_groups[-1]):
         batch_size = min(batch_size, len(held_out))
         steps = -(-len(held_out) // batch_size)
@@ -81,7 +81,7 @@ def train_with_brain(hparams, run_opts, device, frames, train_rows, held_out_row
 
 
 def train_without_gradients(hparams, run_opts, device, frames, train_rows, held_out_rows):
-    """Train by the encoder's own ``fit`` to all frames."""
+    """Train by the ``fit`` method of the encoder, which reads all frames."""
     held_out = frames.select(held_out_rows)
     bank, valid_bank = (
         FrameBank.from_dataset(part, hparams["compute_features"], device) if len(part) else None
@@ -100,7 +100,7 @@ def train_without_gradients(hparams, run_opts, device, frames, train_rows, held_
 
 
 def write_training(hparams_file, hparams, frames, skipped, path):
-    """Write the facts about the training for the model card: the recipe and the corpus, without private paths."""
+    """Write what the model card tells about the training: the recipe and the corpus, without private paths."""
     seconds = sum(frames["n_frames"]) * hparams["compute_features"].hop / hparams["sample_rate"]
     labelled = hparams.get("pair_by") == "label" or hparams["labels_per_class"] is not None
     dataset = hparams["dataset"] if names_on_hub(hparams["dataset"] or "") else None
@@ -116,7 +116,7 @@ def main(argv):
     sb.utils.distributed.ddp_init_group(run_opts)
     hparams, text = load_experiment(hparams_file, overrides)
     if run_opts.ckpt_interval_steps > 0:
-        hparams["ckpt_interval_minutes"] = 0  # SpeechBrain takes one of the two
+        hparams["ckpt_interval_minutes"] = 0  # SpeechBrain accepts an interval in steps or in minutes
     if "deformation" in hparams and type(hparams["compute_features"]) is not LogMel:
         raise UserError(
             f"compute_features is {type(hparams['compute_features']).__name__}: expected LogMel, because deformations "
@@ -132,7 +132,7 @@ def main(argv):
         labels = column(frames, "label")
         if labels is None:
             raise UserError(
-                "labels_per_class is given and these sounds have no labels: add a column 'label', or leave it out."
+                "These sounds have no labels, which labels_per_class needs: add a column 'label', or omit this option."
             )
         few = few_of_each([labels[row] for row in train_rows], hparams["labels_per_class"], hparams["seed"])
         train_rows = [train_rows[row] for row in few]

@@ -213,7 +213,7 @@ def test_embedding_into_shards_that_a_library_takes_in(cochlea, embed, library, 
     embed(folder, *options)
     now = {shard: shard.stat().st_mtime_ns for shard in shards}
     assert [now[shard] == times[shard] for shard in shards] == [True, False, True]
-    assert "another model or hop" in embed(folder, *options, "--hop_seconds", 0.1, status=2).err
+    assert "another model or with another hop" in embed(folder, *options, "--hop_seconds", 0.1, status=2).err
     assert "shards of another run" in embed(folder / "tone", *options, status=2).err
 
     other = tmp_path / "b.library"
@@ -232,7 +232,7 @@ def test_workers_share_the_shards(embed, folder, model_folder, tmp_path):
     options = [folder, "--model", model_folder, "--output", output, "--shard_sounds", 2, "--workers", 2]
     assert "3 of 5 shards" in embed(*options, "--worker", 0).out
     assert "5 of 5 shards" in embed(*options, "--worker", 1, "--precision", "bf16").out
-    assert "--worker 2 of 2: expected" in embed(*options, "--worker", 2, status=2).err
+    assert "--worker is 2 and --workers is 2: expected" in embed(*options, "--worker", 2, status=2).err
 
 
 def test_a_defect_shows_its_traceback_asks_for_a_report_and_ends_with_status_1(cochlea, library, folder, monkeypatch):

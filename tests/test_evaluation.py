@@ -54,7 +54,7 @@ def test_more_labels_help():
 
 def test_one_class_can_not_be_classified():
     train, _ = clusters(2)
-    with pytest.raises(UserError, match="to train on have 1 labels"):
+    with pytest.raises(UserError, match="training sounds have 1 labels"):
         classify(train, ["dog"] * len(train), train, ["dog"] * len(train))
 
 
