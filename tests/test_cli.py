@@ -192,7 +192,7 @@ def embed(capsys, monkeypatch):
 def test_the_recipe_as_a_script():
     command = [sys.executable, "recipes/embed.py", "/no/such", "--output", "x", "--workers", "2", "--worker", "2"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and "--worker 2 of 2: expected" in done.stderr
+    assert done.returncode == 2 and "--worker is 2 and --workers is 2: expected" in done.stderr
 
 
 def test_embedding_into_shards_that_a_library_takes_in(cochlea, embed, library, folder, model_folder, tmp_path):

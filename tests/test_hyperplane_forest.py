@@ -142,7 +142,7 @@ def test_one_query_is_as_many():
         (lambda: HyperplaneForest.build(np.ones((2, 8)), ids=[1, 1]), "given twice"),
         (lambda: HyperplaneForest.build(np.ones((2, 8)), ids=[1]), "one id for each"),
         (lambda: HyperplaneForest.build(np.ones((2, 8)), n_trees=0), "n_trees is 0"),
-        (lambda: HyperplaneForest.build(np.ones((2, 8)), leaf_size=1), "leaf_size 1: expected"),
+        (lambda: HyperplaneForest.build(np.ones((2, 8)), leaf_size=1), "leaf_size is 1: expected"),
         (lambda: HyperplaneForest.build(np.ones((2, 8))).query(np.ones(7)), r"expected \[n, 8\]"),
         (lambda: HyperplaneForest.build(np.ones((2, 8))).query(np.ones(8), k=0), "at least 1"),
         (lambda: HyperplaneForest.build(np.ones((2, 8))).query(np.ones(8), effort=0.5), "effort is 0.5"),

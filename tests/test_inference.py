@@ -135,7 +135,7 @@ def test_waveforms_are_encoded_in_bounded_batches(encoder, monkeypatch):
     torch.testing.assert_close(encoder.encode_waveforms(iter(wavs)), alone, atol=1e-5, rtol=1e-4)
     assert sizes == [1, 3, 1]
     assert encoder.encode_waveforms([]).shape == (0, 128)
-    with pytest.raises(UserError, match="expected .samples., at least one"):
+    with pytest.raises(UserError, match="expected .samples., at least 1"):
         encoder.encode_waveforms([torch.zeros(0)])
 
 
