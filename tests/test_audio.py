@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from cochlea_sb import audio
-from cochlea_sb.audio import AUDIO_EXTENSIONS, read_audio
+from cochlea_sb.audio import AUDIO_EXTENSIONS, libsndfile, read, read_audio
+from cochlea_sb.audio import ffmpeg as ffmpeg_decoder
 from cochlea_sb.errors import AudioError, UserError
 
 RATES = (8000, 11025, 16000, 22050, 44100, 44101, 48000, 96000)
@@ -116,7 +116,7 @@ def test_channels_are_averaged():
 def test_blocks_join_without_a_seam(monkeypatch):
     files = [encode(np.stack([noise(1.5, rate)] * 2, 1), rate) for rate in (16000, 44100, 44101)]
     whole = [read_audio(file) for file in files]
-    monkeypatch.setattr(audio, "_BLOCK_SAMPLES", 3000)
+    monkeypatch.setattr(libsndfile, "BLOCK_SAMPLES", 3000)
     for file, expected in zip(files, whole, strict=True):
         got = read_audio(file)
         assert got.flags.writeable and len(got) == len(expected)
@@ -215,7 +215,7 @@ BAD_FILES = {
     "image.png": (b"\x89PNG\r\n\x1a\n" + bytes(2000), "not audio"),
     "samples.raw": (sine(1, 16000).astype(np.int16).tobytes(), "headerless"),
     "wave.raw": (encode(sine(1, 16000), 16000), "headerless"),
-    "speech.vox": (bytes(range(256)) * 20, "headerless"),
+    "speech.vox": (bytes(range(256)) * 20, "not audio"),
     "nan.wav": (encode(np.full(100, np.nan), 16000, subtype="FLOAT"), "finite"),
     "inf.wav": (encode(np.full((100, 2), -np.inf), 16000, subtype="DOUBLE"), "finite"),
     "slow.wav": (encode(sine(1, 8000), 50), "50 Hz"),
@@ -261,7 +261,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     def refuse(*arguments, **options):  # for the superuser, whom chmod does not stop
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(audio, "_open", refuse)
+    monkeypatch.setattr(read, "Content", refuse)
     sentence = refusal(path)
     assert "private.wav" in sentence and "Permission denied" in sentence
 
@@ -391,10 +391,11 @@ def test_ffmpeg_refuses_in_one_sentence(ffmpeg, tmp_path):
     whole = convert(ffmpeg, tmp_path, "whole.m4a", noise(3, 44100), 44100).read_bytes()
     fast = convert(ffmpeg, tmp_path, "fast.m4a", noise(3, 44100), 44100, "-movflags", "+faststart").read_bytes()
     playlist = b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:1,\nwhole.m4a\n#EXT-X-ENDLIST\n\0"
-    for name, data in (("cut.m4a", whole[:9000]), ("fast cut.m4a", fast[:9000]), ("list.m4a", playlist)):
+    for name, data in (("cut.m4a", whole[:9000]), ("list.m4a", playlist), ("fast cut.m4a", fast[:9000])):
         (tmp_path / name).write_bytes(data)
         sentence = refusal(tmp_path / name)
-        assert name in sentence and "FFmpeg cannot decode it" in sentence
+        reason = {"cut.m4a": "FFmpeg cannot decode it", "list.m4a": "not audio", "fast cut.m4a": "ends before"}[name]
+        assert name in sentence and reason in sentence
 
 
 def test_a_stuck_ffmpeg_is_killed(ffmpeg, tmp_path, monkeypatch):
@@ -403,7 +404,7 @@ def test_a_stuck_ffmpeg_is_killed(ffmpeg, tmp_path, monkeypatch):
     with open(ffmpeg, "w") as handle:
         handle.write("#!/bin/sh\nexec /bin/sleep 60\n")
     os.chmod(ffmpeg, 0o755)
-    monkeypatch.setattr(audio, "_FFMPEG_SECONDS", 0.2)
+    monkeypatch.setattr(ffmpeg_decoder, "_SECONDS", 0.2)
     assert "slow.m4a" in refusal(path)
 
 

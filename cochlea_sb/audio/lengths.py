@@ -1,0 +1,295 @@
+"""What a file really holds: lengths that were unknown or wrong at writing, and files that hold several sounds.
+
+Recorders that lost power, writers into a pipe, cutters and `cat` leave headers that don't know the length. Each format
+has its own few lines here; a format that is not here is taken at its word.
+"""
+
+import re
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+from cochlea_sb.audio.content import Content
+from cochlea_sb.audio.mpeg import mpeg_links
+
+_MOST_CHUNKS = 10_000
+# Writers that can't know the size declare 0 or about the largest one that fits; SoX declares 0x7F000008 in AIFF.
+_PLACEHOLDERS = ((0, 0), (0x7F000000, 0x80000010), (0xFFFF0000, 0xFFFFFFFF), (0x7F << 56, (1 << 64) - 1))
+_OGG_START = re.compile(rb"OggS\x00[\x02\x03\x06\x07]")  # RFC 3533, section 6: version 0, first page of a stream
+_INSIDE_WAV = {0x50, 0x55, *range(0x674F, 0x6772), 0x566F}  # MPEG and Ogg Vorbis: a whole file in the data chunk
+
+
+class Link(NamedTuple):
+    """A sound inside a content: most have one, chained OGGs and concatenated MP3s several.
+
+    `frames` is the count found; None if the header is right. A link that is not `seekable` is played forwards.
+    `last_seek` is the last frame that a seek finds exactly. `missing` is the share of a declared length that is not
+    there, and `cut` says what else is missing.
+    """
+
+    content: Content
+    frames: int | None = None
+    seekable: bool = True
+    last_seek: int | None = None
+    missing: float = 0.0
+    cut: str | None = None
+
+
+def find_links(content: Content) -> list[Link]:
+    """Return the sounds in a content, one after the other; empty if tags are all there is."""
+    head = content.at(0, 12)
+    for magic, find in _FINDERS.items():
+        if head.startswith(magic):
+            return find(content)
+    return _mpeg(content)
+
+
+def skip_tag(content: Content, at: int = 0) -> int:
+    """Return where the bytes go on after the ID3v2 tags at `at`."""
+    while (head := content.at(at, 10)).startswith(b"ID3") and len(head) == 10:
+        length = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
+        at += 10 + length + (10 if head[5] & 16 else 0)
+    return at
+
+
+def _mpeg(content: Content) -> list[Link]:
+    begin = skip_tag(content)
+    if begin and content.at(begin, 4) in (b"fLaC", b"OggS", b"RIFF"):
+        return find_links(content.part(begin))
+    links = []
+    for link in mpeg_links(content, begin):
+        missing = (link.declared or 0) - link.samples
+        if link.declared is not None and missing > -3000:  # its header is right, or it is cut
+            links.append(Link(content.part(link.begin, link.end), missing=max(0, missing / max(1, link.declared))))
+        else:  # without its header, the length is guessed from the first frame
+            links.append(Link(content.part(link.audio, link.end), link.samples))
+    head = content.at(begin, 4)
+    is_free = (
+        head[:1] == b"\xff" and len(head) == 4 and head[1] >= 0xE0 and head[2] < 16
+    )  # no bitrate: frames of any size
+    return links or ([Link(content)] if is_free or not (begin or head[:1] == b"\xff") else [])
+
+
+def _riff(content: Content) -> list[Link]:
+    head = content.at(0, 12)
+    order = ">" if head.startswith(b"RIFX") else "<"
+    large = head[:4] in (b"RF64", b"BW64")
+    replaced = {0: b"RF64"} if large else {}
+    chunks = _chunks(content, 12, order + "4sI", 2)
+    if b"data" not in chunks:
+        return [Link(content)]
+    at, size = chunks[b"data"]
+    kind = int.from_bytes(content.at(chunks.get(b"fmt ", (0, 0))[0], 2), "little" if order == "<" else "big")
+    rest = content.size - at
+    ds64 = chunks.get(b"ds64", (0, 0))[0]
+    if large and ds64 and size == 0xFFFFFFFF:
+        size = int.from_bytes(content.at(ds64 + 8, 8), "little")
+    if kind in _INSIDE_WAV and (
+        inside := _inside(content.part(at, at + size if _is_known(content, at, size) else None))
+    ):
+        return inside
+    unknown = size > rest and not _is_known(content, at, size)
+    if unknown or (size < rest and _goes_on(content, at, size, order + "I")):
+        size = rest
+        if large and ds64:
+            replaced[ds64 + 8] = struct.pack("<Q", rest)
+            replaced[ds64] = struct.pack("<Q", content.size - 8)
+        elif large:  # a plain WAV can say what this one doesn't
+            replaced = {0: b"RIFF", 4: b"\xff\xff\xff\xff", at - 4: struct.pack("<I", min(rest, 0xFFFFFFFF))}
+        else:
+            replaced[at - 4] = struct.pack(order + "I", min(rest, 0xFFFFFFFF))
+            replaced[4] = struct.pack(order + "I", min(content.size - 8, 0xFFFFFFFF))
+    if large and head[:4] == b"RF64" and len(replaced) == 1:
+        replaced = {}
+    return [Link(content.part(0, None, replaced) if replaced else content)]
+
+
+def _inside(content: Content) -> list[Link] | None:
+    """Return the sounds of a file that is wrapped in another; None if it is not a file."""
+    if content.at(0, 4) == b"OggS":
+        return _ogg(content)
+    links = _mpeg(content)
+    return links if links and links[0].content is not content else None
+
+
+def _form(content: Content) -> list[Link]:
+    chunks = _chunks(content, 12, ">4sI", 2)
+    name = b"SSND" if content.at(8, 3) == b"AIF" else b"BODY"
+    if name not in chunks:
+        return [Link(content)]
+    at, size = chunks[name]
+    if _is_known(content, at, size):
+        return [Link(content)]
+    rest = content.size - at
+    replaced = {at - 4: struct.pack(">I", min(rest, 0xFFFFFFFF)), 4: struct.pack(">I", content.size - 8 & 0xFFFFFFFF)}
+    if name == b"SSND" and b"COMM" in chunks:
+        comm = chunks[b"COMM"][0]
+        channels, _, bits = struct.unpack(">HIH", content.at(comm, 8).ljust(8, b"\0"))
+        replaced[comm + 2] = struct.pack(">I", (rest - 8) // max(1, channels * ((bits + 7) // 8)) & 0xFFFFFFFF)
+    return [Link(content.part(0, None, replaced))]
+
+
+def _caf(content: Content) -> list[Link]:
+    chunks = _chunks(content, 8, ">4sQ", 1)
+    if b"data" not in chunks:
+        return [Link(content)]
+    at, size = chunks[b"data"]
+    rest = content.size - at
+    if size == rest or 0 < size < rest:
+        return [Link(content)]
+    missing = 1 - rest / size if _is_known(content, at, size) else 0  # libsndfile refuses all that are short
+    return [Link(content.part(0, None, {at - 8: struct.pack(">Q", rest)}), missing=missing)]
+
+
+def _w64(content: Content) -> list[Link]:
+    chunks = _chunks(content, 40, "<4s12xQ", 8, includes_head=True)
+    if b"data" not in chunks or _is_known(content, *chunks[b"data"]):
+        return [Link(content)]
+    at = chunks[b"data"][0]
+    sizes = {16: struct.pack("<Q", content.size), at - 8: struct.pack("<Q", content.size - at + 24)}
+    return [Link(content.part(0, None, sizes))]
+
+
+def _au(content: Content) -> list[Link]:
+    order = ">" if content.at(0, 4) == b".snd" else "<"
+    offset, size = struct.unpack(order + "II", content.at(4, 8).ljust(8, b"\0"))
+    if _is_known(content, offset, size):
+        return [Link(content)]
+    return [Link(content.part(0, None, {8: struct.pack(order + "I", max(0, content.size - offset) & 0xFFFFFFFF)}))]
+
+
+def _chunks(
+    content: Content, at: int, form: str, padding: int, includes_head: bool = False
+) -> dict[bytes, tuple[int, int]]:
+    """Return where each chunk's body begins, and its declared size, up to the audio."""
+    chunks: dict[bytes, tuple[int, int]] = {}
+    head = struct.calcsize(form)
+    for _ in range(_MOST_CHUNKS):
+        data = content.at(at, head)
+        if len(data) < head:
+            break
+        name, size = struct.unpack(form, data)
+        size = max(0, size - head) if includes_head else size
+        chunks.setdefault(name, (at + head, size))
+        if name in (b"data", b"SSND", b"BODY"):
+            break
+        at += head + size + -size % padding
+    return chunks
+
+
+def _is_known(content: Content, at: int, size: int) -> bool:
+    """Tell whether a chunk's declared size is none of the values that stand for an unknown one."""
+    rest = content.size - at
+    return 0 < size <= rest or not any(low <= size <= high for low, high in _PLACEHOLDERS)
+
+
+def _goes_on(content: Content, at: int, size: int, form: str) -> bool:
+    """Tell whether the audio of a WAV goes on for long after its declared end, where another chunk should begin."""
+    end = at + size
+    rest = content.size - end
+    if rest <= size // 4 or (size and rest < 1024):
+        return False
+    for shift in {size % 2, 0}:
+        name, length = content.at(end + shift, 4), content.at(end + shift + 4, 4)
+        if len(length) < 4 or (size and not any(name)):
+            return False  # padding
+        if name.isascii() and name.decode().isprintable() and struct.unpack(form, length)[0] <= rest:
+            return False
+    return True
+
+
+def _flac(content: Content) -> list[Link]:
+    """A FLAC declares its number of samples (RFC 9639, section 8.2), and its last frames say what it is."""
+    info = content.at(8, 18)
+    if len(info) < 18:
+        return [Link(content)]
+    declared = int.from_bytes(info[13:18], "big") & (1 << 36) - 1
+    found = _flac_end(content, int.from_bytes(info[:2], "big")) if declared else 0
+    if declared and found <= declared:
+        return [Link(content)]
+    unknown = bytes([info[13] & 0xF0]) + bytes(4)
+    return [Link(content.part(0, None, {21: unknown}) if declared else content, seekable=False)]
+
+
+def _flac_end(content: Content, block: int) -> int:
+    """Return the first sample of the last frame in the last bytes (RFC 9639, section 9.1); 0 if none is there."""
+    tail = content.at(max(0, content.size - (1 << 16)), 1 << 16)
+    at = len(tail)
+    while (at := tail.rfind(b"\xff", 0, at)) >= 0:
+        head = tail[at : at + 16]
+        if len(head) < 16 or head[1] not in (0xF8, 0xF9) or head[2] >> 4 == 0 or head[3] & 1:
+            continue
+        length = 1 if head[4] < 0x80 else 8 - (head[4] ^ 0xFF).bit_length()
+        number = head[4] & (0x7F if length == 1 else 0x7F >> length)
+        for byte in head[5 : 4 + length]:
+            number = number << 6 | byte & 0x3F
+        end = 4 + length + {6: 1, 7: 2}.get(head[2] >> 4, 0) + {12: 1, 13: 2, 14: 2}.get(head[2] & 15, 0)
+        if length <= 7 and end < 16 and _crc8(head[:end]) == head[end]:
+            return number if head[1] & 1 else number * block
+    return 0
+
+
+def _crc8(data: bytes) -> int:
+    value = 0
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value << 1 ^ 0x107 if value & 0x80 else value << 1
+    return value
+
+
+def _ogg(content: Content) -> list[Link]:
+    """Chained streams (RFC 3533, section 4) one by one; several at a time, as in films, are left to FFmpeg."""
+    starts: list[int] = []
+    at, size = 0, 1 << 20
+    while len(block := content.at(at, size)) > 27:
+        for match in _OGG_START.finditer(block, 0, len(block) - 27):
+            starts.append(at + match.start())
+        at += len(block) - 27 if len(block) == size else len(block)
+    starts = [start for start in starts if _is_stream(content, start)]
+    bounds = [*starts[1:], content.size]
+    links = [_ogg_link(content.part(begin, end)) for begin, end in zip(starts, bounds, strict=True)]
+    if len(links) == 1:
+        links = [links[0]._replace(content=content)]
+    # A radio's recording may lack the end of a song, but the end of the file is the end.
+    return [link._replace(cut=None) for link in links[:-1]] + links[-1:] or [Link(content)]
+
+
+def _is_stream(content: Content, start: int) -> bool:
+    """Tell whether the bytes "OggS" begin a stream of Vorbis or Opus, and are not in the middle of a packet."""
+    page = content.at(start, 64)
+    body = page[27 + page[26] :]
+    return body.startswith((b"\x01vorbis", b"OpusHead", b"Speex   ", b"\x7fFLAC"))
+
+
+def _ogg_link(content: Content) -> Link:
+    tail = content.at(max(0, content.size - (1 << 17)), 1 << 17)  # a page is at most 65,307 bytes
+    last = tail.rfind(b"OggS")
+    page = tail[max(0, last) :]
+    whole = len(page) >= 27 and page[5] & 4 and 27 + page[26] + sum(page[27 : 27 + page[26]]) <= len(page)
+    # libvorbis is off by the trimmed samples if a seek ends in the last page.
+    before = tail.rfind(b"OggS", 0, max(0, last))
+    granule = int.from_bytes(tail[before + 6 : before + 14], "little", signed=True) if before >= 0 else 0
+    opus = content.at(28, 8) == b"OpusHead"
+    rate = int.from_bytes(content.at(40, 4), "little") if opus else 48000
+    return Link(
+        content,
+        seekable=not opus or rate not in (8000, 12000, 16000, 24000),  # Opus at these rates depends on all before
+        last_seek=max(0, granule) if not opus else None,
+        cut=None if whole else "its last page is missing",
+    )
+
+
+_FINDERS: dict[bytes, Callable[[Content], list[Link]]] = {
+    b"RIFF": _riff,
+    b"RIFX": _riff,
+    b"RF64": _riff,
+    b"BW64": _riff,
+    b"FORM": _form,
+    b"caff": _caf,
+    b"riff": _w64,
+    b".snd": _au,
+    b"dns.": _au,
+    b"fLaC": _flac,
+    b"OggS": _ogg,
+}

@@ -1,0 +1,129 @@
+"""The one function that reads a sound."""
+
+import contextlib
+import math
+import os
+import stat
+from typing import Any
+
+import numpy as np
+
+from cochlea_sb.audio import ffmpeg, libsndfile
+from cochlea_sb.audio.ask import Ask, AudioSource, one_line
+from cochlea_sb.audio.content import Content
+from cochlea_sb.audio.samples import join
+from cochlea_sb.errors import AudioError, UserError
+
+
+def read_audio(
+    source: AudioSource,
+    sample_rate: int = 16000,
+    *,
+    start_seconds: float = 0.0,
+    stop_seconds: float | None = None,
+    max_seconds: float = 4 * 3600,
+) -> np.ndarray:
+    """Decode a sound, or a part of it, to mono at the wanted rate.
+
+    A part equals the same samples of the whole. Samples that are not finite become 0.
+
+    Arguments
+    ---------
+    source : str, os.PathLike, bytes, bytearray or dict
+        A file, a file's contents, or a `datasets` row of ``Audio(decode=False)``: ``{"bytes": ..., "path": ...}``,
+        where the path is read if the bytes are None, and otherwise only names the sound.
+    sample_rate : int
+        Wanted rate in Hz, 100 to 1,000,000.
+    start_seconds, stop_seconds : float
+        The part to read; ``stop_seconds=None`` reads to the end.
+    max_seconds : float
+        The longest part to decode.
+
+    Returns
+    -------
+    np.ndarray [samples], float32
+        In [-1, 1] for integer formats; float formats and lossy codecs may exceed that.
+
+    Raises
+    ------
+    AudioError
+        If the sound is missing, empty, cut off, too long or not audio, or the part is not inside it.
+    UserError
+        If an argument is out of its range.
+
+    Example
+    -------
+    >>> wav = io.BytesIO()
+    >>> soundfile.write(wav, np.zeros(44100), 44100, format="WAV")
+    >>> read_audio(wav.getvalue(), stop_seconds=0.5).shape
+    (8000,)
+    """
+    _check_arguments(sample_rate, start_seconds, stop_seconds, max_seconds)
+    ask = Ask(*_locate(source), int(sample_rate), start_seconds, stop_seconds, max_seconds)
+    if stop_seconds is not None and stop_seconds - start_seconds > max_seconds:
+        raise ask.too_long(stop_seconds - start_seconds)
+    try:
+        with contextlib.closing(Content(ask.source)) as content:
+            samples = _decode(ask, content)
+    except AudioError:
+        raise
+    except OSError as error:
+        reason = one_line(error.strerror or error)
+        raise ask.error(f"cannot be opened ({reason})", "expected a file that may be read") from error
+    except Exception as error:  # a decoder fed with broken bytes may raise anything
+        raise ask.error(f"decoding failed ({one_line(error)})", "the file is probably damaged") from error
+    if not len(samples):
+        raise ask.error(f"there is not one sample after {ask.start:g} s", "expected an earlier start")
+    return samples
+
+
+def _decode(ask: Ask, content: Content) -> np.ndarray:
+    """Ask libsndfile, and FFmpeg for what libsndfile can't read; the contents decide, not the name."""
+    reason = None
+    if not ffmpeg.is_for_ffmpeg(content):
+        try:
+            return join(libsndfile.decode(ask, content))
+        except libsndfile.Undecodable as error:
+            reason = error
+            if not ffmpeg.may_be_audio(content):
+                raise ask.not_audio(error) from error
+    return join(ffmpeg.decode(ask, content, reason))
+
+
+def _check_arguments(rate: float, start: float, stop: float | None, max_seconds: float) -> None:
+    if not 100 <= rate <= 1_000_000 or rate != int(rate):
+        raise UserError(f"sample_rate is {rate}: expected a whole number of Hz from 100 to 1,000,000.")
+    if not 0 <= start < math.inf or (stop is not None and not start < stop < math.inf):
+        raise UserError(f"the part is {start} to {stop} s: expected 0 <= start_seconds < stop_seconds.")
+    if not max_seconds > 0:
+        raise UserError(f"max_seconds is {max_seconds}: expected more than 0.")
+
+
+def _locate(source: AudioSource) -> tuple[str, str | bytes]:
+    """Return the name for errors and the content."""
+    path: Any = source
+    if isinstance(source, dict):
+        path = source.get("path")
+        source = path if source.get("bytes") is None else source["bytes"]
+    named = isinstance(path, (str, os.PathLike))
+    name = one_line(os.fsdecode(path)) if named else "<bytes>"
+    if isinstance(source, (bytes, bytearray)):
+        if not source:
+            raise AudioError(f"{name}: has 0 bytes; expected the contents of an audio file.")
+        return name, bytes(source)
+    if not named:
+        raise UserError(f"source is a {type(source).__name__}: expected a path, bytes, or a row with bytes or path.")
+    try:
+        # Absolute, as libsndfile takes "-" for stdin and FFmpeg takes other names for options.
+        path = os.path.abspath(os.fsdecode(path))
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        reason = one_line(getattr(error, "strerror", None) or error)
+        raise AudioError(f"{name}: cannot be opened ({reason}); expected an audio file.") from error
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe could wait for ever
+        raise AudioError(f"{name}: is a folder, device or pipe; expected an audio file.")
+    if not status.st_size:
+        raise AudioError(f"{name}: has 0 bytes; expected an audio file.")
+    if path.lower().endswith(".raw"):
+        raise AudioError(f"{name}: headerless audio does not say its rate and channels; convert it to WAV.")
+    return name, path
