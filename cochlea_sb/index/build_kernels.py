@@ -7,12 +7,12 @@ Axes: N vectors, n some of them, S slots, C cells, D dimensions, R rotated dimen
 """
 
 import numpy as np
-from numba import njit
 
+from .compiled import compiled
 from .search_kernels import FAST, SMALLEST
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def sum_rows(vectors, labels, sums, counts):
     """Add the rows of each label to sums [C, D] and their number to counts [C]; rows with a label < 0 are skipped."""
     for i in range(vectors.shape[0]):
@@ -23,7 +23,7 @@ def sum_rows(vectors, labels, sums, counts):
                 sums[label, j] += vectors[i, j]
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def encode_signs(residuals, signs, scales):
     """Write the signs [W, C] of rotated residuals ``r`` [C, R], one bit each, and scales [C] = |r|^2 / sum_j |r_j|."""
     for i in range(residuals.shape[0]):
@@ -39,7 +39,7 @@ def encode_signs(residuals, signs, scales):
         scales[i] = squares / sizes if sizes > 0 else np.float32(0)
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def encode(rotated, centres, labels, codes, scales, centre_dots):
     """Encode residuals ``r = P (x - c)`` of vectors by two bits for each coordinate; returns ``|r|^2``, [n].
 
@@ -74,7 +74,7 @@ def encode(rotated, centres, labels, codes, scales, centre_dots):
     return squared
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def write_codes(rows, slots, labels, starts, capacities, codes):
     """Copy code words [n, 2 W] to the codes of a pool, in the order that `search_kernels.estimate` defines."""
     for i in range(slots.shape[0]):
@@ -83,7 +83,7 @@ def write_codes(rows, slots, labels, starts, capacities, codes):
             codes[rows.shape[1] * starts[cell] + w * capacities[cell] + slots[i] - starts[cell]] = rows[i, w]
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def read_codes(codes, slots, labels, starts, capacities, rows):
     """The inverse of `write_codes`."""
     for i in range(slots.shape[0]):
@@ -92,7 +92,7 @@ def read_codes(codes, slots, labels, starts, capacities, rows):
             rows[i, w] = codes[rows.shape[1] * starts[cell] + w * capacities[cell] + slots[i] - starts[cell]]
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def find(wanted, ids, starts, counts, slots):
     """Write the slots of wanted ids, which must ascend; returns the number of ids that were found."""
     n = 0
@@ -108,7 +108,7 @@ def find(wanted, ids, starts, counts, slots):
     return n
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def delete(slots, labels, vectors, ids, codes, scales, centre_dots, starts, counts, capacities):
     """Delete the vectors in slots [n] of the cells ``labels`` [n], and move the last vector of the cell into each gap.
 

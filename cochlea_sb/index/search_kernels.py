@@ -24,8 +24,9 @@ Axes: Q queries, S slots for vectors, C cells, D dimensions, R rotated dimension
 """
 
 import numpy as np
-from numba import njit
 from numba.extending import intrinsic
+
+from .compiled import compiled
 
 LEVELS = np.float32(3)  # a rotated coordinate is rounded to -3 .. 3 steps
 STEP = 0.65  # standard deviations of the coordinates; near the optimum for seven levels of a normal distribution
@@ -49,7 +50,7 @@ def popcount(typing_context, word):
     return word(word), generate
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def normalise(row, unit):
     """Write a row [D], scaled to norm 1, to ``unit``; zeros stay zeros. Returns False if the row is not finite."""
     scale, squares = np.float64(1), np.float64(0)
@@ -70,7 +71,7 @@ def normalise(row, unit):
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def normalise_all(rows, unit):
     """`normalise` rows [N, D]; returns the number of the first row that is not finite, or -1."""
     for i in range(rows.shape[0]):
@@ -79,7 +80,7 @@ def normalise_all(rows, unit):
     return -1
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def dot(x, y):
     """``<x, y>``."""
     total = np.float32(0)
@@ -88,14 +89,14 @@ def dot(x, y):
     return total
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def rotate(query, rotation, rotated):
     """Write ``rotation @ query``, [R]."""
     for j in range(rotation.shape[0]):
         rotated[j] = dot(rotation[j], query)
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def round_to_planes(rotated, planes):
     """Write the bit-planes [W, 3] of ``v`` for a rotated query [R] ~ step * v; returns ``step`` and ``sum_j v_j``."""
     squares = dot(rotated, rotated)
@@ -115,14 +116,14 @@ def round_to_planes(rotated, planes):
     return step, np.float32(total)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def weigh(word, one, two, four):
     """``sum_j word_j v_j`` over 64 coordinates, from the bits of ``word`` and the three bit-planes of ``v``."""
     ones, twos, fours = popcount(word & one), popcount(word & two), popcount(word & four)
     return np.float32(np.int32(ones + (twos << np.uint64(1)) - (fours << np.uint64(2))))
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def estimate_by_signs(signs, scales, planes, step, total, offset, out):
     """Write estimated cosines [C] of a query with the centres, from the signs [W, C] of the centres' residuals.
 
@@ -139,7 +140,7 @@ def estimate_by_signs(signs, scales, planes, step, total, offset, out):
         out[i] = offset + scales[i] * step * (twice * out[i] - total)
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def estimate(codes, scales, centre_dots, share, start, n, capacity, planes, step, total, offset, margin, out):
     """Write upper bounds of the cosines of a query with the n vectors of a cell: estimates plus ``margin * scale``.
 
@@ -163,7 +164,7 @@ def estimate(codes, scales, centre_dots, share, start, n, capacity, planes, step
         out[i] = offset + share * centre_dots[i] + scales[i] * (constant + twice * step * out[i])
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def estimate_in_cell(
     rotated, planes, step, total, offset, squared, centre, codes, scales, centre_dots, start, n, capacity,
     margin, residual, residual_planes, out,
@@ -192,13 +193,13 @@ def estimate_in_cell(
     return length
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def worse(score, slot, other_score, other_slot, ids):
     """Whether a match ranks below another: its score is lower, or the scores are equal and its id is larger."""
     return score < other_score or (score == other_score and ids[slot] > ids[other_slot])
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def offer(score, slot, scores, slots, n_found, ids):
     """Put a match into a heap of the best k, whose root is the worst; returns the number of matches in the heap."""
     k = scores.shape[0]
@@ -219,7 +220,7 @@ def offer(score, slot, scores, slots, n_found, ids):
     return n_found
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def sink(score, slot, scores, slots, size, ids):
     """Move worse matches up from the root of a heap of ``size`` matches; returns the position for the given match."""
     i = 0
@@ -234,7 +235,7 @@ def sink(score, slot, scores, slots, size, ids):
     return i
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def sort_heap(scores, slots, n_found, ids):
     """Sort a heap in place, best match first."""
     for size in range(n_found - 1, 0, -1):
@@ -244,7 +245,7 @@ def sort_heap(scores, slots, n_found, ids):
         scores[i], slots[i] = score, slot
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def select(values, n, floor, ceiling, chosen):
     """Write the positions of the first n values that lie in [floor, ceiling); returns how many there are."""
     n_chosen = 0
@@ -261,7 +262,7 @@ def select(values, n, floor, ceiling, chosen):
     return n_chosen
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def smallest(values):
     """Minimum of positive float32 values. Their bits, as integers, have the same order, and this loop vectorises."""
     bits = values.view(np.int32)
@@ -271,7 +272,7 @@ def smallest(values):
     return least.view(np.float32)[0]
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def value_that_k_reach(values, n, k):
     """A value that at least k, and few more, of the first n values reach, by bisection; minus infinity if n < k."""
     if n < k:
@@ -288,7 +289,7 @@ def value_that_k_reach(values, n, k):
     return low
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def search(
     queries, rotation, mean_centre, centres, centre_signs, cell_floats, vectors, ids, codes, scales, centre_dots,
     layout, largest, reach, margin, allowed, scores, slots,
@@ -408,7 +409,7 @@ def search(
     return -1
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@compiled(fastmath=FAST)
 def compare(queries, vectors, ids, among, scores, slots):
     """Find the best vectors for each query by comparing all vectors in the slots ``among``; else like `search`."""
     query = np.empty(queries.shape[1], np.float32)
