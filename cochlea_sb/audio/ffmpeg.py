@@ -14,7 +14,7 @@ import numpy as np
 
 from cochlea_sb.audio.ask import FFMPEG_EXTENSIONS, Ask, is_much, one_line
 from cochlea_sb.audio.content import Content
-from cochlea_sb.audio.lengths import skip_tag
+from cochlea_sb.audio.lengths import container_cut, skip_tag
 from cochlea_sb.audio.mpeg import frame_at
 from cochlea_sb.audio.samples import BLOCK_SAMPLES, mono, take
 
@@ -58,6 +58,8 @@ def decode(ask: Ask, content: Content, reason: object = None) -> Iterator[np.nda
             raise ask.not_audio(reason)
         remedy = "install it (apt, brew or winget install ffmpeg) or convert the file to WAV"
         raise ask.error("this format needs FFmpeg, which is not on the PATH", remedy)
+    if cut := container_cut(content):
+        raise ask.cut(cut)
     with tempfile.TemporaryDirectory() as folder:
         # Under a name without an ending, which FFmpeg would believe; M4A's table of contents may come last.
         path = os.path.join(folder, "sound")

@@ -16,6 +16,9 @@ _MOST_CHUNKS = 10_000
 # Writers that can't know the size declare 0 or about the largest one that fits; SoX declares 0x7F000008 in AIFF.
 _PLACEHOLDERS = ((0, 0), (0x7F000000, 0x80000010), (0xFFFF0000, 0xFFFFFFFF), (0x7F << 56, (1 << 64) - 1))
 _OGG_START = re.compile(rb"OggS\x00[\x02\x03\x06\x07]")  # RFC 3533, section 6: version 0, first page of a stream
+_LATER_START = re.compile(rb"(?s)RIFF....WAVEfmt |fLaC\x00\x00\x00\x22|OggS\x00\x02")
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the object "file properties"
 _INSIDE_WAV = {0x50, 0x55, *range(0x674F, 0x6772), 0x566F}  # MPEG and Ogg Vorbis: a whole file in the data chunk
 
 
@@ -37,11 +40,15 @@ class Link(NamedTuple):
 
 def find_links(content: Content) -> list[Link]:
     """Return the sounds in a content, one after the other; empty if tags are all there is."""
-    head = content.at(0, 12)
+    head = content.at(0, 20)
     for magic, find in _FINDERS.items():
         if head.startswith(magic):
             return find(content)
-    return _mpeg(content)
+    links = _mpeg(content)
+    if not links or links[0].content is content:  # none found: the file may begin with something else
+        after = _LATER_START.search(content.at(0, 1 << 16), 1)
+        return find_links(content.part(after.start())) if after else links
+    return links
 
 
 def skip_tag(content: Content, at: int = 0) -> int:
@@ -57,10 +64,13 @@ def _mpeg(content: Content) -> list[Link]:
     if begin and content.at(begin, 4) in (b"fLaC", b"OggS", b"RIFF"):
         return find_links(content.part(begin))
     links = []
-    for link in mpeg_links(content, begin):
+    found = mpeg_links(content, begin)
+    for link in found:
         missing = (link.declared or 0) - link.samples
         if link.declared is not None and missing > -3000:  # its header is right, or it is cut
-            links.append(Link(content.part(link.begin, link.end), missing=max(0, missing / max(1, link.declared))))
+            # What seems missing before the end of the file follows after bytes of something else.
+            share = max(0, missing / max(1, link.declared)) if link is found[-1] else 0.0
+            links.append(Link(content.part(link.begin, link.end), missing=share))
         else:  # without its header, the length is guessed from the first frame
             links.append(Link(content.part(link.audio, link.end), link.samples))
     head = content.at(begin, 4)
@@ -101,7 +111,17 @@ def _riff(content: Content) -> list[Link]:
             replaced[4] = struct.pack(order + "I", min(content.size - 8, 0xFFFFFFFF))
     if large and head[:4] == b"RF64" and len(replaced) == 1:
         replaced = {}
+    if not replaced and (following := _following(content, int.from_bytes(head[4:8], "little") + 8, b"WAVE")):
+        return following
     return [Link(content.part(0, None, replaced) if replaced else content)]
+
+
+def _following(content: Content, end: int, kind: bytes) -> list[Link]:
+    """Return the sounds of files that were joined; empty if no file of the same kind begins at `end`."""
+    end += end % 2
+    if content.at(end, 4) != content.at(0, 4) or content.at(end + 8, 4) != kind:
+        return []
+    return [*find_links(content.part(0, end)), *find_links(content.part(end))]
 
 
 def _inside(content: Content) -> list[Link] | None:
@@ -118,9 +138,11 @@ def _form(content: Content) -> list[Link]:
     if name not in chunks:
         return [Link(content)]
     at, size = chunks[name]
-    if _is_known(content, at, size):
-        return [Link(content)]
     rest = content.size - at
+    if _is_known(content, at, size):
+        following = _following(content, int.from_bytes(content.at(4, 4), "big") + 8, content.at(8, 4))
+        # libsndfile notices a cut AIFF, but not a cut 8SVX.
+        return following or [Link(content, missing=max(0, 1 - rest / size) if name == b"BODY" else 0)]
     replaced = {at - 4: struct.pack(">I", min(rest, 0xFFFFFFFF)), 4: struct.pack(">I", content.size - 8 & 0xFFFFFFFF)}
     if name == b"SSND" and b"COMM" in chunks:
         comm = chunks[b"COMM"][0]
@@ -205,6 +227,9 @@ def _flac(content: Content) -> list[Link]:
         return [Link(content)]
     declared = int.from_bytes(info[13:18], "big") & (1 << 36) - 1
     found = _flac_end(content, int.from_bytes(info[:2], "big")) if declared else 0
+    following = content.find(content.at(0, 8), 8)
+    if following > 0:  # joined files
+        return [*_flac(content.part(0, following)), *_flac(content.part(following))]
     if declared and found <= declared:
         return [Link(content)]
     unknown = bytes([info[13] & 0xF0]) + bytes(4)
@@ -262,11 +287,29 @@ def _is_stream(content: Content, start: int) -> bool:
     return body.startswith((b"\x01vorbis", b"OpusHead", b"Speex   ", b"\x7fFLAC"))
 
 
+def container_cut(content: Content) -> str | None:
+    """Tell what is missing of a container that only FFmpeg decodes; None if nothing is."""
+    head = content.at(0, 1 << 13)
+    if head.startswith(b"OggS"):
+        return _ogg_cut(content.at(max(0, content.size - (1 << 17)), 1 << 17))
+    declared = 0
+    if head.startswith(b"RIFF"):
+        declared = int.from_bytes(head[4:8], "little")
+    elif head.startswith(_ASF) and (at := head.find(_ASF_FILE)) > 0:
+        declared = int.from_bytes(head[at + 40 : at + 48], "little")
+    share = 1 - content.size / max(1, declared)
+    return f"{share:.0%} of the file is missing" if share > 0.01 and declared < 0xFFFFFF00 else None
+
+
+def _ogg_cut(tail: bytes) -> str | None:
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    whole = len(page) >= 27 and page[5] & 4 and 27 + page[26] + sum(page[27 : 27 + page[26]]) <= len(page)
+    return None if whole else "its last page is missing"
+
+
 def _ogg_link(content: Content) -> Link:
     tail = content.at(max(0, content.size - (1 << 17)), 1 << 17)  # a page is at most 65,307 bytes
     last = tail.rfind(b"OggS")
-    page = tail[max(0, last) :]
-    whole = len(page) >= 27 and page[5] & 4 and 27 + page[26] + sum(page[27 : 27 + page[26]]) <= len(page)
     # libvorbis is off by the trimmed samples if a seek ends in the last page.
     before = tail.rfind(b"OggS", 0, max(0, last))
     granule = int.from_bytes(tail[before + 6 : before + 14], "little", signed=True) if before >= 0 else 0
@@ -276,8 +319,47 @@ def _ogg_link(content: Content) -> Link:
         content,
         seekable=not opus or rate not in (8000, 12000, 16000, 24000),  # Opus at these rates depends on all before
         last_seek=max(0, granule) if not opus else None,
-        cut=None if whole else "its last page is missing",
+        cut=_ogg_cut(tail),
     )
+
+
+def _nist(content: Content) -> list[Link]:
+    """A NIST file declares its samples in a text of 1,024 bytes."""
+    head = content.at(0, 1024)
+    facts = {name: int(value) for name, value in re.findall(rb"(\w+) -i (\d{1,12})\b", head)}
+    size = facts.get(b"sample_count", 0) * facts.get(b"channel_count", 1) * facts.get(b"sample_n_bytes", 2)
+    rest = content.size - len(head)
+    coded = b"pcm" in head and b"shorten" not in head
+    return [Link(content, missing=max(0, 1 - rest / size) if size and coded else 0)]
+
+
+def _voc(content: Content) -> list[Link]:
+    """A Creative Voice file is a row of blocks: a type, and a length of three bytes."""
+    at = int.from_bytes(content.at(20, 2), "little")
+    for _ in range(_MOST_CHUNKS):
+        head = content.at(at, 4)
+        if len(head) < 4 or not head[0]:
+            break
+        size = int.from_bytes(head[1:], "little")
+        if at + 4 + size > content.size:
+            return [Link(content, missing=1 - (content.size - at - 4) / size)]
+        at += 4 + size
+    return [Link(content)]
+
+
+def _avr(content: Content) -> list[Link]:
+    """An AVR file (Audio Visual Research, Atari ST) declares its frames."""
+    stereo, bits = content.at(12, 2) != b"\0\0", int.from_bytes(content.at(14, 2), "big")
+    size = int.from_bytes(content.at(26, 4), "big") * (2 if stereo else 1) * (bits // 8)
+    return [Link(content, missing=max(0, 1 - (content.size - 128) / size) if size else 0)]
+
+
+def _sds(content: Content) -> list[Link]:
+    """A MIDI sample dump: a header with bits and samples in groups of seven bits, and packets of 127 bytes."""
+    head = content.at(0, 21)
+    samples = head[10] | head[11] << 7 | head[12] << 14 if len(head) == 21 else 0
+    packets = -(-samples // (120 // max(1, -(-head[6] // 7)))) if samples else 0
+    return [Link(content, missing=max(0, 1 - (content.size - 21) // 127 / packets) if packets else 0)]
 
 
 _FINDERS: dict[bytes, Callable[[Content], list[Link]]] = {
@@ -292,4 +374,8 @@ _FINDERS: dict[bytes, Callable[[Content], list[Link]]] = {
     b"dns.": _au,
     b"fLaC": _flac,
     b"OggS": _ogg,
+    b"NIST_1A": _nist,
+    b"Creative Voice File": _voc,
+    b"2BIT": _avr,
+    b"\xf0\x7e": _sds,
 }
