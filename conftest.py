@@ -9,6 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import sys  # noqa: E402
 
+import imageio_ffmpeg  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import soundfile  # noqa: E402
@@ -54,3 +55,13 @@ def sound_folder(tmp_path_factory):
 def script():
     """``script(path, *arguments, cwd=, env=, status=0)`` runs a script as its users do; see tests/warm.py."""
     return Warm()
+
+
+@pytest.fixture
+def ffmpeg(tmp_path, monkeypatch):
+    """A real FFmpeg as the only program on the PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
+    monkeypatch.setenv("PATH", str(folder))
+    return str(folder / "ffmpeg")

@@ -1,16 +1,14 @@
 """audio.py: what was put in comes out, parts equal the whole, and whatever is broken is one sentence."""
 
 import concurrent.futures
-import io
 import os
 import struct
-import subprocess
 import tracemalloc
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 import soundfile
+from audio_files import convert, encode, noise, refusal, sine
 
 from cochlea_sb.audio import AUDIO_EXTENSIONS, libsndfile, read, read_audio
 from cochlea_sb.audio import ffmpeg as ffmpeg_decoder
@@ -34,50 +32,6 @@ FORMATS = [  # format, subtype, rates, channels, relative error of the amplitude
     ("MP3", "MPEG_LAYER_III", MP3_RATES, (1, 2), 0.05, 0),
 ]
 BROKEN = [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("AIFF", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", None)]
-
-
-def encode(samples, rate, format="WAV", subtype=None):
-    """Return the bytes of an audio file."""
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format=format, subtype=subtype)
-    return file.getvalue()
-
-
-def sine(seconds, rate, hz=440.0, amplitude=0.5):
-    return amplitude * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)
-
-
-def noise(seconds, rate, seed=0):
-    """Noise with most of its energy below 2 kHz."""
-    white = np.random.default_rng(seed).standard_normal(round(seconds * rate))
-    smooth = np.convolve(white, np.hanning(max(3, rate // 2000)), "same")
-    return 0.5 * smooth / np.abs(smooth).max()
-
-
-def refusal(source, **options):
-    """Return the sentence with which a source is refused."""
-    with pytest.raises(AudioError) as caught:
-        read_audio(source, **options)
-    sentence = str(caught.value)
-    assert "\n" not in sentence and sentence.endswith(".")
-    return sentence
-
-
-@pytest.fixture
-def ffmpeg(tmp_path, monkeypatch):
-    """A real FFmpeg as the only program on the PATH."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
-    monkeypatch.setenv("PATH", str(folder))
-    return str(folder / "ffmpeg")
-
-
-def convert(ffmpeg, tmp_path, name, samples, rate, *options):
-    wav, path = tmp_path / "in.wav", tmp_path / name
-    soundfile.write(wav, samples, rate)
-    subprocess.run([ffmpeg, "-v", "error", "-y", "-i", str(wav), *options, str(path)], check=True)
-    return path
 
 
 @pytest.mark.parametrize(("format", "subtype", "rates", "channels", "error", "extra"), FORMATS)
