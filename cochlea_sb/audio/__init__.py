@@ -1,12 +1,12 @@
 """Decode anything, safely: a file, its bytes or a dataset row becomes a mono waveform, or one sentence says why not.
 
-All audio enters the project here: training data, queries, libraries. `read` is the public function, `lengths` and
+All audio enters the project here: training data, queries, libraries. `read` has the public functions, `lengths` and
 `mpeg` find how much a file really holds, `libsndfile` and `ffmpeg` decode, `samples` mixes to mono, resamples and cuts
 the part that was asked for.
 """
 
 from cochlea_sb.audio.ask import AUDIO_EXTENSIONS, AudioSource
-from cochlea_sb.audio.read import read_audio
+from cochlea_sb.audio.read import read_audio, stream_audio
 from cochlea_sb.errors import AudioError
 
-__all__ = ["AUDIO_EXTENSIONS", "AudioError", "AudioSource", "read_audio"]
+__all__ = ["AUDIO_EXTENSIONS", "AudioError", "AudioSource", "read_audio", "stream_audio"]

@@ -18,7 +18,7 @@ from cochlea_sb.audio.lengths import container_cut, skip_tag
 from cochlea_sb.audio.mpeg import frame_at
 from cochlea_sb.audio.samples import BLOCK_SAMPLES, mono, take
 
-_SECONDS = 600  # decoding runs at hundreds of times real time; slower than this is stuck
+_SECONDS = 600  # for a block of a minute; a decoder that takes longer is stuck
 # No playlists, which name other files to open, and no images or texts.
 _DEMUXERS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,matroska,webm,mov,mp4,mp3,mpc,mpc8,"
@@ -90,16 +90,20 @@ def _blocks(ask: Ask, program: str, path: str, reason: object) -> Generator[np.n
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log) as process,
     ):
         assert process.stdout is not None  # a pipe
-        timer = threading.Timer(_SECONDS, process.kill)
-        timer.start()
         try:
-            while block := process.stdout.read(4 * BLOCK_SAMPLES):
-                if len(block) >= 4:
-                    done += len(block) // 4
-                    yield np.frombuffer(bytearray(block[: len(block) // 4 * 4]), np.float32)
+            while True:
+                timer = threading.Timer(_SECONDS, process.kill)
+                timer.start()
+                try:
+                    block = process.stdout.read(4 * BLOCK_SAMPLES)
+                finally:
+                    timer.cancel()
+                if len(block) < 4:
+                    break
+                done += len(block) // 4
+                yield np.frombuffer(bytearray(block[: len(block) // 4 * 4]), np.float32)
             status = process.wait()
         finally:  # also when the reader has had enough
-            timer.cancel()
             process.kill()
         log.seek(0)
         said = log.read(1 << 16).decode("utf-8", "replace")

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import stat
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -58,13 +59,43 @@ def read_audio(
     >>> read_audio(wav.getvalue(), stop_seconds=0.5).shape
     (8000,)
     """
-    _check_arguments(sample_rate, start_seconds, stop_seconds, max_seconds)
-    ask = Ask(*_locate(source), int(sample_rate), start_seconds, stop_seconds, max_seconds)
-    if stop_seconds is not None and stop_seconds - start_seconds > max_seconds:
-        raise ask.too_long(stop_seconds - start_seconds)
+    return join(_blocks(source, sample_rate, start_seconds, stop_seconds, max_seconds))
+
+
+def stream_audio(
+    source: AudioSource, sample_rate: int = 16000, *, max_seconds: float = 100 * 3600
+) -> Iterator[np.ndarray]:
+    """Decode a sound of any length block by block, in little memory.
+
+    Yields arrays [samples], float32, of any lengths. Together they are the array that `read_audio` returns.
+
+    Arguments
+    ---------
+    source, sample_rate, max_seconds :
+        As in `read_audio`.
+
+    Raises
+    ------
+    AudioError, UserError
+        As in `read_audio`, also after some blocks.
+    """
+    return _blocks(source, sample_rate, 0.0, None, max_seconds)
+
+
+def _blocks(
+    source: AudioSource, sample_rate: int, start: float, stop: float | None, max_seconds: float
+) -> Iterator[np.ndarray]:
+    """Yield the blocks of a part; any failure is one sentence."""
+    _check_arguments(sample_rate, start, stop, max_seconds)
+    ask = Ask(*_locate(source), int(sample_rate), start, stop, max_seconds)
+    if stop is not None and stop - start > max_seconds:
+        raise ask.too_long(stop - start)
+    some = False
     try:
         with contextlib.closing(Content(ask.source)) as content:
-            samples = _decode(ask, content)
+            for block in _decode(ask, content):
+                some = True
+                yield block
     except AudioError:
         raise
     except OSError as error:
@@ -72,22 +103,26 @@ def read_audio(
         raise ask.error(f"cannot be opened ({reason})", "expected a file that may be read") from error
     except Exception as error:  # a decoder fed with broken bytes may raise anything
         raise ask.error(f"decoding failed ({one_line(error)})", "the file is probably damaged") from error
-    if not len(samples):
+    if not some:
         raise ask.error(f"there is not one sample after {ask.start:g} s", "expected an earlier start")
-    return samples
 
 
-def _decode(ask: Ask, content: Content) -> np.ndarray:
+def _decode(ask: Ask, content: Content) -> Iterator[np.ndarray]:
     """Ask libsndfile, and FFmpeg for what libsndfile can't read; the contents decide, not the name."""
-    reason = None
+    reason, done = None, 0
     if not ffmpeg.is_for_ffmpeg(content):
         try:
-            return join(libsndfile.decode(ask, content))
+            for block in libsndfile.decode(ask, content):
+                done += len(block)
+                yield block
+            return
         except libsndfile.Undecodable as error:
             reason = error
             if not ffmpeg.may_be_audio(content):
                 raise ask.not_audio(error) from error
-    return join(ffmpeg.decode(ask, content, reason))
+    if done:  # the first of several joined sounds could be read
+        ask = ask._replace(start=(ask.first + done) / ask.rate)
+    yield from ffmpeg.decode(ask, content, reason)
 
 
 def _check_arguments(rate: float, start: float, stop: float | None, max_seconds: float) -> None:
