@@ -5,8 +5,8 @@ All audio enters the project here: training data, queries, libraries. `read` has
 the part that was asked for.
 """
 
-from cochlea_sb.audio.ask import AUDIO_EXTENSIONS, AudioSource
+from cochlea_sb.audio.ask import AUDIO_EXTENSIONS, AudioSource, TooLong
 from cochlea_sb.audio.read import read_audio, stream_audio
 from cochlea_sb.errors import AudioError
 
-__all__ = ["AUDIO_EXTENSIONS", "AudioError", "AudioSource", "read_audio", "stream_audio"]
+__all__ = ["AUDIO_EXTENSIONS", "AudioError", "AudioSource", "TooLong", "read_audio", "stream_audio"]

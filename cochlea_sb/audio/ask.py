@@ -21,6 +21,10 @@ KINDS = "WAV, FLAC, OGG, MP3, AIFF or, with FFmpeg, M4A, MP4, AAC, WebM or WMA"
 SLACK_SECONDS = 0.1
 
 
+class TooLong(AudioError):
+    """A sound, or a part of it, is longer than ``max_seconds``."""
+
+
 class Ask(NamedTuple):
     """What the caller wants: `source` is an absolute path (str) or bytes, `rate` in Hz, times in seconds."""
 
@@ -48,9 +52,11 @@ class Ask(NamedTuple):
         until = "the end" if self.stop is None else f"{self.stop:g} s"
         return self.error(f"is {seconds:.3f} s long", f"expected a part inside that, not {self.start:g} s to {until}")
 
-    def too_long(self, seconds: float) -> AudioError:
-        remedy = "read a part with start_seconds and stop_seconds, or raise max_seconds"
-        return self.error(f"{seconds:,.1f} s of audio is over the limit of {self.max_seconds:,g} s", remedy)
+    def too_long(self, seconds: float) -> TooLong:
+        remedy = "read a part with start_seconds and stop_seconds, or increase max_seconds"
+        return TooLong(
+            f"{self.name}: {seconds:,.1f} s of audio is over the limit of {self.max_seconds:,g} s; {remedy}."
+        )
 
     def cut(self, what: str) -> AudioError:
         return self.error(f"the file ends before its header says ({what})", "get the whole file again")

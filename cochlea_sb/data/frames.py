@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from datasets.fingerprint import Hasher
 
-from cochlea_sb.audio import read_audio
+from cochlea_sb.audio import TooLong, read_audio
 from cochlea_sb.errors import AudioError, UserError
 from cochlea_sb.features import FrontEnd
 from cochlea_sb.machine import n_cores
@@ -82,6 +82,8 @@ def frames_of_batch(batch: Columns, kind: type[FrontEnd], settings: dict[str, An
                 raise AudioError("A row of the dataset holds no audio: expected bytes or a path.")
             wav = read_audio(audio, front_end.sample_rate)
             frames = front_end(torch.from_numpy(wav)[None])[0].numpy().astype(np.float16)
+        except TooLong as error:
+            problem = f"{str(error).split(';')[0]}; cut it into shorter files."
         except AudioError as error:
             problem = str(error)
         columns["path"].append(audio["path"] or "<bytes>")

@@ -13,7 +13,7 @@ import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 from tqdm import tqdm
 
-from cochlea_sb.audio import AudioSource, read_audio
+from cochlea_sb.audio import AudioSource, read_audio, stream_audio
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, WindowEncoder, encode_bank, encode_windows
 from cochlea_sb.errors import AudioError, UserError
@@ -21,6 +21,7 @@ from cochlea_sb.features import FrontEnd
 from cochlea_sb.hub import names_on_hub
 from cochlea_sb.inference.model_folder import fetch_model, fingerprint, load_model, save_model
 from cochlea_sb.inference.read_ahead import in_batches, read_ahead
+from cochlea_sb.inference.streaming import encode_stream
 from cochlea_sb.machine import check_device
 
 SHIPPED = "cochlea_sb:pretrained"  # the source of the model that comes with the package
@@ -246,7 +247,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
     @torch.inference_mode()
     def encode_windows(self, path: AudioSource, hop_seconds: float = 0.48) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encode each window (0.96 s) of a file. Errors: see `cochlea_sb.audio.read_audio` and `hop_frames`.
+        """Encode each window (0.96 s) of a file of any length. Errors: as `cochlea_sb.audio.read_audio` and `hop_frames`.
 
         Arguments
         ---------
@@ -258,7 +259,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         embeddings : torch.Tensor [windows, D], float32, unit norm, on the encoder's device
         start_seconds : torch.Tensor [windows], float64; the last window may reach beyond the sound, into silence
         """
-        embeddings = self.encode_waveform_windows([read_audio(path, self.sample_rate)], hop_seconds)[0]
+        embeddings, _ = encode_stream(self, stream_audio(path, self.sample_rate), hop_seconds)
         starts = torch.arange(len(embeddings), dtype=torch.float64) * self.hop_frames(hop_seconds) * self.frame_seconds
         return embeddings, starts
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cochlea_sb.audio import read_audio
+from cochlea_sb.audio import TooLong, read_audio, stream_audio
 from cochlea_sb.errors import AudioError
 from cochlea_sb.inference.read_ahead import in_batches, read_ahead
+from cochlea_sb.inference.streaming import encode_stream
 from cochlea_sb.machine import n_cores, torch_threads
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 BATCH_SECONDS = 120  # of sound in a batch
 CHUNK = 1 << 20  # bytes
+LONG_SECONDS = 1800  # a longer sound is decoded and encoded piece by piece
 
 
 class Encoded(NamedTuple):
@@ -38,6 +40,7 @@ class Decoded(NamedTuple):
     wav: np.ndarray  # [samples] float32; empty if there was a problem, or if the content is known
     content: str
     problem: str | None
+    is_long: bool = False  # is decoded later
 
     def __len__(self) -> int:
         return len(self.wav)
@@ -45,7 +48,7 @@ class Decoded(NamedTuple):
     @property
     def is_known(self) -> bool:
         """Whether the sound was not decoded because its embeddings are known."""
-        return not len(self.wav) and self.problem is None
+        return not len(self.wav) and self.problem is None and not self.is_long
 
 
 def encode_sounds(
@@ -59,7 +62,7 @@ def encode_sounds(
     """Encode the windows of sounds. Yields an `Encoded` for each source, in the order of the sources.
 
     By default, half of the cores decode. An encoder on the CPU uses the other cores. Memory holds about an hour of
-    sound, and one sound for each thread. Sounds whose content hash is in ``known`` are neither decoded nor encoded:
+    sound, and half an hour for each thread. Sounds whose content hash is in ``known`` are neither decoded nor encoded:
     ``known.recall(hashes)`` returns their windows and seconds (see `cochlea_sb.library.writer.KnownContents`).
     """
     cores = n_cores()
@@ -83,25 +86,40 @@ def encode_decoded(
         if sound.is_known:
             yield Encoded(sound.source, *next(recalled), sound.content, None)
             continue
-        vectors, problem = next(windows).cpu().numpy() if len(sound) else nothing, sound.problem
+        seconds, vectors, problem = len(sound) / encoder.sample_rate, nothing, sound.problem
+        try:
+            if sound.is_long:
+                blocks = stream_audio(to_read(sound.source), encoder.sample_rate)
+                tensor, seconds = encode_stream(encoder, blocks, hop_seconds)
+                vectors = tensor.cpu().numpy()
+            elif len(sound):
+                vectors = next(windows).cpu().numpy()
+        except AudioError as error:
+            problem = str(error)
         if not np.isfinite(vectors).all():  # float16 may overflow
             vectors, problem = nothing, f"{sound.source.path}: its embedding is not finite; use precision fp32."
-        yield Encoded(sound.source, vectors, len(sound) / encoder.sample_rate, sound.content, problem)
+        yield Encoded(sound.source, vectors, seconds, sound.content, problem)
 
 
 def decode(source: Source, sample_rate: int, known: Any = ()) -> Decoded:
     """Decode a source, if its content is not known."""
     content = ""
     try:
-        # hasattr instead of isinstance(source.audio, Row), because importing `Row` would import `datasets`.
-        audio = source.audio.fetch() if hasattr(source.audio, "fetch") else source.audio
-        content = hash_of(audio)
+        audio = to_read(source)
+        content = hash_of(audio["bytes"] if isinstance(audio, dict) else audio)
         if content and content in known:
             return Decoded(source, np.zeros(0, np.float32), content, None)
-        wav = read_audio({"bytes": audio, "path": source.path} if isinstance(audio, bytes) else audio, sample_rate)
-        return Decoded(source, wav, content, None)
+        return Decoded(source, read_audio(audio, sample_rate, max_seconds=LONG_SECONDS), content, None)
+    except TooLong:
+        return Decoded(source, np.zeros(0, np.float32), content, None, is_long=True)
     except (AudioError, OSError) as error:
         return Decoded(source, np.zeros(0, np.float32), content, str(error))
+
+
+def to_read(source: Source) -> Any:
+    """What `read_audio` reads for a source."""
+    # hasattr instead of isinstance(source.audio, Row), because importing `Row` would import `datasets`.
+    return {"bytes": source.audio.fetch(), "path": source.path} if hasattr(source.audio, "fetch") else source.audio
 
 
 def hash_of(audio: str | bytes) -> str:

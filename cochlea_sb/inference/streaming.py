@@ -1,0 +1,71 @@
+"""Encode the windows of a recording of any length piece by piece, in little memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from cochlea_sb.encoders.windowed import WINDOW_FRAMES
+
+if TYPE_CHECKING:
+    from cochlea_sb.inference.audio_encoder import AudioEncoder
+
+PIECE_SECONDS = 600
+
+
+def encode_stream(
+    encoder: AudioEncoder, blocks: Iterable[np.ndarray], hop_seconds: float
+) -> tuple[torch.Tensor, float]:
+    """Encode a waveform that comes in blocks, such as those of `cochlea_sb.audio.stream_audio`.
+
+    Returns the vectors of all windows, [windows, D] on the encoder's device, and the length in seconds. The vectors are
+    those that `AudioEncoder.encode_waveform_windows` computes from the whole waveform.
+    """
+    front_end, hop = encoder.mods.compute_features, encoder.hop_frames(hop_seconds)
+    n_windows = max(1, round(PIECE_SECONDS / (hop * encoder.frame_seconds)))
+    step = n_windows * hop * front_end.hop
+    # The samples that the frames of the piece's windows depend on.
+    size = ((n_windows - 1) * hop + WINDOW_FRAMES - 1) * front_end.hop + front_end.window
+    vectors, n_samples = [], 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal n_samples
+        for block in ahead(iter(blocks)):
+            n_samples += len(block)
+            yield block
+
+    for piece, is_last in pieces(counted(), step, size):
+        found = encoder.encode_waveform_windows([piece], hop_seconds)[0]
+        vectors.append(found if is_last else found[:n_windows])
+    return torch.cat(vectors), n_samples / encoder.sample_rate
+
+
+def pieces(blocks: Iterator[np.ndarray], step: int, size: int) -> Iterator[tuple[np.ndarray, bool]]:
+    """Cut a waveform into pieces of ``size`` samples, one every ``step`` samples, and the rest (marked True)."""
+    held, n_held, skip = [np.empty(0, np.float32)], 0, 0
+    for block in blocks:
+        block, skip = block[skip:], max(0, skip - len(block))
+        held.append(block)
+        n_held += len(block)
+        if n_held > size:
+            waveform = np.concatenate(held)
+            while len(waveform) > size:
+                yield waveform[:size], False
+                skip = max(0, step - len(waveform))
+                waveform = waveform[step:]
+            held, n_held = [waveform], len(waveform)
+    rest = np.concatenate(held)
+    yield rest if len(rest) else np.zeros(1, np.float32), True
+
+
+def ahead(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Decode the next block in a thread while the caller uses the last one."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, blocks, None)
+        while (block := waiting.result()) is not None:
+            waiting = pool.submit(next, blocks, None)
+            yield block
