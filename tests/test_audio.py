@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from audio_files import convert, encode, noise, refusal, sine
 
-from cochlea_sb.audio import AUDIO_EXTENSIONS, libsndfile, read, read_audio
+from cochlea_sb.audio import AUDIO_EXTENSIONS, TooLong, libsndfile, read, read_audio, stream_audio
 from cochlea_sb.audio import ffmpeg as ffmpeg_decoder
 from cochlea_sb.errors import AudioError, UserError
 
@@ -403,3 +403,16 @@ def test_extensions_are_lower_case_suffixes():
     assert {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".m4a", ".webm", ".opus"} <= AUDIO_EXTENSIONS
     assert ".raw" not in AUDIO_EXTENSIONS and ".txt" not in AUDIO_EXTENSIONS
     assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in AUDIO_EXTENSIONS)
+
+
+def test_a_sound_in_blocks_is_the_same_sound(monkeypatch):
+    monkeypatch.setattr(libsndfile, "BLOCK_SAMPLES", 3000)
+    for rate in (16000, 44100):
+        file = encode(noise(2, rate), rate, "FLAC")
+        blocks = list(stream_audio(file))
+        assert len(blocks) > 3
+        np.testing.assert_array_equal(np.concatenate(blocks), read_audio(file))
+    with pytest.raises(TooLong, match="over the limit of 1 s"):
+        list(stream_audio(file, max_seconds=1))
+    with pytest.raises(AudioError, match="not audio"):
+        list(stream_audio(b"no sound at all" * 9))

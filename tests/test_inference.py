@@ -15,7 +15,9 @@ from speechbrain.inference.classifiers import EncoderClassifier
 
 from cochlea_sb.audio import read_audio
 from cochlea_sb.data.frame_bank import FrameBank
+from cochlea_sb.data.sounds import Source
 from cochlea_sb.errors import AudioError, UserError
+from cochlea_sb.inference import batch, streaming
 from cochlea_sb.inference.audio_encoder import AudioEncoder
 
 
@@ -155,3 +157,38 @@ def test_inference_loads_neither_training_nor_datasets():
     code += "print([name for name in ('datasets', 'pandas', 'cochlea_sb.training') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("hop_seconds", [0.1, 0.48, 0.96, 3.0])
+def test_a_long_recording_is_encoded_piece_by_piece(monkeypatch, hop_seconds):
+    encoder = AudioEncoder.from_hparams()
+    noise = 0.1 * np.random.default_rng(0).standard_normal(300_000).astype(np.float32)
+    for seconds in (1, 7):
+        monkeypatch.setattr(streaming, "PIECE_SECONDS", seconds)
+        for length in (1000, 15360, 16 * 7680 + 15360, 16 * 7680 + 15361, 300_000):
+            whole = encoder.encode_waveform_windows([noise[:length]], hop_seconds)[0]
+            blocks = (noise[start : min(start + 7001, length)] for start in range(0, length, 7001))
+            found, duration = streaming.encode_stream(encoder, blocks, hop_seconds)
+            assert duration == length / 16000
+            torch.testing.assert_close(found, whole, atol=2e-4, rtol=0)
+
+
+def test_a_library_takes_recordings_of_any_length(monkeypatch, tmp_path):
+    """Longer sounds than `LONG_SECONDS` are decoded in the encoder's thread; a cut one is a problem as any other."""
+    encoder = AudioEncoder.from_hparams()
+    noise = 0.1 * np.random.default_rng(0).standard_normal(200_000)
+    soundfile.write(tmp_path / "long.wav", noise, 16000)
+    soundfile.write(tmp_path / "short.wav", noise[:30_000], 16000)
+    data = (tmp_path / "long.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(data[: len(data) // 2])
+    monkeypatch.setattr(streaming, "PIECE_SECONDS", 3)
+    sources = [
+        Source(str(tmp_path / name), str(tmp_path / name), None, 1, 1) for name in ("long.wav", "short.wav", "cut.wav")
+    ]
+    usual = list(batch.encode_sounds(encoder, sources))
+    monkeypatch.setattr(batch, "LONG_SECONDS", 2)
+    for found, wanted in zip(batch.encode_sounds(encoder, sources), usual, strict=True):
+        assert found.source == wanted.source and found.problem == wanted.problem
+        assert (found.seconds, found.content) == (wanted.seconds, wanted.content)
+        np.testing.assert_allclose(found.windows, wanted.windows, atol=2e-4)
+    assert usual[0].seconds == 12.5 and "is missing" in usual[2].problem

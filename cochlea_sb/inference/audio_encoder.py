@@ -247,7 +247,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
     @torch.inference_mode()
     def encode_windows(self, path: AudioSource, hop_seconds: float = 0.48) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encode each window (0.96 s) of a file of any length. Errors: as `cochlea_sb.audio.read_audio` and `hop_frames`.
+        """Encode each window (0.96 s) of a file of any length. Errors: `cochlea_sb.audio.read_audio`, `hop_frames`.
 
         Arguments
         ---------

@@ -14,7 +14,7 @@ from cochlea_sb.encoders.windowed import WINDOW_FRAMES
 if TYPE_CHECKING:
     from cochlea_sb.inference.audio_encoder import AudioEncoder
 
-PIECE_SECONDS = 600
+PIECE_SECONDS = 60
 
 
 def encode_stream(

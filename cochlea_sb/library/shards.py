@@ -112,7 +112,7 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
     try:
         if facts is None or not 0 < float(facts["hop_seconds"]) < 1e6:
             raise ValueError("its metadata are missing or invalid")
-        table = pq.read_table(path)
+        table = pq.read_table(path, use_threads=False)  # its threads would keep several times the memory of the table
         lists = table["embedding"].combine_chunks()
         vectors = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
         vectors = vectors.reshape(-1, lists.type.list_size)

@@ -148,6 +148,7 @@ class Store:
                     raise
                 raise self.damaged(one_line(error)) from error
             self.check(manifest, catalogue, index, delta)
+            pa.default_memory_pool().release_unused()
             return manifest, catalogue, index, delta
 
     def open_index(self, name: str) -> Index:
