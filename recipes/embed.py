@@ -10,6 +10,7 @@ the shards, and `cochlea index embeddings --library NAME` adds them to a library
 """
 
 import argparse
+import hashlib
 import json
 from itertools import chain, islice
 from pathlib import Path
@@ -20,7 +21,7 @@ from cochlea_sb.cli import load_encoder, run
 from cochlea_sb.data.corpus import write_problems
 from cochlea_sb.data.sounds import list_sources
 from cochlea_sb.errors import UserError
-from cochlea_sb.inference.batch import encode_sounds, hash_of
+from cochlea_sb.inference.batch import encode_sounds
 from cochlea_sb.library.shards import read_facts, write_shard
 
 
@@ -70,7 +71,7 @@ def main(argv):
             "these shards."
         )
     made_of = {
-        path: hash_of(json.dumps([(s.path, s.label, s.size, s.changed_ns) for s in part]).encode())
+        path: hashlib.blake2b(json.dumps([(s.path, s.label, s.size, s.changed_ns) for s in part]).encode()).hexdigest()
         for path, part in shards.items()
     }
     for path in filter(Path.exists, shards):

@@ -346,3 +346,21 @@ def test_a_mistake_is_one_sentence(library, ask, words):
         ask(library)
     assert "\n" not in str(caught.value) and isinstance(caught.value, UserError)
     assert len(SoundLibrary.open(library.store.folder)) == 12
+
+
+def test_unreadable_files_do_not_pile_up_in_the_delta(encoder, tmp_path, monkeypatch):
+    """Their records are merged as those of sounds are; the index, in which nothing has changed, is kept."""
+    monkeypatch.setattr(writer, "SOUNDS_IN_A_FILE", 8)
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    soundfile.write(folder / "tone.wav", np.sin(np.arange(16000) * 0.1), 16000)
+    library = SoundLibrary.create(tmp_path / "library", encoder)
+    library.add([folder], progress=False)
+    library.merge()
+    index = library.store.manifest()["index"]
+    for number in range(20):
+        (folder / f"{number}.txt").write_text(str(number))
+    assert len(library.add([folder], progress=False).problems) == 20
+    manifest = library.store.manifest()
+    assert manifest["delta"] == [] and manifest["index"] == index
+    assert len(library.problems) == 20 and len(SoundLibrary.open(tmp_path / "library", encoder).problems) == 20

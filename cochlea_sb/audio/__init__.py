@@ -6,7 +6,8 @@ the part that was asked for.
 """
 
 from cochlea_sb.audio.ask import AUDIO_EXTENSIONS, AudioSource, TooLong
+from cochlea_sb.audio.identity import sound_hash
 from cochlea_sb.audio.read import read_audio, stream_audio
 from cochlea_sb.errors import AudioError
 
-__all__ = ["AUDIO_EXTENSIONS", "AudioError", "AudioSource", "TooLong", "read_audio", "stream_audio"]
+__all__ = ["AUDIO_EXTENSIONS", "AudioError", "AudioSource", "TooLong", "read_audio", "sound_hash", "stream_audio"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cochlea_sb.audio import TooLong, read_audio, stream_audio
+from cochlea_sb.audio import TooLong, read_audio, sound_hash, stream_audio
 from cochlea_sb.errors import AudioError
 from cochlea_sb.inference.read_ahead import in_batches, read_ahead
 from cochlea_sb.inference.streaming import encode_stream
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from cochlea_sb.inference.audio_encoder import AudioEncoder
 
 BATCH_SECONDS = 120  # of sound in a batch
-CHUNK = 1 << 20  # bytes
 LONG_SECONDS = 1800  # a longer sound is decoded and encoded piece by piece
 
 
@@ -31,7 +29,7 @@ class Encoded(NamedTuple):
     source: Source
     windows: np.ndarray  # [W, D] float32, unit norm
     seconds: float
-    content: str  # hash of the file, or of the bytes of a dataset row
+    content: str  # `cochlea_sb.audio.sound_hash` of the file, or of the bytes of a dataset row
     problem: str | None
 
 
@@ -123,17 +121,10 @@ def to_read(source: Source) -> Any:
 
 
 def hash_of(audio: str | bytes) -> str:
-    """BLAKE2b of bytes or of a file; empty if the file can't be read, since decoding then reports the reason."""
-    digest = hashlib.blake2b(digest_size=16)
-    if isinstance(audio, bytes):
-        digest.update(audio)
-        return digest.hexdigest()
+    """`sound_hash`, or an empty string if the file can't be read: decoding reports the reason."""
     try:
-        if not os.path.isfile(audio):  # opening a pipe could block
+        if isinstance(audio, str) and not os.path.isfile(audio):  # opening a pipe could block
             return ""
-        with open(audio, "rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
+        return sound_hash(audio)
     except (OSError, ValueError):
         return ""
-    return digest.hexdigest()

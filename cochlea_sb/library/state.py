@@ -26,7 +26,7 @@ class State:
         first, tables, vectors = self.first_in_delta, [catalogue], []
         latest: dict[str, int] = {}  # rows by path
         removed: set[str] = set()
-        row = len(catalogue)
+        row = self.in_catalogue = len(catalogue)
         for shard in delta:
             removed.update(shard.removed)
             for path in shard.removed:

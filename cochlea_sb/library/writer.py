@@ -197,7 +197,9 @@ class Writer:
     def merge_if_useful(self) -> None:
         """Merge if the delta, or the removed windows in the index, are large enough to slow a search."""
         _, gone, in_index = self.state.sizes()
-        if len(self.state.manifest["delta"]) > MOST_FILES or gone > in_index / 10:
+        n_records = len(self.state.sounds) - self.state.in_catalogue  # unreadable files, too, slow the next opening
+        many = n_records > max(SOUNDS_IN_A_FILE, self.state.in_catalogue / 4)
+        if len(self.state.manifest["delta"]) > MOST_FILES or gone > in_index / 10 or many:
             self.merge()
         self.merge_if_beyond(FEW if in_index < LARGE else LARGE)
 
@@ -231,7 +233,9 @@ class Writer:
         elif len(ids):
             index.add(vectors, ids)
         name = None
-        if index is not None and len(index):
+        if index is not None and not len(ids) and len(index) == len(state.index or ()):
+            name = state.manifest["index"]  # nothing has changed in it
+        elif index is not None and len(index):
             name = store.new_name("index")
             index.save(store.folder / name)
         catalogue = store.write_catalogue(state.sounds.filter(pa.array(state.known)))
