@@ -226,18 +226,19 @@ class Writer:
         if state.index is not None:
             index = store.open_index(state.manifest["index"])  # a copy: other threads may search state.index
             index.remove(state.windows_of(np.flatnonzero(~state.known & in_index)))
-        if index is None or isinstance(index, ExactIndex):
-            if index is not None:
-                ids, vectors = np.concatenate([index.ids, ids]), np.concatenate([index.vectors, vectors])
-            index = build_index(vectors, ids) if len(ids) else None
-        elif len(ids):
-            index.add(vectors, ids)
         name = None
         if index is not None and not len(ids) and len(index) == len(state.index or ()):
             name = state.manifest["index"]  # nothing has changed in it
-        elif index is not None and len(index):
-            name = store.new_name("index")
-            index.save(store.folder / name)
+        else:
+            if index is None or isinstance(index, ExactIndex):
+                if index is not None:
+                    ids, vectors = np.concatenate([index.ids, ids]), np.concatenate([index.vectors, vectors])
+                index = build_index(vectors, ids) if len(ids) else None
+            elif len(ids):
+                index.add(vectors, ids)
+            if index is not None and len(index):
+                name = store.new_name("index")
+                index.save(store.folder / name)
         catalogue = store.write_catalogue(state.sounds.filter(pa.array(state.known)))
         store.commit({**state.manifest, "catalogue": catalogue, "index": name, "delta": []})
         self.state = State(*store.read())
