@@ -41,7 +41,7 @@ NOTHING = Needed(np.zeros((0, len(SHARES)), np.float32), np.zeros((0, len(SHARES
 
 
 def choose(n_vectors: int, rng: np.random.Generator) -> np.ndarray:
-    """Choose the rows to hold back; they ascend."""
+    """Choose the rows to hold back, in ascending order."""
     return np.sort(rng.choice(n_vectors, HELD_BACK if n_vectors >= FEWEST else 0, replace=False))
 
 
@@ -93,7 +93,7 @@ def measure_nearest(index: RandomProjectionIndex, slots: np.ndarray, k: int) -> 
 
 
 def limits(needed: Needed, effort: float, row: int) -> tuple[np.float32, np.float32]:
-    """Reach and margin for an effort, from the quantiles in a row. Each of the two may cause half of the misses."""
+    """Reach and margin for an effort, from the quantiles in a row. Each may miss half of 1 - effort."""
     if checked_effort(effort) == 1 or row >= len(needed.reaches):
         return ALL, ALL
     share = 1 - (1 - float(effort)) / 2

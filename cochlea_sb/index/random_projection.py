@@ -264,7 +264,7 @@ class RandomProjectionIndex:
         Raises
         ------
         ValueError
-            If an id is in the index already, and as in `build`.
+            If an id is already in the index, or for the reasons given in `build`.
         """
         unit = unit_rows(vectors, self.dimensions)
         ids = checked_ids(ids, len(unit))
@@ -291,7 +291,7 @@ class RandomProjectionIndex:
         self._changed()
 
     def _rebuild(self, unit: np.ndarray, ids: np.ndarray) -> None:
-        """Replace the index by a new one of its vectors and more vectors."""
+        """Build the index again from its vectors and the unit vectors ``unit``."""
         slots = used_slots(self.layout)
         unit, ids = np.concatenate([self.pool.vectors[slots], unit]), np.concatenate([self.pool.ids[slots], ids])
         fresh = RandomProjectionIndex.build(unit, ids, seed=self.seed)
@@ -305,7 +305,7 @@ class RandomProjectionIndex:
         ---------
         recall : float in (0, 1], the mean share of the true ``k`` nearest neighbours that queries should find
         queries : np.ndarray [Q, D], float, optional
-            A few hundred typical queries. The default is vectors of the index; none counts as its own neighbour.
+            A few hundred typical queries, by default vectors of the index without themselves as neighbours.
         k : int, at least 1
 
         Returns

@@ -331,7 +331,8 @@ def search(
     near_distance, queue = np.empty(n_cells, np.float32), np.empty(n_cells, np.int64)
     bounds, cosines = np.empty(largest, np.float32), np.empty(largest, np.float32)
     candidates = np.empty(largest, np.int64)
-    # A query far from all centres has about the same distance to each. Only a margin then includes the nearest centre.
+    # A query far from all centres has about the same distance to each centre. The estimates alone can then miss the
+    # nearest centre, so centres within a margin of the nearest estimate are near, too.
     centre_margin = np.float32(CENTRE_MARGIN) * centre_scales.mean()
     for row in range(queries.shape[0]):
         if not normalise(queries[row], query):
@@ -411,7 +412,7 @@ def search(
 
 @compiled(fastmath=FAST)
 def compare(queries, vectors, ids, among, scores, slots):
-    """Find the best vectors for each query by comparing all vectors in the slots ``among``; else like `search`."""
+    """Find the best vectors for each query by comparing all vectors in the slots ``among``; see `search`."""
     query = np.empty(queries.shape[1], np.float32)
     for row in range(queries.shape[0]):
         if not normalise(queries[row], query):
