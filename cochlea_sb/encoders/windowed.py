@@ -1,9 +1,9 @@
-"""From frames to embeddings, the same for all encoders.
+"""The base class of encoders, and the functions that encode windows and sounds with any encoder.
 
-A `FrameBank` lists the windows of its sounds. `encode_windows` encodes them as unit vectors, in blocks. `encode_bank`
-averages the vectors of each sound, with weights. `WindowEncoder.forward` does the same for a padded batch.
+`encode_windows` encodes windows of a `FrameBank`, in blocks. `encode_bank` encodes each sound of a bank: the embedding
+is the weighted mean of the vectors of its windows. `WindowEncoder.forward` does this for a padded batch.
 
-Axes: B sounds, T frames, W windows, M mel bands, D embedding dimensions.
+Axes: B sounds, W windows, M mel bands, D embedding dimensions.
 """
 
 from __future__ import annotations
@@ -26,21 +26,16 @@ WINDOW_FRAMES = 96  # 0.96 s, the context of Jansen et al. 2017, section 4.1
 
 
 class WindowEncoder(nn.Module):
-    """Base of encoders that see one window at a time. The embedding of a sound is the mean over its windows.
-
-    A subclass implements ``encode``.
+    """Base class of encoders. A subclass implements ``encode``, which encodes windows.
 
     Arguments
     ---------
-    silence : float
-        The value that the front end gives for digital silence. Sounds shorter than a window are padded with it.
-    hop_frames : int
-        Distance between the windows of a long sound.
+    silence : float, value of the front end for digital silence; a sound shorter than a window is padded with this value
+    hop_frames : int, number of frames between the starts of two windows of a sound
     range_db : float or None
-        Distance from the loudest energy of a window down to the floor that `levelled` adds, in dB. None if frames are
-        not log energies: `levelled` then changes nothing.
-    level : callable
-        The front end's function from frames [..., frames, M] to their loudness [..., frames].
+        `levelled` adds a floor that is ``range_db`` below the loudest energy of a window, in dB. With None, `levelled`
+        returns its input, which is for frames that are not log energies.
+    level : callable, the `level` of the front end, which computes the loudness of frames
     """
 
     embedding_size: int  # D; a subclass sets it
@@ -58,24 +53,22 @@ class WindowEncoder(nn.Module):
         self.silence, self.hop_frames, self.range_db, self.level = silence, hop_frames, range_db, level
 
     def forward(self, frames: torch.Tensor, lens: torch.Tensor | None = None) -> torch.Tensor:
-        """Embed sounds.
+        """Encode a batch of sounds.
 
         Arguments
         ---------
-        frames : torch.Tensor [batch, frames, mels]
-            Of any length. Up to 96 frames give one window.
-        lens : torch.Tensor [batch], float in (0, 1], optional
-            Share of the frames that is not padding (SpeechBrain's relative lengths).
+        frames : torch.Tensor [batch, frames, mels], with any number of frames
+        lens : torch.Tensor [batch], float in (0, 1], the length of each sound without padding / number of frames
 
         Returns
         -------
         torch.Tensor [batch, 1, D], unit norm
-            The weighted mean of the windows' unit vectors, normalised. The weights are `audibility` times
-            `window_weights`. Clips of ESC-10 are often padded with silence. On this corpus, `audibility` raises the mAP
-            of every encoder by 0.03.
+            The normalised mean of the vectors of all windows of a sound, weighted by `audibility` times
+            `window_weights`. On ESC-10, where many clips are padded with silence, `audibility` adds 0.03 to the mAP of
+            every encoder.
         """
         n_frames = frames.shape[1]
-        # Sounds of one window, as in training, are not encoded in blocks: batch normalisation needs the whole batch.
+        # Training has sounds of one window. These are not split into blocks, because batch normalisation needs them all.
         if n_frames <= WINDOW_FRAMES:
             windows = F.pad(frames, (0, 0, 0, WINDOW_FRAMES - n_frames), value=self.silence)
             return F.normalize(self.encode(windows).float(), dim=-1)[:, None]
@@ -83,9 +76,9 @@ class WindowEncoder(nn.Module):
         return average_windows(self, bank)[:, None]
 
     def settings(self) -> dict[str, Any]:
-        """Arguments with which the constructor rebuilds this encoder, without its weights.
+        """Return the constructor arguments that build this encoder again, without its weights.
 
-        The value of each argument is read from the attribute of the same name.
+        The value of an argument is the value of the attribute with the same name.
 
         Example
         -------
@@ -103,27 +96,18 @@ class WindowEncoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """torch.device: the device of the weights."""
+        """torch.device: device of the weights."""
         return next(chain(self.parameters(), self.buffers()), torch.empty(0)).device
 
     def encode(self, windows: torch.Tensor) -> torch.Tensor:
-        """Embed windows: [n, 96, M] to [n, D], of any norm."""
+        """Encode windows [n, 96, M] to vectors [n, D] of any norm."""
         raise NotImplementedError
 
     def levelled(self, windows: torch.Tensor) -> torch.Tensor:
-        """Remove loudness and faint noise from windows; the first step of most encoders.
+        """Remove the loudness, and most of any faint noise, from windows [n, 96, M] of log energies.
 
-        A floor, ``range_db`` below the loudest energy of the window, is added to all energies. Then the mean of the
-        window's values is subtracted. So a gain does not change the result, and faint noise changes it
-        little.
-
-        Arguments
-        ---------
-        windows : torch.Tensor [n, 96, M], log energies
-
-        Returns
-        -------
-        torch.Tensor [n, 96, M]
+        First, a constant is added to all energies of a window. It is ``range_db`` below the loudest energy, so that
+        energies of faint noise hardly differ from it. Then the mean of the window is subtracted, which removes a gain.
         """
         if self.range_db is None:
             return windows
@@ -133,30 +117,31 @@ class WindowEncoder(nn.Module):
 
 
 def windows_at_once(device: torch.device) -> int:
-    """Number of windows in a block. On a CPU, a block fits the caches: this more than doubles the speed."""
+    """Number of windows in a block. Blocks that fit into the caches of a CPU more than double the speed."""
     return 64 if device.type == "cpu" else 2048
 
 
 def real_frames(frames: torch.Tensor, lens: torch.Tensor | None) -> torch.Tensor:
-    """Number of frames of each sound without its padding, [B] int64.
+    """Number of frames of each sound without padding, [B] int64.
 
-    Exact if the length of the padded waveform was a multiple of the hop.
+    The result is exact if the length of the padded waveform is a multiple of the hop.
     """
     if lens is None:
         return torch.full((len(frames),), frames.shape[1], device=frames.device)
-    # The 0.01 absorbs rounding of float32.
+    # 0.01 is larger than the rounding errors of float32.
     return (lens.to(frames.device) * frames.shape[1] - 0.01).ceil().clamp(1, frames.shape[1]).long()
 
 
 def window_weights(n_frames: torch.Tensor, starts: torch.Tensor, hop_frames: int) -> torch.Tensor:
-    """Weight of a window: the share of its last ``hop_frames`` frames that lie inside the sound; 1 for the first.
+    """Weight of a window: the fraction of its last ``hop_frames`` frames that lie inside the sound.
 
-    So an embedding changes smoothly with the length of a sound.
+    When a sound becomes longer, the weight of a new last window grows from 0 to 1. So the embedding changes smoothly.
+    The weight of the first window is 1.
 
     Arguments
     ---------
-    n_frames, starts : torch.Tensor
-        Number of frames of the sound, and first frame of the window; of shapes that broadcast.
+    n_frames : torch.Tensor, number of frames of the sound of each window
+    starts : torch.Tensor, first frame of each window; its shape must broadcast with ``n_frames``
 
     Returns
     -------
@@ -175,15 +160,12 @@ def encode_windows(
     Arguments
     ---------
     encoder : WindowEncoder
-    bank : FrameBank
-        On any device.
-    sounds, starts : torch.Tensor [W], int64
-        As in `FrameBank.crops`.
+    bank : FrameBank, on any device
+    sounds, starts : torch.Tensor [W], int64, the sound and the first frame of each window
 
     Yields
     ------
-    torch.Tensor [n, D], float32, unit norm, on the encoder's device
-        The vectors of the next n windows.
+    torch.Tensor [n, D], float32, unit norm, on the encoder's device: the vectors of the next n windows
     """
     size = windows_at_once(encoder.device)
     for block in zip(sounds.split(size), starts.split(size), strict=True):
@@ -193,24 +175,17 @@ def encode_windows(
 
 @torch.no_grad()
 def encode_bank(encoder: WindowEncoder, bank: FrameBank) -> torch.Tensor:
-    """Encode every sound of a `FrameBank`.
-
-    Arguments
-    ---------
-    encoder : WindowEncoder
-        Its mode, training or evaluation, does not change.
-    bank : FrameBank
+    """Encode every sound of a `FrameBank`, as `WindowEncoder.forward` does.
 
     Returns
     -------
     torch.Tensor [B, D], float32, unit norm, on the encoder's device
-        As in `WindowEncoder.forward`.
     """
     return average_windows(encoder, bank)
 
 
 def average_windows(encoder: WindowEncoder, bank: FrameBank) -> torch.Tensor:
-    """`encode_bank`, with gradients."""
+    """Do the work of `encode_bank`, with gradients."""
     sounds, starts = bank.windows(WINDOW_FRAMES, encoder.hop_frames)
     weights = window_weights(bank.lengths[sounds], starts, encoder.hop_frames)
     weights = weights * audibility(*bank.peaks(sounds, starts, WINDOW_FRAMES))
