@@ -18,7 +18,7 @@ from cochlea_sb.augment.temporal_proximity import TemporalProximity
 from cochlea_sb.data.corpus import column, few_of_each, hold_out, load_corpus, write_problems
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.data.frames import compute_frames, split_readable
-from cochlea_sb.data.sounds import load_sounds
+from cochlea_sb.data.sounds import list_sources, load_sounds
 from cochlea_sb.errors import UserError
 from cochlea_sb.features import LogMel
 from cochlea_sb.synthetic.library import synthetic_library
@@ -504,3 +504,45 @@ def test_what_is_no_music_archive_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="holds no tracks of FMA"):
         fma_prepare([str(tmp_path / "fma_metadata")])
     assert not (folder / "metadata.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "labels"),
+    [
+        ("metadata.csv", "file_name,label\ns0.wav,dog,\ns1.wav,cat,,\n", ["dog", "cat"]),
+        ("metadata.csv", "\ufefffile_name, label,\ns0.wav, dog\n\ns1.wav,cat\n", ["dog", "cat"]),
+        ("metadata.csv", 'file_name, label \ns0.wav, "a, b"\ns1.wav\n', ["a, b", None]),
+        ("metadata.csv", "label,file_name\nNA,s0.wav\n05,s1.wav\n", ["NA", "05"]),
+        ("metadata.jsonl", '{"file_name": "s0.wav", "label": 3}\n\n{"file_name": "s1.wav"}\n', ["3", None]),
+        ("metadata.jsonl", '{"file_name": "s0.wav", "label": 1.5}\n{"file_name": "s1.wav"}', ["1.5", None]),
+    ],
+)
+def test_a_table_is_read_as_it_is_written(tmp_path, name, text, labels):
+    for number in range(2):
+        write_tone(tmp_path / f"s{number}.wav")
+    (tmp_path / name).write_text(text)
+    found = list_sources([tmp_path])
+    assert [os.path.basename(source.path) for source in found] == ["s0.wav", "s1.wav"]
+    assert [source.label for source in found] == labels
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("metadata.csv", "file_name,label\ns0.wav,dog,2019\n", "line 2 has 3 cells, and the header has 2"),
+        ("metadata.csv", "file_name,label,label\ns0.wav,dog,2019\n", "expected different names"),
+        ("metadata.csv", 'file_name,label\n"s0.wav,dog\n', "could not be read as a table"),
+        ("metadata.csv", "file_name;label\ns0.wav;dog\n", "has the columns file_name;label"),
+        ("metadata.csv", "file_name,label\n,dog\n", "a row without file_name"),
+        ("metadata.csv", "", "it is empty"),
+        ("metadata.jsonl", "[1, 2]\n", "line 1 is no object"),
+        ("metadata.jsonl", '{"file_name": "s0.wav"}\n{"file_name"\n', "could not be read as a table"),
+        ("metadata.parquet", "no parquet", "could not be read as a table"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_one_sentence(tmp_path, name, text, sentence):
+    write_tone(tmp_path / "s0.wav")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=sentence) as caught:
+        list_sources([tmp_path])
+    assert "\n" not in str(caught.value)

@@ -11,26 +11,19 @@ needs torchcodec and FFmpeg even without decoding, and hides files whose path lo
 import os
 import zlib
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
-import pandas
 import pyarrow as pa
 from datasets.fingerprint import Hasher
 
 from cochlea_sb.audio import AUDIO_EXTENSIONS
 from cochlea_sb.data import LIBRARY_MANIFEST
+from cochlea_sb.data.tables import TABLE_READERS, read_table
 from cochlea_sb.errors import UserError, one_line
 from cochlea_sb.hub import names_on_hub
 
-TABLE_READERS = {
-    # All cells are text, so that a label "NA" or a fold "05" does not change. Only an empty cell is a missing value.
-    ".csv": partial(pandas.read_csv, dtype=str, keep_default_na=False, na_values=[""]),
-    ".jsonl": partial(pandas.read_json, lines=True, dtype=False),
-    ".parquet": pandas.read_parquet,
-}
 METADATA_FILES = {f"metadata{suffix}" for suffix in TABLE_READERS}
 ROW = "dataset:"  # first part of the name of a dataset's row
 UNDECODED = datasets.Audio(decode=False)
@@ -274,25 +267,6 @@ def holds_library(folder: str) -> bool:
             return '"next_window"' in file.read(1 << 20)
     except (OSError, ValueError):
         return False
-
-
-def read_table(file: Path) -> list[dict[str, Any]]:
-    """Read the rows of a table that has a column ``file_name``, without empty cells."""
-    try:
-        table = TABLE_READERS[file.suffix](file)
-    except (ValueError, OSError, pa.ArrowInvalid) as error:
-        detail = one_line(error)
-        raise UserError(f"'{file}' could not be read as a table: {detail}") from error
-    if "file_name" not in table.columns:
-        columns = ", ".join(map(str, table.columns))
-        raise UserError(f"'{file}' has the columns {columns}: expected one called file_name, relative to its folder.")
-    rows = [
-        {key: value for key, value in row.items() if not (pandas.api.types.is_scalar(value) and pandas.isna(value))}
-        for row in table.to_dict("records")
-    ]
-    if not all("file_name" in row for row in rows):
-        raise UserError(f"'{file}' has a row without file_name: expected the name of a file in each.")
-    return rows
 
 
 def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:

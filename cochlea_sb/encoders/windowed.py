@@ -68,7 +68,7 @@ class WindowEncoder(nn.Module):
             every encoder.
         """
         n_frames = frames.shape[1]
-        # Training has sounds of one window. These are not split into blocks, because batch normalisation needs them all.
+        # Sounds of one window, as in training, are not split into blocks: batch normalisation needs them together.
         if n_frames <= WINDOW_FRAMES:
             windows = F.pad(frames, (0, 0, 0, WINDOW_FRAMES - n_frames), value=self.silence)
             return F.normalize(self.encode(windows).float(), dim=-1)[:, None]
