@@ -201,6 +201,12 @@ def test_folds_are_held_out_where_there_are_some():
     assert hold_out(toy(fold=["a", "test", "test"]), ["test"]) == ([0], [1, 2])
 
 
+@pytest.mark.parametrize("share", [1, 2, -0.1, float("nan")])
+def test_a_share_out_of_range_is_one_sentence(share):
+    with pytest.raises(UserError, match="valid_share is"):
+        hold_out(toy(path=["a", "b"]), share=share)
+
+
 def test_a_source_is_never_on_both_sides():
     frames = toy(fold=["1", None, "5", "5", "2"], source=["z", "y", "z", "x", "w"])
     assert hold_out(frames, [5]) == ([1, 4], [2, 3])  # the take of z in fold 1 is in neither

@@ -102,6 +102,22 @@ def test_a_yaml_says_only_what_differs_from_its_base(tmp_path):
         load_experiment(str(tmp_path / "list.yaml"), {})
 
 
+@pytest.mark.parametrize("name", ["2024", "007", "1e3", "[a]", "null", "true", "(1+2)", "~", "a: b", "!x", "#a", "*a"])
+def test_options_that_name_files_are_text(name):
+    _, _, overrides = parse_arguments(["hparams/cnn.yaml", "--data_folder", name, f"--output_folder={name}"])
+    hparams, _ = load_experiment("hparams/cnn.yaml", overrides)
+    assert hparams["data_folder"] == hparams["output_folder"] == name and hparams["save_folder"] == f"{name}/save"
+
+
+@pytest.mark.parametrize(
+    "option", ["--seed=-5", "--embedding_size=0", "--embedding_size=-3", "--number_of_epochs=-1", "--steps_per_epoch=0"]
+)
+def test_numbers_out_of_range_are_one_sentence(option):
+    _, _, overrides = parse_arguments(["hparams/cnn.yaml", option])
+    with pytest.raises(UserError, match=f"{option.replace('=', ' is ')}: expected at least"):
+        load_experiment("hparams/cnn.yaml", overrides)
+
+
 @pytest.mark.parametrize("recipe", sorted({path.name for path in Path("hparams").glob("*.yaml")} - {"corpus.yaml"}))
 def test_every_recipe_builds_a_model_that_inference_knows(recipe, tmp_path):
     hparams, _ = load_experiment(f"hparams/{recipe}", {"output_folder": str(tmp_path)})

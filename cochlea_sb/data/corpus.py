@@ -102,6 +102,8 @@ def hold_out(
     UserError
         If all sounds would be held out.
     """
+    if not 0 <= share < 1:
+        raise UserError(f"valid_share is {share}: expected a number from 0 to less than 1.")
     paths = frames["path"]
     sources = frames["source"] if "source" in frames.column_names else [None] * len(frames)
     # The name of a sound without a source is its path, or its row if it has no path.

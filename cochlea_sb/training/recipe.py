@@ -17,6 +17,10 @@ from cochlea_sb.errors import UserError, one_line
 # Arguments of `cochlea_sb.data.corpus.load_corpus`
 CORPUS_KEYS: tuple[str, ...] = ("data_folder", "dataset", "config", "split", "folder_labels", "num_proc")
 CORPUS_KEYS += ("sounds_per_class", "label_column", "source_column")
+# Options that are text, whatever they look like: a folder may be called 2024 or null.
+TEXTS = {"data_folder", "dataset", "config", "split", "label_column", "source_column"}
+TEXTS |= {"output_folder", "save_folder", "train_log", "model"}
+LEAST = {"seed": 0, "number_of_epochs": 0, "embedding_size": 1, "steps_per_epoch": 1, "sounds_per_class": 1}
 # Keys that may change when a run continues: for more epochs, recipes/evaluate.py, or a moved results folder.
 MAY_CHANGE = {"number_of_epochs", "lr_schedule", "epoch_counter", "num_proc", "ckpt_interval_minutes"}
 MAY_CHANGE |= {"evaluate_all", "robustness", "few_labels", "model"}
@@ -45,9 +49,9 @@ def parse_arguments(argv: Sequence[str]) -> tuple[str, RunOptions, dict[str, Any
             if key is None:
                 theirs.append(token)
             else:
-                overrides[key] = parse_value(value) if equals else unset
+                overrides[key] = parse_value(value, key) if equals else unset
         elif key is not None and overrides[key] is unset:
-            overrides[key] = parse_value(token)
+            overrides[key] = parse_value(token, key)
         elif key is not None:
             raise UserError(f"'{token}' follows the value of --{key}: expected one value; quote it if it has spaces.")
         else:
@@ -75,8 +79,10 @@ def describe_keys(hparams_file: str | os.PathLike[str]) -> str:
     return "\n".join([f"Options of {os.fspath(hparams_file)}, with their defaults:\n", *options])
 
 
-def parse_value(text: str) -> Any:
-    """Parse a value as yaml. Return the text itself if it is not valid yaml, or if it is an existing path."""
+def parse_value(text: str, key: str = "") -> Any:
+    """Parse a value as yaml. Return the text itself for `TEXTS`, for invalid yaml, and for an existing path."""
+    if key in TEXTS:
+        return text
     try:
         value = ruamel.yaml.YAML(typ="safe").load(text)
     except ruamel.yaml.error.YAMLError:
@@ -135,7 +141,9 @@ def read_recipe(hparams_file: str | os.PathLike[str]) -> str:
 
 
 def check_kind(key: str, default: Any, value: Any) -> None:
-    """Raise `UserError` if an override and the value in the yaml have different types."""
+    """Raise `UserError` if an override is out of range, or has another type than the value in the yaml."""
+    if isinstance(value, (int, float)) and value < LEAST.get(key, value):
+        raise UserError(f"--{key} is {value!r}: expected at least {LEAST[key]}.")
     kinds: dict[str, Any] = {"True or False": bool, "a whole number": int, "a number": (int, float)}
     kinds["a list such as [noise]" if key == "robustness" else "a list such as [5]"] = list
     for name, kind in kinds.items():
