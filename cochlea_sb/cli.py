@@ -13,6 +13,7 @@ import sys
 import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +41,13 @@ def run(main: Callable[[list[str]], None]) -> None:
     main : callable
         Takes the list of command-line arguments.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal may lack the characters of a file name
+            stream.reconfigure(errors="backslashreplace")
     try:
         main(sys.argv[1:])
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print("\nInterrupted. Run the same command again to continue.", file=sys.stderr)
         sys.exit(STATUS_INTERRUPTED)
@@ -176,7 +181,7 @@ def remove(arguments: Namespace) -> None:
     if arguments.paths:
         removed += library.remove(arguments.paths)
     if arguments.missing:
-        removed += len(library.prune())
+        removed += len(library.prune(arguments.yes))
     if arguments.json:
         return show_json({"removed": removed, "sounds": len(library)})
     print(f"Removed {removed:,} sounds: '{arguments.library}' holds {len(library):,}.")
@@ -276,6 +281,8 @@ def main(argv: list[str] | None = None) -> None:
         action="store_true",
         help="files that no longer exist (check that all disks are mounted)",
     )
+
+    add("--yes", action="store_true", help="with --missing: also files whose whole folder or drive is missing")
 
     arguments = parser.parse_args(argv)
     logging.getLogger("speechbrain").setLevel(logging.WARNING)  # its log of loading belongs to training

@@ -49,6 +49,11 @@ class NothingToMeasure(UserError):
     """The sounds that were given allow no measurement, for example because no two of them share a label."""
 
 
+def is_damage(error: Exception) -> bool:
+    """Whether an error tells of a missing or damaged file. Others (access, input and output) tell of the system."""
+    return not isinstance(error, OSError) or error.errno is None or isinstance(error, FileNotFoundError)
+
+
 def one_line(error: object) -> str:
     """The message of an error without line breaks, to quote it in a sentence."""
     return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Cores, memory and devices that this process may use."""
+"""Cores, memory, devices and the terminal that this process may use."""
 
 import ctypes
 import os
@@ -6,6 +6,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from cochlea_sb.errors import UserError
 
@@ -49,6 +52,11 @@ def check_device(device: str | None) -> None:
         raise UserError(
             f"device is '{device}', which can't be used here ({reason}); try --device cpu, or leave it out."
         ) from error
+
+
+def progress_bar(items: Any = None, *, show: bool = True, **options: Any) -> Any:
+    """A bar of tqdm on stderr. Without a stderr, as in programs without a console, nothing is shown."""
+    return tqdm(items, disable=not show or sys.stderr is None, **options)
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """The sound library: what is added is found; what has changed, gone or broken is dealt with; queries of every form."""
 
+import errno
 import os
 import shutil
+import sys
 
 import datasets
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from cochlea_sb import AudioEncoder, SoundLibrary
 from cochlea_sb.audio import read_audio
 from cochlea_sb.errors import UserError
+from cochlea_sb.inference import batch
 from cochlea_sb.library import writer
 
 
@@ -166,11 +169,13 @@ def test_what_was_moved_copied_or_touched_is_not_embedded_again(library, encoder
         os.rename(folder / "noise", folder / "other")
         os.utime(folder / "tone" / "tone0.wav", ns=(1, 1 + saved))
         assert library.add(folder, progress=False).added == 6 + 6 + 1
-        assert len(library.prune()) == 6
+        with pytest.raises(UserError, match="6 sounds in all such folders.*--yes"):
+            library.prune()
+        assert len(library.prune(whole_folders=True)) == 6
         monkeypatch.undo()
         os.rename(folder / "other", folder / "noise")
         library.add(folder, progress=False)
-        library.prune()
+        library.prune(whole_folders=True)
         check(library, encoder, sorted(folder.glob("*/*.wav")))
 
 
@@ -364,3 +369,71 @@ def test_unreadable_files_do_not_pile_up_in_the_delta(encoder, tmp_path, monkeyp
     manifest = library.store.manifest()
     assert manifest["delta"] == [] and manifest["index"] == index
     assert len(library.problems) == 20 and len(SoundLibrary.open(tmp_path / "library", encoder).problems) == 20
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+def test_a_library_that_cannot_be_read_is_not_called_damaged(library, monkeypatch, code):
+    def fails(*arguments, **options):
+        raise OSError(code, os.strerror(code))
+
+    for place in ("pathlib.Path.read_text", "pyarrow.parquet.read_table", "cochlea_sb.index.storage.read_array"):
+        library.merge()
+        with monkeypatch.context() as patch:
+            patch.setattr(place, fails)
+            with pytest.raises(UserError, match=os.strerror(code)) as caught:
+                SoundLibrary.open(library.store.folder)
+        assert "damaged" not in str(caught.value)
+
+
+def test_what_cannot_be_looked_at_is_not_gone(library, monkeypatch):
+    real = os.stat
+
+    def stat(path, *arguments, **options):
+        if str(path).endswith("tone0.wav"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        if str(path).endswith("tone1.wav"):
+            raise FileNotFoundError(errno.ENOENT, "No such file", str(path))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert [os.path.basename(path) for path in library.prune()] == ["tone1.wav"]
+
+
+def test_a_folder_that_cannot_be_listed_is_a_problem(encoder, folder, tmp_path, monkeypatch):
+    real = os.scandir
+
+    def scandir(path):
+        if os.path.basename(path) == "noise":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    access = os.access
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("noise") and access(path, mode))
+    added = SoundLibrary.create(tmp_path / "library", encoder).add(folder, progress=False)
+    assert set(added.problems) == {str(folder / "noise"), str(folder / "broken.wav")}
+    assert "the folder cannot be listed (Permission denied)" in added.problems[str(folder / "noise")]
+
+
+def test_one_odd_file_does_not_end_the_run(encoder, folder, tmp_path, monkeypatch, caplog):
+    os.utime(folder / "tone" / "tone0.wav", ns=(1, 13_600_000_000 * 10**9))  # in the year 2400
+    real = batch.read_audio
+
+    def odd(source, *arguments, **options):
+        if str(source).endswith("tone1.wav"):
+            raise ZeroDivisionError("never seen before")
+        return real(source, *arguments, **options)
+
+    monkeypatch.setattr(batch, "read_audio", odd)
+    library = SoundLibrary.create(tmp_path / "library", encoder)
+    added = library.add(folder, progress=False)
+    assert set(added.problems) == {str(folder / "tone" / "tone1.wav"), str(folder / "broken.wav")}
+    assert "ZeroDivisionError: never seen before" in added.problems[str(folder / "tone" / "tone1.wav")]
+    assert "Traceback" in caplog.text
+    assert library.add(folder, progress=False).added == 0
+
+
+def test_without_a_console_no_bar_is_shown(encoder, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    assert SoundLibrary.create(tmp_path / "library", encoder).add(folder).added > 0
+    assert len(encoder.encode_files([folder / "tone" / "tone0.wav"])[0]) == 1

@@ -155,6 +155,8 @@ def _locate(source: AudioSource) -> tuple[str, str | bytes]:
     except (OSError, ValueError) as error:
         reason = one_line(getattr(error, "strerror", None) or error)
         raise AudioError(f"{name}: cannot be opened ({reason}); expected an audio file.") from error
+    if stat.S_ISDIR(status.st_mode) and not os.access(path, os.R_OK | os.X_OK):
+        raise AudioError(f"{name}: the folder cannot be listed (Permission denied); expected one that may be read.")
     if not stat.S_ISREG(status.st_mode):  # opening a pipe could wait for ever
         raise AudioError(f"{name}: is a folder, device or pipe; expected an audio file.")
     if not status.st_size:

@@ -26,6 +26,7 @@ from cochlea_sb.hub import names_on_hub
 
 METADATA_FILES = {f"metadata{suffix}" for suffix in TABLE_READERS}
 ROW = "dataset:"  # first part of the name of a dataset's row
+MOST_NS = (1 << 63) - 1  # in the year 2262; Arrow holds no later time
 UNDECODED = datasets.Audio(decode=False)
 
 
@@ -244,8 +245,10 @@ def list_files(folder: Path, paths: list[str], metadata: list[Path], folder_labe
 
 def walk(folder: Path) -> tuple[list[str], list[Path]]:
     """List the files and the metadata files in a folder and its subfolders, except hidden files and sound libraries."""
-    paths, metadata, been = [], [], set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    paths: list[str] = []
+    metadata, been = [], set()
+    # A folder that can't be listed is itself a sound that can't be read.
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=lambda error: paths.append(error.filename)):
         real = os.path.realpath(parent)
         if real in been or (LIBRARY_MANIFEST in names and holds_library(parent)):
             folders.clear()
@@ -275,7 +278,7 @@ def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
         stat = os.stat(path)
     except OSError:
         return None
-    return stat.st_size, stat.st_mtime_ns
+    return stat.st_size, min(stat.st_mtime_ns, MOST_NS)
 
 
 def real_path(path: str | os.PathLike[str]) -> Path:

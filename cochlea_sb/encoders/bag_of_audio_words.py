@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, WindowEncoder
 from cochlea_sb.errors import MissingExtra, UserError
 from cochlea_sb.features import audibility, level
+from cochlea_sb.machine import progress_bar
 
 if TYPE_CHECKING:
     from cochlea_sb.data.frame_bank import FrameBank
@@ -126,7 +126,7 @@ class BagOfAudioWords(WindowEncoder):
         sounds, starts = bank.windows(WINDOW_FRAMES, WINDOW_FRAMES)
         generator = torch.Generator().manual_seed(seed)
         n_words, n_components = self.words.shape
-        bar = tqdm(total=(2 + passes) * len(sounds), desc="Fitting words", unit="window", disable=not progress)
+        bar = progress_bar(total=(2 + passes) * len(sounds), desc="Fitting words", unit="window", show=progress)
 
         def windows() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
             for block in torch.randperm(len(sounds), generator=generator).to(sounds.device).split(WINDOWS_AT_ONCE):

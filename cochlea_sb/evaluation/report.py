@@ -8,7 +8,6 @@ import datasets
 import numpy as np
 import torch
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from cochlea_sb.audio import read_audio
 from cochlea_sb.data.corpus import column
@@ -20,6 +19,7 @@ from cochlea_sb.evaluation.classification import classify, classify_with_few
 from cochlea_sb.evaluation.retrieval import query_by_example
 from cochlea_sb.evaluation.robustness import STRENGTHS, recall_of, robustness
 from cochlea_sb.features import LogMel
+from cochlea_sb.machine import progress_bar
 
 PROBES = {"logistic regression": None, "hidden layer": 128}  # number of units of the hidden layer
 # Names of the deformations: the first word of each key of STRENGTHS, and the excerpt.
@@ -98,7 +98,7 @@ def evaluate(
     train_labels, test_labels = ([labels[row] for row in some] for some in (train, test))
     classification, few = {}, {}
     with suppress(NothingToMeasure):
-        for name in tqdm(encoders, desc="Classifying", disable=not progress or not train):
+        for name in progress_bar(encoders, desc="Classifying", show=progress and bool(train)):
             split = embeddings[name][train], train_labels, embeddings[name][test], test_labels
             classification[name] = {
                 probe: classify(*split, hidden_size=size, seed=seed) for probe, size in PROBES.items()

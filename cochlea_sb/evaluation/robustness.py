@@ -10,9 +10,9 @@ import soxr
 import torch
 from torch.nn import functional as F
 from torchaudio.transforms import InverseSpectrogram, Spectrogram, TimeStretch
-from tqdm import tqdm
 
 from cochlea_sb.evaluation.retrieval import ids_of
+from cochlea_sb.machine import progress_bar
 
 STRENGTHS: dict[str, tuple[float, ...]] = {
     "pitch shift (semitones)": (-6, -4, -2, -1, 1, 2, 4, 6),
@@ -94,7 +94,7 @@ def robustness(
         f"recall@{k}": {name: {kind: {} for kind in strengths} for name in encoders} for k in KS
     }
     ways = [(kind, strength) for kind, values in strengths.items() for strength in values]
-    for kind, strength in tqdm(ways, desc="Deforming", disable=not progress):
+    for kind, strength in progress_bar(ways, desc="Deforming", show=progress):
         generator = torch.Generator().manual_seed(seed)
         frames = [front_end(deform(wav, kind, strength, generator)[None]) for wav in wavs]
         for name, encoder in encoders.items():

@@ -83,6 +83,8 @@ def load(
                 if read_manifest(folder) == manifest:
                     raise
     except (OSError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError):
+            raise  # no access, or a failing disk
         raise damaged(folder, error) from error
 
 
@@ -98,7 +100,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise DamagedIndex(f"'{folder}' holds no index (no {MANIFEST}): give a folder that `save` wrote.") from error
     except NotADirectoryError as error:
         raise DamagedIndex(f"'{folder}' is a file: give the folder that `save` wrote.") from error
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise damaged(folder, f"{MANIFEST} can't be read") from error
 
 

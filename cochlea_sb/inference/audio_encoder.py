@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from speechbrain.inference.classifiers import EncoderClassifier
-from tqdm import tqdm
 
 from cochlea_sb.audio import AudioSource, read_audio, stream_audio
 from cochlea_sb.data.frame_bank import FrameBank
@@ -22,7 +21,7 @@ from cochlea_sb.hub import names_on_hub
 from cochlea_sb.inference.model_folder import fetch_model, fingerprint, load_model, save_model
 from cochlea_sb.inference.read_ahead import in_batches, read_ahead
 from cochlea_sb.inference.streaming import encode_stream
-from cochlea_sb.machine import check_device
+from cochlea_sb.machine import check_device, progress_bar
 
 SHIPPED = "cochlea_sb:pretrained"  # the source of the model that comes with the package
 BATCH_SECONDS = 600  # of sound in one batch, to bound memory
@@ -328,7 +327,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
         def readable() -> Iterator[torch.Tensor]:
             ahead = read_ahead(self._try_to_read, paths)
-            bar = tqdm(ahead, total=len(paths), disable=not progress, unit="file", desc="Encoding")
+            bar = progress_bar(ahead, total=len(paths), show=progress, unit="file", desc="Encoding")
             for path, wav in zip(paths, bar, strict=True):
                 if isinstance(wav, AudioError):
                     problems[path] = str(wav)

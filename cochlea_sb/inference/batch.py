@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cochlea_sb.audio import TooLong, read_audio, sound_hash, stream_audio
-from cochlea_sb.errors import AudioError
+from cochlea_sb.errors import AudioError, one_line
 from cochlea_sb.inference.read_ahead import in_batches, read_ahead
 from cochlea_sb.inference.streaming import encode_stream
 from cochlea_sb.machine import n_cores, torch_threads
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cochlea_sb.data.sounds import Source
     from cochlea_sb.inference.audio_encoder import AudioEncoder
 
+LOGGER = logging.getLogger(__name__)
 BATCH_SECONDS = 120  # of sound in a batch
 LONG_SECONDS = 1800  # a longer sound is decoded and encoded piece by piece
 
@@ -112,6 +114,10 @@ def decode(source: Source, sample_rate: int, known: Any = ()) -> Decoded:
         return Decoded(source, np.zeros(0, np.float32), content, None, is_long=True)
     except (AudioError, OSError) as error:
         return Decoded(source, np.zeros(0, np.float32), content, str(error))
+    except Exception as error:  # one odd file must not end the run for all
+        LOGGER.exception("'%s' could not be read", source.path)
+        problem = f"{source.path}: could not be read ({type(error).__name__}: {one_line(error)}); see the log."
+        return Decoded(source, np.zeros(0, np.float32), content, problem)
 
 
 def to_read(source: Source) -> Any:

@@ -23,7 +23,6 @@ from mteb.models import ModelMeta
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ScoringFunction
 from mteb.types import PromptType
-from tqdm import tqdm
 
 from cochlea_sb.audio import read_audio
 from cochlea_sb.data.corpus import column
@@ -31,6 +30,7 @@ from cochlea_sb.data.sounds import load_sounds
 from cochlea_sb.errors import UserError
 from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
 from cochlea_sb.inference.read_ahead import read_ahead
+from cochlea_sb.machine import progress_bar
 
 # MTEB's tasks on ESC-50. The part ESC-10 of ESC-50 is training data of the model in the package.
 HEARD = {"ESC50", "ESC50AudioReranking", "ESC50Clustering", "ESC50PairClassification", "ESC50_Zeroshot"}
@@ -70,7 +70,7 @@ class MtebModel(AbsEncoder):
         asked = task_metadata.get_modalities(prompt_type)
         if asked != ["audio"]:
             raise UserError(f"{task_metadata.name} asks for embeddings of {' and '.join(asked)}: expected audio.")
-        sounds = tqdm(stored_sounds(inputs), disable=not kwargs.get("show_progress_bar", True), unit="sound")
+        sounds = progress_bar(stored_sounds(inputs), show=kwargs.get("show_progress_bar", True), unit="sound")
         wavs = read_ahead(partial(waveform, sample_rate=self.encoder.sample_rate), sounds)
         vectors: np.ndarray = self.encoder.encode_waveforms(wavs).numpy()
         return vectors

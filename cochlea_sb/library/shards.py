@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cochlea_sb.errors import UserError, one_line
+from cochlea_sb.errors import UserError, is_damage, one_line
 from cochlea_sb.files import whole_file
 from cochlea_sb.inference.batch import Encoded
 
@@ -138,6 +138,8 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
     except FileNotFoundError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OSError, pa.ArrowException) as error:
+        if not is_damage(error):
+            raise
         reason = one_line(error)
         raise UserError(f"'{path}' is damaged or no shard of embeddings ({reason}): embed its sounds again.") from error
 

@@ -310,15 +310,25 @@ class SoundLibrary:
         with self._writer() as writer:
             return writer.remove(given)
 
-    def prune(self) -> list[str]:
-        """Remove sounds whose files no longer exist. Files on a disk that is not mounted count as deleted.
+    def prune(self, whole_folders: bool = False) -> list[str]:
+        """Remove sounds whose files no longer exist.
+
+        Arguments
+        ---------
+        whole_folders : bool
+            Whether to remove sounds whose folder is missing, too. Its drive may only be disconnected.
 
         Returns
         -------
         list of str, paths of the removed sounds
+
+        Raises
+        ------
+        UserError
+            If a whole folder is missing and ``whole_folders`` is False. Nothing is removed then.
         """
         with self._writer() as writer:
-            return writer.prune()
+            return writer.prune(whole_folders)
 
     def merge(self) -> None:
         """Merge the delta, the windows that were added since the last merge, into the index: later searches are faster.

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cochlea_sb.data import LIBRARY_MANIFEST
-from cochlea_sb.errors import UserError, one_line
+from cochlea_sb.errors import UserError, is_damage, one_line
 from cochlea_sb.files import link, write_text
 from cochlea_sb.hub import names_on_hub
 from cochlea_sb.index.interface import Index, load_index
@@ -83,6 +83,8 @@ class Store:
                 hint += f", or fetch it: hf download {self.folder} --repo-type dataset --local-dir NAME"
             raise UserError(f"'{self.folder}' holds no library (no {LIBRARY_MANIFEST}): {hint}.") from error
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            if not is_damage(error):
+                raise self.unreadable(error) from error
             raise self.damaged(f"its {LIBRARY_MANIFEST} can't be read") from error
         if version != VERSION:
             raise UserError(f"'{self.folder}' has version {version}, expected {VERSION}: index its sounds again.")
@@ -92,6 +94,9 @@ class Store:
 
     def damaged(self, reason: str) -> UserError:
         return UserError(f"'{self.folder}' is damaged ({reason}): index its sounds again, into a new library.")
+
+    def unreadable(self, error: Exception) -> UserError:
+        return UserError(f"'{self.folder}' can't be read now ({one_line(error)}): mend that, and run this again.")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -146,6 +151,8 @@ class Store:
                     continue
                 if isinstance(error, UserError):
                     raise
+                if not is_damage(error):
+                    raise self.unreadable(error) from error
                 raise self.damaged(one_line(error)) from error
             self.check(manifest, catalogue, index, delta)
             pa.default_memory_pool().release_unused()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
 from cochlea_sb.data.sounds import ROW, Source, list_sources
 from cochlea_sb.errors import UserError
@@ -20,6 +19,7 @@ from cochlea_sb.inference.batch import Encoded, encode_sounds
 from cochlea_sb.library.results import Added
 from cochlea_sb.library.shards import embedding_shards, read_shard, write_shard
 from cochlea_sb.library.state import State
+from cochlea_sb.machine import progress_bar
 
 if TYPE_CHECKING:
     from cochlea_sb.inference.audio_encoder import AudioEncoder
@@ -95,7 +95,7 @@ class Writer:
         """Encode sounds and commit them regularly; returns the problem for each path that could not be read."""
         pending: list[Encoded] = []
         problems, committed_at, interval = {}, time.monotonic(), min(2.0, commit_seconds)
-        bar = tqdm(total=len(todo), disable=not progress, unit="sound", desc="Indexing", smoothing=0.05)
+        bar = progress_bar(total=len(todo), show=progress, unit="sound", desc="Indexing", smoothing=0.05)
         try:
             hop_seconds, known = self.state.manifest["hop_seconds"], KnownContents(self.state)
             for one in encode_sounds(self.get_encoder(), todo, hop_seconds, threads=threads, known=known):
@@ -116,7 +116,7 @@ class Writer:
         """Add the sounds of shards that recipes/embed.py wrote, except sounds that are already in the library."""
         problems: dict[str, str] = {}
         added, unchanged, manifest = 0, 0, self.state.manifest
-        for file in tqdm(files, disable=not (progress and files), unit="shard", desc="Importing"):
+        for file in progress_bar(files, show=progress and bool(files), unit="shard", desc="Importing"):
             shard, dimensions, hop_seconds = read_shard(file), manifest["dimensions"], manifest["hop_seconds"]
             if shard.identity.get("fingerprint") != manifest["encoder"]["fingerprint"]:
                 raise UserError(
@@ -188,8 +188,14 @@ class Writer:
         self.merge_if_useful()
         return len(removed)
 
-    def prune(self) -> list[str]:
-        gone = sorted(path for path in self.seen if not path.startswith(ROW) and not os.path.exists(path))
+    def prune(self, whole_folders: bool) -> list[str]:
+        gone = sorted(path for path in self.seen if not path.startswith(ROW) and is_gone(path))
+        folders = [path for path in gone if is_gone(os.path.dirname(path))]
+        if folders and not whole_folders:
+            raise UserError(
+                f"The folder '{os.path.dirname(folders[0])}' is missing ({len(folders):,} sounds in all such folders): "
+                "connect the drive, or remove these sounds, too, with --yes (`whole_folders=True`)."
+            )
         self.commit([], gone)
         self.merge_if_useful()
         return gone
@@ -242,3 +248,14 @@ class Writer:
         catalogue = store.write_catalogue(state.sounds.filter(pa.array(state.known)))
         store.commit({**state.manifest, "catalogue": catalogue, "index": name, "delta": []})
         self.state = State(*store.read())
+
+
+def is_gone(path: str) -> bool:
+    """Whether a file or folder does not exist. It may exist where the system can't look."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
