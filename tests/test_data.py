@@ -552,3 +552,15 @@ def test_a_table_that_does_not_fit_is_one_sentence(tmp_path, name, text, sentenc
     with pytest.raises(UserError, match=sentence) as caught:
         list_sources([tmp_path])
     assert "\n" not in str(caught.value)
+
+
+def test_where_the_cache_cannot_be_written(tmp_path, monkeypatch, caplog):
+    """A temporary folder takes its place, with a warning."""
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "cache")
+    for number in range(3):
+        write_tone(tmp_path / "sounds" / f"{number}.wav")
+    corpus = load_corpus(LogMel(), tmp_path / "sounds", num_proc=1)
+    assert len(corpus.frames) == 3 and "frames are not kept" in caplog.text
+    assert len(FrameBank.from_dataset(corpus.frames, LogMel(), max_bytes=0)) == 3
+    assert load_corpus(LogMel(), tmp_path / "sounds", num_proc=1).frames[:] == corpus.frames[:]

@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from cochlea_sb.data.frames import compute_frames, split_readable
+from cochlea_sb.data.frames import compute_frames, own_cache, split_readable
 from cochlea_sb.data.sounds import load_sounds
 from cochlea_sb.errors import UserError
 from cochlea_sb.features import FrontEnd
@@ -59,6 +59,7 @@ def load_corpus(
     -------
     Corpus
     """
+    own_cache()  # before `datasets` writes to it
     if data_folder is None and dataset is None:
         sounds = synthetic_library(sounds_per_class, num_proc=num_proc)
     else:

@@ -6,7 +6,6 @@ Training draws crops from the bank of a corpus. Inference makes a small bank fro
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -221,9 +220,9 @@ def copy_rows(frames: datasets.Dataset, out: torch.Tensor | np.ndarray) -> None:
 
 def map_rows(frames: datasets.Dataset, shape: tuple[int, int]) -> np.ndarray:
     """Memory-map the frames of all rows from a file in the cache, which is written once."""
-    import datasets
+    from cochlea_sb.data.frames import own_cache
 
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "cochlea_sb"
+    folder = own_cache()
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"bank-{frames._fingerprint}.npy"
     if not file.is_file():

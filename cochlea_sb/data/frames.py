@@ -1,6 +1,10 @@
 """Compute the frames of a corpus, and cache them for each front end."""
 
+import atexit
+import logging
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from cochlea_sb.errors import AudioError, UserError
 from cochlea_sb.features import FrontEnd
 from cochlea_sb.machine import n_cores
 
+LOGGER = logging.getLogger(__name__)
 FRAMES_VERSION = 1  # part of the cache key; increase it when decoding or a front end changes its output
 
 Columns = dict[str, list[Any]]  # a batch of rows
@@ -43,7 +48,7 @@ def compute_frames(
     """
     kind, settings = type(front_end), front_end.settings()
     fingerprint = Hasher.hash([sounds._fingerprint, kind.__qualname__, sorted(settings.items()), FRAMES_VERSION])
-    folder = Path(cache_folder or Path(datasets.config.HF_DATASETS_CACHE) / "cochlea_sb")
+    folder = Path(cache_folder or own_cache())
     folder.mkdir(parents=True, exist_ok=True)
     kept = datasets.Features({name: feature for name, feature in sounds.features.items() if name != "audio"})
     features = datasets.Features(
@@ -68,6 +73,25 @@ def compute_frames(
         new_fingerprint=fingerprint,
         desc="Computing frames",
     )
+
+
+def own_cache() -> Path:
+    """Return our folder in the cache of `datasets`.
+
+    If nothing can be written there, the cache becomes a temporary folder, which is deleted when the process ends.
+    """
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "cochlea_sb"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    temporary = tempfile.mkdtemp(prefix="cochlea_sb-")
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    LOGGER.warning("'%s' can't be written: frames are not kept for the next run. Set HF_HOME to keep them.", folder)
+    datasets.config.HF_DATASETS_CACHE = Path(temporary)
+    return Path(temporary) / "cochlea_sb"
 
 
 def frames_of_batch(batch: Columns, kind: type[FrontEnd], settings: dict[str, Any]) -> Columns:
