@@ -192,3 +192,17 @@ def test_a_library_takes_recordings_of_any_length(monkeypatch, tmp_path):
         assert (found.seconds, found.content) == (wanted.seconds, wanted.content)
         np.testing.assert_allclose(found.windows, wanted.windows, atol=2e-4)
     assert usual[0].seconds == 12.5 and "is missing" in usual[2].problem
+
+
+def test_what_is_no_waveform_is_one_sentence(encoder):
+    for wavs, sentence in (
+        (torch.zeros(0, 16000), "at least one sample"),
+        (torch.zeros(2, 0), "at least one sample"),
+        (torch.full((1, 16000), float("nan")), "NaN or infinite"),
+        (np.full(16000, np.inf, np.float32), "NaN or infinite"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            encoder.encode_batch(wavs)
+    for paths in (b"a.wav", 5, None):
+        with pytest.raises(UserError, match="expected the path of a file, or a list of paths"):
+            encoder.encode_files(paths)

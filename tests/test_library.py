@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import sys
+from fractions import Fraction
 
 import datasets
 import numpy as np
@@ -437,3 +438,14 @@ def test_without_a_console_no_bar_is_shown(encoder, folder, tmp_path, monkeypatc
     monkeypatch.setattr(sys, "stderr", None)
     assert SoundLibrary.create(tmp_path / "library", encoder).add(folder).added > 0
     assert len(encoder.encode_files([folder / "tone" / "tone0.wav"])[0]) == 1
+
+
+def test_numbers_of_any_kind_in_a_query(library, folder):
+    path = str(folder / "tone" / "tone0.wav")
+    wanted = library.search((path, 0.1, 0.5), 1)
+    assert library.search((path, np.float32(0.1), np.float64(0.5)), 1)[0].path == wanted[0].path
+    assert library.search((path, Fraction(1, 10), Fraction(1, 2)), 1) == wanted
+    assert library.search({path: np.float64(1e29)}, 1)[0].path == library.search({path: 1}, 1)[0].path
+    for weight in (1e300, -1e31, 10**400, float("inf"), float("nan"), True, "1"):
+        with pytest.raises(UserError, match="The weight of .* expected one from -1e.30 to 1e.30"):
+            library.search([(path, weight), (path, 1)] if not isinstance(weight, str) else {path: weight})

@@ -214,11 +214,13 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         Raises
         ------
         UserError
-            If ``wavs`` has another shape or no samples, or ``wav_lens`` has another shape.
+            If ``wavs`` has another shape, no samples, or values that are not finite, or ``wav_lens`` has another shape.
         """
         wavs = torch.as_tensor(wavs)
-        if wavs.ndim not in (1, 2) or not wavs.shape[-1]:
+        if wavs.ndim not in (1, 2) or not wavs.numel():
             raise UserError(f"wavs has shape {tuple(wavs.shape)}: expected [batch, samples] with at least one sample.")
+        if not torch.isfinite(wavs).all():
+            raise UserError("wavs holds NaN or infinite values: expected finite numbers.")
         n_wavs = 1 if wavs.ndim == 1 else len(wavs)
         wav_lens = None if wav_lens is None else torch.as_tensor(wav_lens)
         if wav_lens is not None and wav_lens.shape != (n_wavs,):
@@ -322,6 +324,8 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         embeddings : torch.Tensor [readable files, D], float32, unit norm, on the CPU, in the order of ``paths``
         problems : dict of str, the reason for each path that could not be read
         """
+        if isinstance(paths, (bytes, bytearray)) or not isinstance(paths, (str, os.PathLike, Iterable)):
+            raise UserError(f"paths is a {type(paths).__name__}: expected the path of a file, or a list of paths.")
         paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
         problems: dict[str | os.PathLike[str], str] = {}
 

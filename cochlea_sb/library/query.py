@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from cochlea_sb.errors import UserError
 if TYPE_CHECKING:
     from cochlea_sb.inference.audio_encoder import AudioEncoder
 
+LARGEST = 1e30  # weight of a query
 FORMS = (
     "a file, (file, start_seconds, end_seconds), a waveform [samples], an embedding [{}], or a dict of such queries "
     "and their weights"
@@ -40,8 +42,9 @@ def encode_query(given: Any, dimensions: int, get_encoder: Callable[[], AudioEnc
         given = (given,)
     if isinstance(given, tuple) and len(given) in (1, 2, 3) and isinstance(given[0], (str, os.PathLike)):
         path, part = os.path.expanduser(given[0]), given[1:]
-        if not all(isinstance(second, (int, float, type(None))) for second in part) or part[:1] == (None,):
+        if not all(second is None or isinstance(second, Real) for second in part) or part[:1] == (None,):
             raise UserError(f"The part of '{path}' is {part}: expected its start and end in seconds.")
+        part = tuple(None if second is None else float(second) for second in part)
         vector = get_encoder().encode_file(path, *part).cpu().numpy()
         return Query(vector, {os.path.realpath(path), os.path.abspath(path)})  # a library may hold either path
     try:
@@ -63,12 +66,13 @@ def mixture(parts: list[Any], dimensions: int, get_encoder: Callable[[], AudioEn
     """Encode pairs ``(query, weight)`` as the weighted sum of the queries' embeddings, scaled to norm 1."""
     if not parts:
         raise UserError("The mixture is empty: expected at least one query and its weight.")
-    total, paths = np.zeros(dimensions, np.float32), set()
+    total, paths = np.zeros(dimensions), set()
     for given, weight in parts:
-        if isinstance(weight, bool) or not isinstance(weight, (int, float, np.number)) or not np.isfinite(weight):
-            raise UserError(f"The weight of '{given}' is {weight!r}: expected a finite number.")
+        if isinstance(weight, bool) or not isinstance(weight, Real) or not abs(weight) <= LARGEST:  # type: ignore[operator]
+            number = repr(weight) if len(repr(weight)) < 40 else "a huge number"
+            raise UserError(f"The weight of '{given}' is {number}: expected one from {-LARGEST:g} to {LARGEST:g}.")
         query = encode_query(given, dimensions, get_encoder)
-        total += np.float32(weight) * query.vector
+        total += float(weight) * query.vector
         paths |= query.paths
     return Query(unit(total, "The mixture is zero (weights of 0, or queries cancel out): change its weights."), paths)
 
