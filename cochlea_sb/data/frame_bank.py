@@ -48,7 +48,7 @@ class FrameBank:
         if int(lengths.sum()) != len(frames) or not len(lengths) or int(lengths.min()) < 1:
             raise UserError(
                 f"lengths have the sum {int(lengths.sum())}, and there are {len(frames)} frames: expected at least one "
-                "sound, at least one frame in each, and the number of frames as the sum."
+                "sound, at least one frame in each sound, and a sum that equals the number of frames."
             )
         self.frames = frames
         self.lengths = lengths.to(frames.device)
@@ -168,7 +168,7 @@ class FrameBank:
         return crops.masked_fill_(((rows < firsts) | (rows >= ends))[..., None], self.silence)
 
     def windows(self, n_frames: int, hop: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """List windows that cover all sounds, one every ``hop`` frames, as ``sounds`` and ``starts`` of `crops`."""
+        """Return the ``sounds`` and ``starts``, for `crops`, of windows every ``hop`` frames that cover all sounds."""
         counts = 1 + ((self.lengths - n_frames).clamp(min=0) + hop - 1) // hop
         sounds = torch.repeat_interleave(torch.arange(len(self), device=self.device), counts)
         first = (counts.cumsum(0) - counts)[sounds]

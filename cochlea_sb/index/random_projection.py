@@ -173,7 +173,7 @@ class RandomProjectionIndex:
         queries : array_like [D] or [Q, D], int or float, of any norm
         k : int, at least 1
         effort : float in (0, 1], optional
-            About the recall to expect for queries that resemble the indexed vectors. A lower effort is faster. For
+            Approximate recall to expect for queries that resemble the indexed vectors. A lower effort is faster. For
             queries of another kind, call `tune` with examples. The default is 0.98, or the effort that `tune` has set.
             With 1, the query is compared with every vector, and the result is exact.
         allowed : array_like, int, optional
@@ -199,7 +199,7 @@ class RandomProjectionIndex:
         rows = query_rows(queries, self.dimensions)
         k, few = min(checked_k(k), self.n_vectors), calibration.NEIGHBOURS[0]
         if allowed is None:
-            # Search for ten neighbours at least, the fewest for which reach and margin were learnt.
+            # Search for at least ten neighbours, because reach and margin were not learnt for fewer.
             reach, margin = self._limits(effort, k if k > few else few)
             scores, slots = self._search(rows, max(k, min(few, self.n_vectors)), reach, margin, NO_MASK, threads)
         else:
@@ -305,7 +305,8 @@ class RandomProjectionIndex:
         ---------
         recall : float in (0, 1], the mean share of the true ``k`` nearest neighbours that queries should find
         queries : np.ndarray [Q, D], float, optional
-            A few hundred typical queries, by default vectors of the index without themselves as neighbours.
+            A few hundred typical queries. By default, they are vectors of the index, and a vector does not count as its
+            own neighbour.
         k : int, at least 1
 
         Returns
@@ -370,8 +371,8 @@ class RandomProjectionIndex:
         ---------
         folder : str or Path
         mmap : bool
-            Whether to map the files into memory, which processes then share, instead of reading them. Changes of the
-            index stay in this process until they are saved.
+            Whether to map the files into memory instead of reading them. Processes then share this memory. Changes of
+            the index stay in this process until they are saved.
         verify : bool
             Whether to read all files and compare their checksums. If ``mmap`` is False, they are always compared.
 

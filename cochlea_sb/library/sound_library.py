@@ -90,7 +90,7 @@ class SoundLibrary:
         Arguments
         ---------
         folder : str or Path
-        encoder : AudioEncoder, optional, the encoder of the library, which the property `encoder` loads by default
+        encoder : AudioEncoder, optional, the encoder of the library; by default, it is loaded when it is first needed
         run_opts : dict, optional, options for loading the encoder, such as ``{"device": "cuda"}``
 
         Returns
@@ -316,7 +316,7 @@ class SoundLibrary:
         Arguments
         ---------
         whole_folders : bool
-            Whether to remove sounds whose folder is missing, too. Its drive may only be disconnected.
+            Whether to also remove sounds whose whole folder is missing. Perhaps its drive is just disconnected.
 
         Returns
         -------
@@ -331,7 +331,7 @@ class SoundLibrary:
             return writer.prune(whole_folders)
 
     def merge(self) -> None:
-        """Merge the delta, the windows that were added since the last merge, into the index: later searches are faster.
+        """Merge the delta (the windows added since the last merge) into the index, so that later searches are faster.
 
         `add`, `remove` and `prune` also merge when the delta or removed windows would slow a search.
         """

@@ -29,10 +29,11 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
     the same batches. Use a ``DataLoader`` with ``batch_size=None`` and without workers.
 
     The anchor is a crop of a random window. The probability of a window is proportional to
-    ``min(seconds, max_seconds) / n_windows * audibility``, where the sound has ``seconds`` and ``n_windows``. The
-    `cochlea_sb.features.audibility` is 1 for the loudest window of a sound, and ``quiet_weight`` for windows that are
-    at least 20 dB quieter. The positive is a crop of a nearby window, or the same crop as the anchor: see
-    `in_proximity`. A crop starts at random up to half a window hop before or after the start of its window.
+    ``min(seconds, max_seconds) / n_windows * audibility``, where ``seconds`` is the length of the sound of the window,
+    and ``n_windows`` is the number of windows of this sound. The `cochlea_sb.features.audibility` is 1 for the loudest
+    window of a sound, and ``quiet_weight`` for windows that are at least 20 dB quieter. The positive is a crop of a
+    nearby window, or the same crop as the anchor: see `in_proximity`. A crop starts at random up to half a
+    window hop before or after the start of its window.
 
     Arguments
     ---------
@@ -44,7 +45,8 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
     deformation : Deformation, optional
         Decides which positives are another crop than their anchor: see `in_proximity`. By default, all of them are.
     crop_frames, window_frames : int
-        Lengths of crops and of windows. The first ``window_frames`` of a crop lie within any sound of that length.
+        Lengths of crops and of windows. If a sound has at least ``window_frames`` frames, the first ``window_frames``
+        frames of each of its crops lie inside the sound.
     proximity_seconds : float, above 0
         Largest distance between the window of an anchor and the window of its positive. Not used with ``groups``.
     groups : list of int [N], ascending, optional
@@ -54,7 +56,8 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
     hop_seconds : float
         Distance between two frames.
     band : float in (0, 1]
-        The anchors of a batch come from consecutive windows of the bank that have this fraction of the total weight.
+        All anchors of a batch come from one random run of consecutive windows of the bank. The probabilities of these
+        windows add up to ``band``.
         In a bank that is sorted by length, the sounds of a batch then have similar lengths.
     device : str, optional
         Device of the batches; by default the device of the bank.
@@ -169,7 +172,7 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         return torch.searchsorted(self.cumulative, weight, right=True).sub_(1).clamp_(0, len(self.window_sounds) - 1)
 
     def jitter(self, windows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Move the first frames of ``windows`` at random by up to half of ``self.hop``, within the sound: int64 [B]."""
+        """Move the starts of ``windows`` at random by up to half of ``self.hop``, within the sound: int64 [B]."""
         half_hop = self.hop // 2
         moved = torch.randint(-half_hop, half_hop + 1, windows.shape, generator=generator, device=self.bank.device)
         latest = (self.bank.lengths[self.window_sounds[windows]] - self.window_frames).clamp(min=0)
@@ -199,7 +202,7 @@ def in_proximity(deformation: torch.nn.Module, n_pairs: int) -> torch.Tensor:
 def group_rows(frames: datasets.Dataset, rows: list[int], pair_by: str) -> tuple[list[int], list[int] | None]:
     """Sort sounds by group, so that `PairBatches` draws the anchor and the positive of a pair from the same group.
 
-    Raises `UserError` if the corpus lacks the column ``pair_by``, or if ``pair_by`` has another value.
+    Raises `UserError` if ``pair_by`` is none of the values below, or names a column that the corpus lacks.
 
     Arguments
     ---------
