@@ -54,6 +54,8 @@ def read_audio(
 
     Example
     -------
+    >>> import io
+    >>> import soundfile
     >>> wav = io.BytesIO()
     >>> soundfile.write(wav, np.zeros(44100), 44100, format="WAV")
     >>> read_audio(wav.getvalue(), stop_seconds=0.5).shape

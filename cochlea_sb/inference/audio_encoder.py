@@ -316,13 +316,18 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
 
         Arguments
         ---------
-        paths : str or Path, or a list of them; a UserError is raised for other types
+        paths : str or Path, or a list of them
         progress : bool, whether to show a progress bar
 
         Returns
         -------
         embeddings : torch.Tensor [readable files, D], float32, unit norm, on the CPU, in the order of ``paths``
         problems : dict of str, the reason for each path that could not be read
+
+        Raises
+        ------
+        UserError
+            If ``paths`` has another type.
         """
         if isinstance(paths, (bytes, bytearray)) or not isinstance(paths, (str, os.PathLike, Iterable)):
             raise UserError(f"paths is a {type(paths).__name__}: expected the path of a file, or a list of paths.")
