@@ -1,11 +1,14 @@
-"""Files that are complete or not there at all: atomic, durable writes."""
+"""Atomic, durable writes of files; and names of files that are not UTF-8."""
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+ESCAPED = re.compile(r"\\x([89a-f][0-9a-f])")  # in `as_utf8`
 
 
 @contextmanager
@@ -58,3 +61,15 @@ def link(file: Path, target: Path) -> None:
         os.link(file, target)
     except OSError:
         shutil.copyfile(file, target)
+
+
+def as_utf8(path: str) -> str:
+    """Escape the bytes of a path that are not UTF-8, because Arrow needs UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def as_named(path: str) -> str:
+    """Return the name that the system has for a path from `as_utf8`."""
+    if "\\x" not in path or os.path.lexists(path):
+        return path
+    return ESCAPED.sub(lambda found: os.fsdecode(bytes([int(found[1], 16)])), path)

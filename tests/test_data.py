@@ -236,14 +236,15 @@ def test_the_choice_does_not_hang_on_how_the_folder_is_spelt(folder, monkeypatch
     )
 
 
-def test_rows_without_audio_and_names_that_are_not_text_are_reported(tmp_path, folder):
+def test_rows_without_audio_are_reported_and_names_that_are_not_utf8_are_read(tmp_path, folder):
     rows = datasets.Dataset.from_dict({"audio": [None, {"bytes": None, "path": None}]}, features=UNREAD)
     frames = compute_frames(rows, LogMel(), num_proc=1, cache_folder=tmp_path / "cache")
     assert all("holds no audio" in problem for problem in frames["problem"])
     with open(os.fsencode(folder) + b"/caf\xe9.wav", "wb") as file:
         file.write((folder / "a.wav").read_bytes())
-    _, problems = load_corpus(LogMel(), folder, num_proc=1)
-    assert any("caf" in path for path, _ in problems)
+    corpus = load_corpus(LogMel(), folder, num_proc=1)
+    assert not any("caf" in path for path, _ in corpus.problems)
+    assert any("caf" in path for path in corpus.frames["path"])
 
 
 def test_parquet_beside_audio_is_not_the_corpus(folder):

@@ -449,3 +449,18 @@ def test_numbers_of_any_kind_in_a_query(library, folder):
     for weight in (1e300, -1e31, 10**400, float("inf"), float("nan"), True, "1"):
         with pytest.raises(UserError, match="The weight of .* expected one from -1e.30 to 1e.30"):
             library.search([(path, weight), (path, 1)] if not isinstance(weight, str) else {path: weight})
+
+
+def test_names_that_are_not_utf8(encoder, folder, tmp_path):
+    """Indexed with their folder, searched with, found, kept by `prune` and removed, as all others."""
+    odd = os.fsdecode(os.fsencode(folder) + b"/caf\xe9.wav")
+    shutil.copy(folder / "tone" / "tone0.wav", odd)
+    library = SoundLibrary.create(tmp_path / "library", encoder)
+    assert set(library.add([folder], progress=False).problems) == {str(folder / "broken.wav")}
+    assert library.add([folder], progress=False).added == 0
+    assert library.search(str(folder / "tone" / "tone0.wav"), 1)[0].path == odd
+    assert all(match.path != odd for match in library.search(odd, 30))
+    assert library.prune() == []
+    assert library.remove(odd) == 1 and library.add([odd], progress=False).added == 1
+    os.remove(odd)
+    assert len(library.prune()) == 1

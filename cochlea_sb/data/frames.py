@@ -16,6 +16,7 @@ from datasets.fingerprint import Hasher
 from cochlea_sb.audio import TooLong, read_audio
 from cochlea_sb.errors import AudioError, UserError
 from cochlea_sb.features import FrontEnd
+from cochlea_sb.files import as_named
 from cochlea_sb.machine import n_cores
 
 LOGGER = logging.getLogger(__name__)
@@ -104,7 +105,8 @@ def frames_of_batch(batch: Columns, kind: type[FrontEnd], settings: dict[str, An
         try:
             if audio["bytes"] is None and audio["path"] is None:
                 raise AudioError("A row of the dataset holds no audio: expected bytes or a path.")
-            wav = read_audio(audio, front_end.sample_rate)
+            named = audio["path"] and as_named(audio["path"])
+            wav = read_audio({**audio, "path": named}, front_end.sample_rate)
             frames = front_end(torch.from_numpy(wav)[None])[0].numpy().astype(np.float16)
         except TooLong as error:
             problem = f"{str(error).split(';')[0]}; cut it into shorter files."

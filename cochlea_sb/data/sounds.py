@@ -22,6 +22,7 @@ from cochlea_sb.audio import AUDIO_EXTENSIONS
 from cochlea_sb.data import LIBRARY_MANIFEST
 from cochlea_sb.data.tables import TABLE_READERS, read_table
 from cochlea_sb.errors import UserError, one_line
+from cochlea_sb.files import as_named, as_utf8
 from cochlea_sb.hub import names_on_hub
 
 METADATA_FILES = {f"metadata{suffix}" for suffix in TABLE_READERS}
@@ -151,7 +152,7 @@ def rows_of(sounds: datasets.Dataset, name: str) -> Iterator[Source]:
         for audio, label in zip(batch["audio"], labels, strict=True):
             content = (audio or {}).get("bytes")
             if content is None and audio and audio["path"] is not None:
-                yield file_source(real_path(audio["path"]), label)
+                yield file_source(real_path(as_named(audio["path"])), label)
             else:
                 size, checksum = len(content or b""), zlib.crc32(content or b"")
                 yield Source(f"{ROW}{name}#{row}", Row(sounds, row), label, size, checksum)
@@ -284,8 +285,3 @@ def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
 def real_path(path: str | os.PathLike[str]) -> Path:
     """Return the absolute path without links, which is the same for all names of a file or folder."""
     return Path(os.path.realpath(os.path.expanduser(path)))
-
-
-def as_utf8(path: str) -> str:
-    """Escape the bytes of a path that are not UTF-8, because Arrow needs UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cochlea_sb.errors import UserError
+from cochlea_sb.files import as_utf8
 
 if TYPE_CHECKING:
     from cochlea_sb.inference.audio_encoder import AudioEncoder
@@ -46,7 +47,9 @@ def encode_query(given: Any, dimensions: int, get_encoder: Callable[[], AudioEnc
             raise UserError(f"The part of '{path}' is {part}: expected its start and end in seconds.")
         part = tuple(None if second is None else float(second) for second in part)
         vector = get_encoder().encode_file(path, *part).cpu().numpy()
-        return Query(vector, {os.path.realpath(path), os.path.abspath(path)})  # a library may hold either path
+        return Query(
+            vector, {as_utf8(os.path.realpath(path)), as_utf8(os.path.abspath(path))}
+        )  # a library may hold either path
     try:
         array = given.detach().cpu().numpy() if hasattr(given, "detach") else np.asarray(given)
         array = array.astype(np.float32) if array.dtype.kind in "fiu" else array

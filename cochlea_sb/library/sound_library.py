@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cochlea_sb.errors import UserError
+from cochlea_sb.files import as_named
 from cochlea_sb.library.query import Query, encode_query
 from cochlea_sb.library.results import Added, Match
 from cochlea_sb.library.state import State
@@ -357,7 +358,7 @@ def match_of(state: State, row: int, window: int, score: float) -> Match:
     path, seconds, label = (state.sounds[name][int(row)].as_py() for name in ("path", "seconds", "label"))
     start = round(int(window - state.firsts[row]) * state.manifest["hop_seconds"], 6)
     end = min(start + state.manifest["window_seconds"], seconds)
-    return Match(path, start, max(start, round(end, 6)), float(score), label)
+    return Match(as_named(path), start, max(start, round(end, 6)), float(score), label)
 
 
 def rows_where(state: State, path: str | os.PathLike[str] | None, label: str | None) -> np.ndarray:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from cochlea_sb.data.sounds import ROW, Source, list_sources
 from cochlea_sb.errors import UserError
+from cochlea_sb.files import as_named, as_utf8
 from cochlea_sb.index.exact import ExactIndex
 from cochlea_sb.index.interface import FEW, Index, build_index
 from cochlea_sb.inference.batch import Encoded, encode_sounds
@@ -175,6 +176,7 @@ class Writer:
                 raise UserError(f"There is no sound {one!r} to remove: expected a file, a folder, or a pattern.")
             one = os.fspath(one)
             name = os.path.realpath(os.path.expanduser(one))
+            one, name = as_utf8(one), as_utf8(name)
             found = {one, name} & paths
             if not found:
                 below = (name + os.sep, f"{ROW}{name}{os.sep}", f"{ROW}{name}#")
@@ -253,7 +255,7 @@ class Writer:
 def is_gone(path: str) -> bool:
     """Whether a file or folder does not exist. It may exist where the system can't look."""
     try:
-        os.stat(path)
+        os.stat(as_named(path))
     except (FileNotFoundError, NotADirectoryError):
         return True
     except (OSError, ValueError):
