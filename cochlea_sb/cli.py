@@ -64,6 +64,11 @@ def run(main: Callable[[list[str]], None]) -> None:
         sys.exit(STATUS_DEFECT)
 
 
+def first_line(docstring: str | None) -> str:
+    """Return the first line of a docstring; an empty text under ``python -OO``, which removes docstrings."""
+    return (docstring or "").partition("\n")[0]
+
+
 def index(arguments: Namespace) -> None:
     """Add sounds to a library; create the library if it does not exist."""
     from cochlea_sb.library.sound_library import SoundLibrary
@@ -227,7 +232,7 @@ def main(argv: list[str] | None = None) -> None:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(function: Callable[[Namespace], None]) -> ArgumentParser:
-        text = (function.__doc__ or "").splitlines()[0]
+        text = first_line(function.__doc__)
         added = commands.add_parser(function.__name__, help=text, description=text)
         added.set_defaults(function=function)
         added.add_argument("--json", action="store_true", help="print JSON")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cochlea_sb.cli import load_encoder, run
+from cochlea_sb.cli import first_line, load_encoder, run
 from cochlea_sb.data.corpus import write_problems
 from cochlea_sb.data.sounds import list_sources
 from cochlea_sb.errors import UserError
@@ -26,7 +26,7 @@ from cochlea_sb.library.shards import read_facts, write_shard
 
 
 def main(argv):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=first_line(__doc__))
     parser.add_argument("source", nargs="+", help="folder, table of files, or dataset on the Hub")
     parser.add_argument("--output", required=True, help="folder to write the shards to")
     parser.add_argument(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas
 
-from cochlea_sb.cli import run
+from cochlea_sb.cli import first_line, run
 from cochlea_sb.errors import UserError
 from cochlea_sb.files import whole_file
 
@@ -56,7 +56,7 @@ def read_tracks(file):
 
 
 def main(argv):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=first_line(__doc__))
     parser.add_argument("folder", help="folder of FMA, such as fma_small")
     folder = Path(parser.parse_args(argv).folder).expanduser().resolve()
 

@@ -20,7 +20,7 @@ from rendering import UNCHANGED, band_axis, extremes, render
 
 from cochlea_sb.audio import read_audio
 from cochlea_sb.augment.combined import Composition
-from cochlea_sb.cli import run
+from cochlea_sb.cli import first_line, run
 from cochlea_sb.errors import AudioError, UserError
 from cochlea_sb.evaluation.plots import new_figure, save_figure
 from cochlea_sb.features import hz_to_mel
@@ -146,7 +146,7 @@ def spectrograms(rows, draws, features, path):
 
 
 def main(argv):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=first_line(__doc__))
     parser.add_argument("file", help="sound to deform")
     parser.add_argument("--output", required=True, help="folder to write to; files of the same names are replaced")
     parser.add_argument("--hparams", default=HPARAMS, help="training yaml; default: hparams/cnn.yaml")

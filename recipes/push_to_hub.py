@@ -14,13 +14,13 @@ folder that --dry_run wrote, and push that folder.
 import argparse
 from pathlib import Path
 
-from cochlea_sb.cli import run
+from cochlea_sb.cli import first_line, run
 from cochlea_sb.publishing.export import export
 from cochlea_sb.publishing.push import push
 
 
 def main(argv):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=first_line(__doc__))
     parser.add_argument("source", metavar="FOLDER", help="results folder, library, or embedding shards")
     parser.add_argument("name", metavar="USER/NAME", help="name on the Hub")
     parser.add_argument("--private", action="store_true", help="make a private repository")

@@ -25,7 +25,7 @@ from ruamel.yaml import YAML
 from speechbrain.utils.run_opts import RunOptions
 from tqdm import tqdm
 
-from cochlea_sb.cli import run
+from cochlea_sb.cli import first_line, run
 from cochlea_sb.data.corpus import column
 from cochlea_sb.data.sounds import load_sounds
 from cochlea_sb.errors import UserError
@@ -147,7 +147,7 @@ def check_corpus(arguments, options):
 
 def main(argv):
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
+        description=first_line(__doc__),
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

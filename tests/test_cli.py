@@ -243,3 +243,27 @@ def test_a_defect_shows_its_traceback_asks_for_a_report_and_ends_with_status_1(c
     status, _, err = cochlea("search", library, folder / "tone" / "0.wav")
     assert status == 1 and "Traceback" in err and "broadcast together" in err
     assert err.rstrip().splitlines()[-1] == "This is a defect of cochlea_sb. Please report it, with the lines above."
+
+
+def test_commands_work_without_docstrings(folder, tmp_path):
+    """``python -OO`` removes them, and the texts of --help come from them. It removes assertions too."""
+    recipes = [f"recipes/{name}.py" for name in ("embed", "fma_prepare", "listen", "push_to_hub", "reproduce", "train")]
+    code = f"""
+import runpy, sys
+from cochlea_sb.cli import main
+if main.__doc__ is not None:
+    sys.exit("docstrings are there")
+sys.path.insert(0, "recipes")
+for script in {recipes}:
+    sys.argv = [script, "--help"]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            sys.exit(f"{{script}} ended with {{end.code}}")
+main(["index", {str(folder)!r}, "--library", {str(tmp_path / "library")!r}, "--quiet"])
+main(["info", {str(tmp_path / "library")!r}])
+"""
+    done = subprocess.run([sys.executable, "-OO", "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Added " in done.stdout
