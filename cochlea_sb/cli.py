@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cochlea_sb import __version__
 from cochlea_sb.errors import UserError, one_line
+from cochlea_sb.machine import is_open
 
 if TYPE_CHECKING:
     from cochlea_sb.inference.audio_encoder import AudioEncoder
@@ -41,13 +42,15 @@ def run(main: Callable[[list[str]], None]) -> None:
     main : callable
         Takes the list of command-line arguments.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal may lack the characters of a file name
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not is_open(stream):  # libraries write there too, such as the progress bars of SpeechBrain
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif isinstance(stream, TextIOWrapper):  # a terminal may lack the characters of a file name
             stream.reconfigure(errors="backslashreplace")
     try:
         main(sys.argv[1:])
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("\nInterrupted. Run the same command again to continue.", file=sys.stderr)
         sys.exit(STATUS_INTERRUPTED)

@@ -1,6 +1,7 @@
 """Cores, memory, devices and the terminal that this process may use."""
 
 import ctypes
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -55,8 +56,21 @@ def check_device(device: str | None) -> None:
 
 
 def progress_bar(items: Any = None, *, show: bool = True, **options: Any) -> Any:
-    """A bar of tqdm on stderr. Without a stderr, as in programs without a console, nothing is shown."""
-    return tqdm(items, disable=not show or sys.stderr is None, **options)
+    """A bar of tqdm on stderr. Without an open stderr, as in programs without a console, nothing is shown."""
+    return tqdm(items, disable=not show or not is_open(sys.stderr), **options)
+
+
+def is_open(stream: Any) -> bool:
+    """Whether stdout or stderr can be written. In programs without a console it may be None, or its file closed."""
+    if stream is None or getattr(stream, "closed", False):
+        return False
+    try:
+        os.fstat(stream.fileno())
+    except (AttributeError, io.UnsupportedOperation):  # not a file, as in a notebook
+        return True
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

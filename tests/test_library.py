@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import sys
 from fractions import Fraction
 
 import datasets
@@ -432,12 +431,6 @@ def test_one_odd_file_does_not_end_the_run(encoder, folder, tmp_path, monkeypatc
     assert "ZeroDivisionError: never seen before" in added.problems[str(folder / "tone" / "tone1.wav")]
     assert "Traceback" in caplog.text
     assert library.add(folder, progress=False).added == 0
-
-
-def test_without_a_console_no_bar_is_shown(encoder, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "stderr", None)
-    assert SoundLibrary.create(tmp_path / "library", encoder).add(folder).added > 0
-    assert len(encoder.encode_files([folder / "tone" / "tone0.wav"])[0]) == 1
 
 
 def test_numbers_of_any_kind_in_a_query(library, folder):

@@ -9,6 +9,7 @@ needs torchcodec and FFmpeg even without decoding, and hides files whose path lo
 """
 
 import os
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from cochlea_sb.data.tables import TABLE_READERS, read_table
 from cochlea_sb.errors import UserError, one_line
 from cochlea_sb.files import as_named, as_utf8
 from cochlea_sb.hub import names_on_hub
+from cochlea_sb.machine import is_open
 
 METADATA_FILES = {f"metadata{suffix}" for suffix in TABLE_READERS}
 ROW = "dataset:"  # first part of the name of a dataset's row
@@ -87,6 +89,7 @@ def load_sounds(
     Traceback (most recent call last):
     cochlea_sb.errors.UserError: data_folder is 'no/such/folder', which is not a folder: give the folder ...
     """
+    hide_bars_without_stderr()
     if (data_folder is None) == (dataset is None):
         raise UserError("Give either data_folder (a folder of sounds) or dataset (an id on the Hub), one of the two.")
     if data_folder is None:
@@ -118,11 +121,18 @@ def list_sources(
     UserError
         If ``given`` is something else, or is a folder without files.
     """
+    hide_bars_without_stderr()
     found: dict[str, Source] = {}
     for one in [given] if isinstance(given, (str, os.PathLike, datasets.Dataset)) else given:
         for source in sources_of(one, folder_labels, config, split):
             found.setdefault(source.path, source)
     return list(found.values())
+
+
+def hide_bars_without_stderr() -> None:
+    """Turn off the progress bars of `datasets` if stderr can't be written: they would end with an error."""
+    if not is_open(sys.stderr):
+        datasets.disable_progress_bars()
 
 
 def sources_of(given: Any, folder_labels: bool, config: str | None, split: str) -> Iterator[Source]:
