@@ -24,6 +24,20 @@ def names_on_hub(name: str | os.PathLike[str]) -> bool:
     return bool(slash and rest) and "/" not in rest and owner not in ("", ".", "..", "~") and not os.path.exists(owner)
 
 
+def why_out_of_reach(dataset: str) -> str:
+    """Ask the Hub for a dataset once. Returns why the Hub can't be reached; an empty string if it answers."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError  # type: ignore[attr-defined]
+
+    try:
+        HfApi().dataset_info(dataset, timeout=10)
+    except (HfHubHTTPError, HFValidationError):  # an answer, which `datasets` explains
+        return ""
+    except (HTTPError, OSError) as error:
+        return one_line(error)
+    return ""
+
+
 @contextmanager
 def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> Iterator[None]:
     """Turn errors of huggingface_hub in the block into a `UserError` of one sentence."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import embed
 import huggingface_hub
 import numpy as np
@@ -17,10 +18,12 @@ from hub_server import TOKEN, Hub
 
 from cochlea_sb import AudioEncoder, SoundLibrary
 from cochlea_sb.data.frame_bank import FrameBank
+from cochlea_sb.data.sounds import list_sources, load_sounds
 from cochlea_sb.errors import UserError
 from cochlea_sb.inference.model_folder import CONFIG, WEIGHTS, YAML, save_model
 from cochlea_sb.publishing.export import export
 from cochlea_sb.publishing.upload import stamped
+from cochlea_sb.synthetic.library import synthetic_library
 from cochlea_sb.training.recipe import load_experiment
 
 ROOT = Path(__file__).parent.parent
@@ -460,3 +463,30 @@ def test_what_is_not_whole_or_makes_no_sense_is_not_published(results, sounds, t
         with pytest.raises(UserError, match=said):
             export(source, tmp_path / "published", "ada/name", **options)
         assert not (tmp_path / "published").exists()
+
+
+def test_a_dataset_is_not_waited_for_where_the_hub_is_out_of_reach(client, monkeypatch):
+    """A mistyped path looks like the name of a dataset. `datasets` would ask for it for half a minute."""
+    client(url="http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    waits = []
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", waits.append)
+    said = refusal(list_sources, "kicks/808.wav")
+    assert "'kicks/808.wav'" in said and "it is no file or folder here, nor in the cache, and the Hub can't be" in said
+    assert not waits and not datasets.config.HF_HUB_OFFLINE
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_the_cache_alone_is_used_only_where_the_hub_is_out_of_reach(client, monkeypatch, reached):
+    if not reached:
+        client(url="http://127.0.0.1:9")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    seen = []
+
+    def load(*arguments, **options):
+        seen.append(datasets.config.HF_HUB_OFFLINE)
+        return synthetic_library(2).select([0])
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    assert len(load_sounds(dataset="ada/sounds")) == 1
+    assert seen == [not reached] and not datasets.config.HF_HUB_OFFLINE

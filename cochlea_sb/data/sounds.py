@@ -24,7 +24,7 @@ from cochlea_sb.data import LIBRARY_MANIFEST
 from cochlea_sb.data.tables import TABLE_READERS, read_table
 from cochlea_sb.errors import UserError, one_line
 from cochlea_sb.files import as_named, as_utf8
-from cochlea_sb.hub import names_on_hub
+from cochlea_sb.hub import names_on_hub, why_out_of_reach
 from cochlea_sb.machine import is_open
 
 METADATA_FILES = {f"metadata{suffix}" for suffix in TABLE_READERS}
@@ -186,15 +186,24 @@ def load_folder(folder: Path, split: str, folder_labels: bool) -> datasets.Datas
 
 
 def load_from_hub(dataset: str, config: str | None, split: str) -> datasets.Dataset:
-    """`datasets.load_dataset`, whose many kinds of errors become a UserError."""
+    """`datasets.load_dataset`, whose many kinds of errors become a UserError.
+
+    If the Hub does not answer, the cache alone is used: `datasets` would try to reach the Hub for half a minute.
+    """
+    reason, offline = why_out_of_reach(dataset), datasets.config.HF_HUB_OFFLINE
     try:
+        datasets.config.HF_HUB_OFFLINE = offline or bool(reason)
         loaded = datasets.load_dataset(dataset, config, split=split)
     except Exception as error:  # network, parsing, missing extras: the exceptions of a dozen libraries
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
         detail = one_line(cause)
+        if reason and isinstance(cause, ConnectionError):
+            detail = f"it is no file or folder here, nor in the cache, and the Hub can't be reached ({reason})."
         raise UserError(f"The dataset '{dataset}' (split '{split}') could not be loaded: {detail}") from error
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline
     return as_sounds(loaded, dataset, split)
 
 
