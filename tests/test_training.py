@@ -110,12 +110,36 @@ def test_options_that_name_files_are_text(name):
 
 
 @pytest.mark.parametrize(
-    "option", ["--seed=-5", "--embedding_size=0", "--embedding_size=-3", "--number_of_epochs=-1", "--steps_per_epoch=0"]
+    "option",
+    ["--seed=-5", "--embedding_size=0", "--embedding_size=-3", "--number_of_epochs=-1", "--steps_per_epoch=0"]
+    + ["--lr=-1", "--weight_decay=-0.1", "--warm_up_steps=-1", "--crop_frames=0", "--max_seconds=-1", "--num_proc=0"],
 )
 def test_numbers_out_of_range_are_one_sentence(option):
     _, _, overrides = parse_arguments(["hparams/cnn.yaml", option])
     with pytest.raises(UserError, match=f"{option.replace('=', ' is ')}: expected at least"):
         load_experiment("hparams/cnn.yaml", overrides)
+
+
+@pytest.mark.parametrize(
+    "option, sentence",
+    [
+        ("--lr=.nan", "--lr is nan: expected at least 0"),
+        ("--num_proc=all", "--num_proc is 'all': expected a whole number, or null"),
+        ("--labels_per_class=2.5", "--labels_per_class is 2.5: expected a whole number, or null"),
+        ("--labels_per_class=true", "--labels_per_class is True: expected a whole number, or null"),
+    ],
+)
+def test_options_that_are_no_such_number(option, sentence):
+    _, _, overrides = parse_arguments(["hparams/cnn.yaml", option])
+    with pytest.raises(UserError, match=sentence):
+        load_experiment("hparams/cnn.yaml", overrides)
+
+
+@pytest.mark.parametrize("option", ["--num_proc=null", "--num_proc=2", "--labels_per_class=1", "--lr=0.01"])
+def test_options_within_their_range(option):
+    _, _, overrides = parse_arguments(["hparams/cnn.yaml", option])
+    hparams, _ = load_experiment("hparams/cnn.yaml", overrides)
+    assert {key: hparams[key] for key in overrides} == overrides
 
 
 @pytest.mark.parametrize("recipe", sorted({path.name for path in Path("hparams").glob("*.yaml")} - {"corpus.yaml"}))

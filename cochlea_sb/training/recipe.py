@@ -21,6 +21,8 @@ CORPUS_KEYS += ("sounds_per_class", "label_column", "source_column")
 TEXTS = {"data_folder", "dataset", "config", "split", "label_column", "source_column"}
 TEXTS |= {"output_folder", "save_folder", "train_log", "model"}
 LEAST = {"seed": 0, "number_of_epochs": 0, "embedding_size": 1, "steps_per_epoch": 1, "sounds_per_class": 1}
+LEAST |= {"lr": 0, "weight_decay": 0, "warm_up_steps": 0, "crop_frames": 1, "max_seconds": 1}
+LEAST |= {"num_proc": 1, "labels_per_class": 1}  # may be null
 # Keys that may change when a run continues: for more epochs, recipes/evaluate.py, or a moved results folder.
 MAY_CHANGE = {"number_of_epochs", "lr_schedule", "epoch_counter", "num_proc", "ckpt_interval_minutes"}
 MAY_CHANGE |= {"evaluate_all", "robustness", "few_labels", "model"}
@@ -142,7 +144,11 @@ def read_recipe(hparams_file: str | os.PathLike[str]) -> str:
 
 def check_kind(key: str, default: Any, value: Any) -> None:
     """Raise `UserError` if an override is out of range, or has another type than the value in the yaml."""
-    if isinstance(value, (int, float)) and value < LEAST.get(key, value):
+    if default is None and value is None:
+        return
+    if default is None and key in LEAST and (not isinstance(value, int) or isinstance(value, bool)):
+        raise UserError(f"--{key} is {value!r}: expected a whole number, or null.")
+    if isinstance(value, (int, float)) and key in LEAST and not value >= LEAST[key]:  # NaN is not, either
         raise UserError(f"--{key} is {value!r}: expected at least {LEAST[key]}.")
     kinds: dict[str, Any] = {"True or False": bool, "a whole number": int, "a number": (int, float)}
     kinds["a list such as [noise]" if key == "robustness" else "a list such as [5]"] = list
