@@ -198,11 +198,40 @@ def test_what_is_no_waveform_is_one_sentence(encoder):
     for wavs, sentence in (
         (torch.zeros(0, 16000), "at least one sample"),
         (torch.zeros(2, 0), "at least one sample"),
-        (torch.full((1, 16000), float("nan")), "NaN or infinite"),
-        (np.full(16000, np.inf, np.float32), "NaN or infinite"),
+        (torch.full((1, 16000), float("nan")), "NaN, infinite"),
+        (np.full(16000, np.inf, np.float32), "NaN, infinite"),
+        (np.full(16000, 1e300), "NaN, infinite or huge"),
+        (torch.full((16000,), 1e30), "NaN, infinite or huge"),
+        ("a.wav", "wavs has the type str: expected an array of real numbers"),
+        (None, "wavs has the type NoneType: expected"),
+        ([[0.1, 0.2], [0.1]], "wavs has the type list: expected an array of real numbers, in rows of the same length"),
+        (torch.ones(16000) * 1j, "wavs has the type torch.complex64: expected"),
+        (np.ones(16000) * 1j, "wavs has the type complex128: expected"),
     ):
         with pytest.raises(UserError, match=sentence):
             encoder.encode_batch(wavs)
     for paths in (b"a.wav", 5, None):
         with pytest.raises(UserError, match="expected the path of a file, or a list of paths"):
             encoder.encode_files(paths)
+
+
+def test_waveforms_of_any_kind_of_number(encoder):
+    wav = np.random.default_rng(0).uniform(-1, 1, 16000).astype(np.float32)
+    wanted = encoder.encode_batch(torch.from_numpy(wav))
+    for same in (
+        wav.astype(np.float64),
+        wav.astype(">f4"),
+        wav[::-1].copy()[::-1],
+        wav.tolist(),
+        torch.tensor(wav)[None],
+    ):
+        torch.testing.assert_close(encoder.encode_batch(same), wanted)
+    torch.testing.assert_close(encoder.encode_waveforms([wav[::-1].copy()[::-1]]), wanted[:, 0], atol=1e-5, rtol=1e-4)
+    with pytest.raises(UserError, match="A waveform holds NaN, infinite or huge values"):
+        encoder.encode_waveforms([wav, wav * np.float32("nan")])
+
+
+@pytest.mark.parametrize("part", [0, -1, 2, float("nan")])
+def test_parts_of_the_longest_waveform_are_above_0_and_up_to_1(encoder, part):
+    with pytest.raises(UserError, match="wav_lens"):
+        encoder.encode_batch(torch.zeros(2, 16000), torch.tensor([1.0, part]))

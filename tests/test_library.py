@@ -444,6 +444,14 @@ def test_numbers_of_any_kind_in_a_query(library, folder):
             library.search([(path, weight), (path, 1)] if not isinstance(weight, str) else {path: weight})
 
 
+@pytest.mark.parametrize("second", [10**400, float("nan"), float("inf"), True, "0", 1j])
+def test_seconds_that_are_no_seconds(library, folder, second):
+    path = str(folder / "tone" / "tone0.wav")
+    for part in ((second,), (0, second)):
+        with pytest.raises(UserError, match="expected its start and end in seconds"):
+            library.search((path, *part))
+
+
 def test_names_that_are_not_utf8(encoder, folder, tmp_path):
     """Indexed with their folder, searched with, found, kept by `prune` and removed, as all others."""
     odd = os.fsdecode(os.fsencode(folder) + b"/caf\xe9.wav")

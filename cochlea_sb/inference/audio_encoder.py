@@ -26,6 +26,7 @@ from cochlea_sb.machine import check_device, progress_bar
 SHIPPED = "cochlea_sb:pretrained"  # the source of the model that comes with the package
 BATCH_SECONDS = 600  # of sound in one batch, to bound memory
 LONGEST_HOP = 1_000_000  # seconds
+LOUDEST = 1e12  # full scale is 1; the energies of much larger samples overflow float32
 
 
 class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
@@ -216,15 +217,17 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         UserError
             If ``wavs`` has another shape, no samples, or values that are not finite, or ``wav_lens`` has another shape.
         """
-        wavs = torch.as_tensor(wavs)
+        wavs = to_waveforms(wavs, "wavs")
         if wavs.ndim not in (1, 2) or not wavs.numel():
             raise UserError(f"wavs has shape {tuple(wavs.shape)}: expected [batch, samples] with at least one sample.")
-        if not torch.isfinite(wavs).all():
-            raise UserError("wavs holds NaN or infinite values: expected finite numbers.")
         n_wavs = 1 if wavs.ndim == 1 else len(wavs)
-        wav_lens = None if wav_lens is None else torch.as_tensor(wav_lens)
+        wav_lens = None if wav_lens is None else to_waveforms(wav_lens, "wav_lens")
         if wav_lens is not None and wav_lens.shape != (n_wavs,):
             raise UserError(f"wav_lens has shape {tuple(wav_lens.shape)}: expected [{n_wavs}], one for each wav.")
+        if wav_lens is not None and not ((wav_lens > 0) & (wav_lens < 1.001)).all():  # quotients may be rounded up
+            raise UserError(
+                f"wav_lens is {wav_lens.tolist()}: expected the parts of the longest wav, above 0 and up to 1."
+            )
         with self.inference_ctx:
             embeddings: torch.Tensor = super().encode_batch(wavs, wav_lens, normalize=False)
             return embeddings
@@ -366,7 +369,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         Raises
         ------
         UserError
-            If a waveform has another shape or no samples.
+            If a waveform has another shape, no samples, or values that are not finite.
 
         Example
         -------
@@ -376,7 +379,7 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
         """
 
         def tensors() -> Iterator[torch.Tensor]:
-            for wav in map(torch.as_tensor, wavs):
+            for wav in (to_waveforms(wav, "A waveform") for wav in wavs):
                 if wav.ndim != 1 or not len(wav):
                     raise UserError(f"A waveform has shape {tuple(wav.shape)}: expected [samples], at least 1.")
                 yield wav
@@ -387,3 +390,19 @@ class AudioEncoder(EncoderClassifier):  # type: ignore[misc]
                 bank = FrameBank.from_waveforms(batch, self.mods.compute_features, self.device)
                 vectors.append(encode_bank(self.mods.embedding_model, bank).cpu())
         return torch.cat(vectors)
+
+
+def to_waveforms(given: Any, name: str) -> torch.Tensor:
+    """Convert numbers to a float32 tensor. Raises a UserError if the numbers or their energies are not finite."""
+    try:
+        array = None if isinstance(given, torch.Tensor) else np.asarray(given)
+    except ValueError:  # rows of different lengths
+        array = np.asarray(None)
+    if given.is_complex() if array is None else array.dtype.kind not in "fiub":
+        kind = getattr(given, "dtype", type(given).__name__)
+        raise UserError(f"{name} has the type {kind}: expected an array of real numbers, in rows of the same length.")
+    with np.errstate(over="ignore"):  # as infinite, it is refused below
+        wavs = given.float() if array is None else torch.from_numpy(array.astype(np.float32))
+    if not (wavs.abs() <= LOUDEST).all():
+        raise UserError(f"{name} holds NaN, infinite or huge values: expected finite numbers, usually in [-1, 1].")
+    return wavs

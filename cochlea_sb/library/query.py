@@ -15,7 +15,7 @@ from cochlea_sb.files import as_utf8
 if TYPE_CHECKING:
     from cochlea_sb.inference.audio_encoder import AudioEncoder
 
-LARGEST = 1e30  # weight of a query
+LARGEST = 1e30  # weight of a query, or second of a part
 FORMS = (
     "a file, (file, start_seconds, end_seconds), a waveform [samples], an embedding [{}], or a dict of such queries "
     "and their weights"
@@ -43,7 +43,7 @@ def encode_query(given: Any, dimensions: int, get_encoder: Callable[[], AudioEnc
         given = (given,)
     if isinstance(given, tuple) and len(given) in (1, 2, 3) and isinstance(given[0], (str, os.PathLike)):
         path, part = os.path.expanduser(given[0]), given[1:]
-        if not all(second is None or isinstance(second, Real) for second in part) or part[:1] == (None,):
+        if part[:1] == (None,) or not all(second is None or is_number(second) for second in part):
             raise UserError(f"The part of '{path}' is {part}: expected its start and end in seconds.")
         part = tuple(None if second is None else float(second) for second in part)
         vector = get_encoder().encode_file(path, *part).cpu().numpy()
@@ -71,7 +71,7 @@ def mixture(parts: list[Any], dimensions: int, get_encoder: Callable[[], AudioEn
         raise UserError("The mixture is empty: expected at least one query and its weight.")
     total, paths = np.zeros(dimensions), set()
     for given, weight in parts:
-        if isinstance(weight, bool) or not isinstance(weight, Real) or not abs(weight) <= LARGEST:  # type: ignore[operator]
+        if not is_number(weight):
             number = repr(weight) if len(repr(weight)) < 40 else "a huge number"
             raise UserError(f"The weight of '{given}' is {number}: expected one from {-LARGEST:g} to {LARGEST:g}.")
         query = encode_query(given, dimensions, get_encoder)
@@ -87,6 +87,11 @@ def unit(vector: np.ndarray, message: str) -> np.ndarray:
         raise UserError(message)
     scaled: np.ndarray = vector / norm
     return scaled.astype(np.float32)
+
+
+def is_number(given: object) -> bool:
+    """Whether ``given`` is a finite number of a size that can be computed with."""
+    return isinstance(given, Real) and not isinstance(given, bool) and bool(abs(given) <= LARGEST)  # type: ignore[operator]
 
 
 def is_weighted(part: object) -> bool:
