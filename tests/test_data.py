@@ -7,6 +7,8 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
@@ -542,6 +544,12 @@ def test_a_table_is_read_as_it_is_written(tmp_path, name, text, labels):
         ("metadata.csv", "file_name;label\ns0.wav;dog\n", "has the columns file_name;label"),
         ("metadata.csv", "file_name,label\n,dog\n", "a row without file_name"),
         ("metadata.csv", "", "it is empty"),
+        ("metadata.csv", "file_name,label\ns0.wav,dog\ns0.wav,cat\n", "'s0.wav' a second label .'dog' and 'cat'."),
+        ("metadata.csv", 'file_name,label\n"s\0.wav",dog\n', "holds a null byte"),
+        ("metadata.jsonl", '{"file_name": "s\\u0000.wav"}\n', "holds a null byte"),
+        ("metadata.jsonl", '{"file_name": "s0.wav", "label": "\\ud800"}\n', "could not be read as a table"),
+        ("metadata.jsonl", '{"file_name": "s0.wav", "label": "dog", "label": "cat"}\n', "expected different names"),
+        ("metadata.jsonl", '{"file_name": "s0.wav", "label": "dog", " label": "cat"}\n', "expected different names"),
         ("metadata.jsonl", "[1, 2]\n", "line 1 is no object"),
         ("metadata.jsonl", '{"file_name": "s0.wav"}\n{"file_name"\n', "could not be read as a table"),
         ("metadata.parquet", "no parquet", "could not be read as a table"),
@@ -565,3 +573,22 @@ def test_where_the_cache_cannot_be_written(tmp_path, monkeypatch, caplog):
     assert len(corpus.frames) == 3 and "frames are not kept" in caplog.text
     assert len(FrameBank.from_dataset(corpus.frames, LogMel(), max_bytes=0)) == 3
     assert load_corpus(LogMel(), tmp_path / "sounds", num_proc=1).frames[:] == corpus.frames[:]
+
+
+def test_spaces_and_nan_in_tables_of_other_programs(tmp_path):
+    """pandas writes NaN where a label is missing."""
+    write_tone(tmp_path / " s0.wav")  # the name of a file keeps its space
+    write_tone(tmp_path / "s1.wav")
+    rows = {"file_name ": [" s0.wav", "s1.wav"], " label": pa.array([float("nan"), 3.5])}
+    pq.write_table(pa.table(rows), tmp_path / "metadata.parquet")
+    assert [(source.label, source.size > 0) for source in list_sources([tmp_path])] == [(None, True), ("3.5", True)]
+    (tmp_path / "metadata.parquet").unlink()
+    text = '{"file_name": " s0.wav", "label": NaN}\n{" file_name": "s1.wav", "label ": " dog "}\n'
+    (tmp_path / "metadata.jsonl").write_text(text)
+    assert [(source.label, source.size > 0) for source in list_sources([tmp_path])] == [(None, True), ("dog", True)]
+
+
+def test_a_row_may_repeat_what_another_says_of_its_file(tmp_path):
+    write_tone(tmp_path / "s0.wav")
+    (tmp_path / "metadata.csv").write_text("file_name,label,fold\ns0.wav,3,\ns0.wav,3,5\n")
+    assert load_sounds(tmp_path)[0] | {"audio": None} == {"audio": None, "label": "3", "fold": "5"}

@@ -244,7 +244,13 @@ def list_files(folder: Path, paths: list[str], metadata: list[Path], folder_labe
     rows: dict[str, dict[str, Any]] = {path: {} for path in paths}
     for file in metadata:
         for row in read_table(file):
-            rows.setdefault(os.path.normpath(file.parent / str(row.pop("file_name"))), {}).update(row)
+            file_name = str(row.pop("file_name"))
+            known = rows.setdefault(os.path.normpath(file.parent / file_name), {})
+            for column in known.keys() & row.keys():
+                if str(known[column]) != str(row[column]):
+                    both = f"'{known[column]}' and '{row[column]}'"
+                    raise UserError(f"'{file}' gives '{file_name}' a second {column} ({both}): expected one.")
+            known.update(row)
     if not rows:
         raise UserError(f"'{folder}' holds no files; give the folder that holds the sounds.")
     if folder_labels:
