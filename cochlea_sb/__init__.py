@@ -1,8 +1,8 @@
-"""cochlea_sb: search unlabelled sound by example. Its public names load on first use, so importing is quick."""
+"""cochlea_sb: search unlabelled sound by example. Public names are imported on first use, so the import is fast."""
 
 import importlib
 
-TYPE_CHECKING = False  # type checkers take it for true; typing itself would take longer to import than all this
+TYPE_CHECKING = False  # type checkers treat it as True; the import of `typing` is slow
 if TYPE_CHECKING:
     from cochlea_sb.errors import AudioError as AudioError
     from cochlea_sb.index.random_projection import RandomProjectionIndex as RandomProjectionIndex

@@ -1,6 +1,6 @@
-"""The command `cochlea`, and `run`, which every command and recipe uses: a user's mistake ends in one sentence.
+"""The command line `cochlea`, and `run`, which handles the errors of `cochlea` and of all recipes.
 
-Scroll to the bottom for the list of commands. Each prints text for people, or JSON with ``--json``.
+The function `main` defines the commands and their options.
 """
 
 from __future__ import annotations
@@ -26,27 +26,22 @@ if TYPE_CHECKING:
 
 STATUS_DEFECT = 1
 STATUS_MISTAKE = 2  # as argparse does
-STATUS_INTERRUPTED = 130  # what shells report after Ctrl-C
-SHOWN = 20  # unreadable files that are listed without --problems
+STATUS_INTERRUPTED = 130  # as shells do after Ctrl-C
+SHOWN = 20  # maximum number of unreadable files that are listed without --problems
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Run ``main(argv)`` of a script; after an error, end the process with its status.
+    """Run ``main`` with the list of command-line arguments. After an error, exit with a status.
 
-    The user can mend a `UserError` or an ``OSError``: it prints one sentence on stderr and gives status 2. With the
-    environment variable ``COCHLEA_TRACEBACK=1`` it shows its traceback instead. Any other exception is a defect of this
-    package: it shows its traceback, asks for a report, and gives status 1.
-
-    Arguments
-    ---------
-    main : callable
-        Takes the list of command-line arguments.
+    The user can correct a `UserError` or an ``OSError``: its message is printed on stderr in one line, and the status
+    is 2. If the environment variable ``COCHLEA_TRACEBACK`` is set, the exception is raised instead. Any other exception
+    is a defect of this package: the traceback and a request for a report are printed, and the status is 1.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if not is_open(stream):  # libraries write there too, such as the progress bars of SpeechBrain
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
-        elif isinstance(stream, TextIOWrapper):  # a terminal may lack the characters of a file name
+        elif isinstance(stream, TextIOWrapper):  # the terminal's encoding may lack characters of a file name
             stream.reconfigure(errors="backslashreplace")
     try:
         main(sys.argv[1:])
@@ -54,7 +49,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     except KeyboardInterrupt:
         print("\nInterrupted. Run the same command again to continue.", file=sys.stderr)
         sys.exit(STATUS_INTERRUPTED)
-    except BrokenPipeError:  # the reader of the output has closed it
+    except BrokenPipeError:  # the program that reads the output has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as error:
         if os.environ.get("COCHLEA_TRACEBACK"):
@@ -86,7 +81,7 @@ def index(arguments: Namespace) -> None:
         library = SoundLibrary.open(arguments.library, encoder, **options)
         hop = library.hop_seconds
         if arguments.hop_seconds is not None and abs(arguments.hop_seconds - hop) > 0.005:
-            raise UserError(f"'{arguments.library}' has a window every {hop} s: leave out --hop_seconds.")
+            raise UserError(f"'{arguments.library}' has a window every {hop} s: omit --hop_seconds.")
     else:
         encoder = load_encoder(arguments.model, **options)
         hop = 0.48 if arguments.hop_seconds is None else arguments.hop_seconds
@@ -105,7 +100,7 @@ def index(arguments: Namespace) -> None:
             first = next(iter(added.problems.values()))
             raise UserError(f"None of {len(added.problems):,} files could be read as audio; the first: {first}")
     except UserError:
-        if created and not len(library):  # a mistake leaves no empty library behind
+        if created and not len(library):  # after an error, no empty library stays behind
             shutil.rmtree(library.store.folder)
         raise
     if arguments.json:
@@ -159,7 +154,7 @@ def info(arguments: Namespace) -> None:
     sounds, problems = library.sounds, library.problems
     seconds = sum(sounds["seconds"].to_pylist())
     labels = {label for label in sounds["label"].unique().to_pylist() if label is not None}
-    files = Path(library.store.folder).rglob("*")  # a writer may be deleting some
+    files = Path(library.store.folder).rglob("*")  # another process may delete some of the files meanwhile
     facts: dict[str, Any] = {
         "sounds": len(library),
         "windows": library.n_windows,
@@ -180,7 +175,7 @@ def info(arguments: Namespace) -> None:
 
 
 def remove(arguments: Namespace) -> None:
-    """Remove sounds from a library; their files stay."""
+    """Remove sounds from a library without deleting their files."""
     from cochlea_sb.library.sound_library import SoundLibrary
 
     library, removed = SoundLibrary.open(arguments.library), 0
@@ -196,14 +191,14 @@ def remove(arguments: Namespace) -> None:
 
 
 def load_encoder(source: str | None = None, **options: Any) -> AudioEncoder:
-    """An `AudioEncoder`, by default the one that comes with the package."""
+    """Load an `AudioEncoder`, by default the model that comes with the package."""
     from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
 
     return AudioEncoder.from_hparams(source or SHIPPED, **options)
 
 
 def weighted(text: str) -> tuple[str, float]:
-    """A file of a mixture and its weight, from ``file`` or ``file=weight``."""
+    """Split ``file=weight`` of --mix into the file and its weight. The weight of ``file`` alone is 1."""
     name, equals, weight = text.rpartition("=")
     if not equals or os.path.exists(os.path.expanduser(text)):
         return text, 1.0
@@ -224,12 +219,10 @@ def show_problems(problems: dict[str, str], library: str, every: bool = False) -
 
 
 def show_json(value: Any) -> None:
-    """Print JSON."""
     print(json.dumps(value, indent=1))
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse a command line and run its command."""
     parser = ArgumentParser(prog="cochlea", description="Search sounds by example: find more sounds like this one.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -251,31 +244,31 @@ def main(argv: list[str] | None = None) -> None:
     add("--library", required=True, metavar="FOLDER", help="folder of the library; created if missing")
     add(
         "--model",
-        help="folder or Hub name of the encoder; default: the library's, or the one of cochlea_sb",
+        help="folder or Hub name of the encoder; default: the encoder of the library, or the encoder of cochlea_sb",
     )
-    add("--hop_seconds", type=float, help="distance between windows of a new library; default 0.48")
-    add("--folder_labels", action="store_true", help="take the folder of a file as its label")
+    add("--hop_seconds", type=float, help="time from one window to the next in a new library; default 0.48")
+    add("--folder_labels", action="store_true", help="use the name of a file's folder as its label")
     add("--config", help="configuration of a dataset on the Hub")
     add("--split", default="train", help="split of a dataset; default train")
     add("--retry", action="store_true", help="try again to read files that could not be read")
-    add("--device", help="where the encoder runs: cpu, cuda, ...")
-    add("--threads", type=int, help="number of threads that decode; default: half the cores")
+    add("--device", help="device that runs the encoder: cpu, cuda, ...")
+    add("--threads", type=int, help="number of threads that decode files; default: half the number of cores")
     add("--quiet", action="store_true", help="show no progress bar")
 
     add = command(search).add_argument
     add("library", metavar="LIBRARY")
     add("query", metavar="FILE", help="the sound to start from")
     add("-k", type=int, default=10, help="number of matches; default 10")
-    add("--skip", type=int, default=0, help="leave out so many of the best matches: 10 shows the second page of 10")
+    add("--skip", type=int, default=0, help="number of best matches to leave out: 10 shows matches 11 to 20")
     add("--start", type=float, help="start of the part of the file to search with, in seconds")
-    add("--end", type=float, help="end of that part, in seconds")
-    add("--mix", action="append", metavar="FILE[=WEIGHT]", help="mix in another sound; a negative weight subtracts it")
-    add("--every_window", action="store_true", help="show all windows that match, instead of the best of each sound")
+    add("--end", type=float, help="end of the part of the file to search with, in seconds")
+    add("--mix", action="append", metavar="FILE[=WEIGHT]", help="add a sound to the query, or subtract it (weight < 0)")
+    add("--every_window", action="store_true", help="show all matching windows, not only the best of each sound")
     add("--with_query", action="store_true", help="also show the query itself")
-    add("--path", help="only paths that contain this text or match this pattern")
-    add("--label", help="only sounds of this label")
-    add("--effort", type=float, help="share of the best matches to find; default 0.98, 1 is exact")
-    add("--model", help="the encoder of the library, if it has moved")
+    add("--path", help="show only sounds whose path contains this text or matches this pattern")
+    add("--label", help="show only sounds with this label")
+    add("--effort", type=float, help="recall@k to aim for; default 0.98; 1 is an exact search")
+    add("--model", help="folder or Hub name of the library's encoder, if the encoder has moved")
 
     add = command(info).add_argument
     add("library", metavar="LIBRARY")
@@ -287,16 +280,15 @@ def main(argv: list[str] | None = None) -> None:
     add(
         "--missing",
         action="store_true",
-        help="files that no longer exist (check that all disks are mounted)",
+        help="remove files that no longer exist (first check that all disks are mounted)",
     )
-
-    add("--yes", action="store_true", help="with --missing: also files whose whole folder or drive is missing")
+    add("--yes", action="store_true", help="with --missing: also remove files whose folder or drive is missing")
 
     arguments = parser.parse_args(argv)
-    logging.getLogger("speechbrain").setLevel(logging.WARNING)  # its log of loading belongs to training
+    logging.getLogger("speechbrain").setLevel(logging.WARNING)  # it logs messages while it loads a model
     arguments.function(arguments)
 
 
 def cochlea() -> None:
-    """The console command."""
+    """Run the console command `cochlea`."""
     run(main)

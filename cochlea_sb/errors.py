@@ -1,16 +1,12 @@
-"""What the user can mend: every such error is a `UserError`, whose message is one sentence.
-
-The command line shows that sentence and ends with status 2. Any other exception is a defect of this package: it shows
-its traceback and ends with status 1.
-"""
+"""Errors that the user can correct. Each is a `UserError`, whose message is one sentence; `cli.run` prints it."""
 
 
 class UserError(ValueError):
-    """The message says what was given, what was expected and what to do."""
+    """An error that the user can correct. The message says what was given, what was expected and what to do."""
 
 
 class AudioError(UserError):
-    """A sound can't be read; the message names it.
+    """A sound can't be read. The message names the sound.
 
     Example
     -------
@@ -28,12 +24,9 @@ class MissingExtra(UserError):
 
     Arguments
     ---------
-    what : str
-        What needs the package.
-    package : str
-        Name of the package.
-    extra : str
-        The extra of cochlea_sb that installs it.
+    what : str, the feature that needs the package, at the start of the message
+    package : str, name of the missing package
+    extra : str, the extra of cochlea_sb that installs the package
 
     Example
     -------
@@ -46,14 +39,14 @@ class MissingExtra(UserError):
 
 
 class NothingToMeasure(UserError):
-    """The sounds that were given allow no measurement, for example because no two of them share a label."""
+    """A quality can't be measured on the given sounds, for example because no two sounds have the same label."""
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether an error tells of a missing or damaged file. Others (access, input and output) tell of the system."""
+    """Return whether an error means a missing or damaged file, and not a problem of access, of a disk or a network."""
     return not isinstance(error, OSError) or error.errno is None or isinstance(error, FileNotFoundError)
 
 
 def one_line(error: object) -> str:
-    """The message of an error without line breaks, to quote it in a sentence."""
+    """Return the message of an error without line breaks."""
     return " ".join(str(error).split())

@@ -18,9 +18,9 @@ FRAMES_AT_ONCE = 16384  # bounds memory for sounds of hours; larger blocks are n
 class FrontEnd(nn.Module):
     """Base of front ends: short-time energies.
 
-    Frame ``t`` depends only on the samples ``[t * hop, t * hop + window)``, to which a Hann window is applied. So
-    frames can be cached, cropped and shuffled. Zeros pad the end of a sound, and ``n`` samples give ``ceil(n / hop)``
-    frames: 0.96 s at 16 kHz give 96 frames of 10 ms. The energies of a sine of amplitude 1 have the sum 1 (0 dB).
+    Frame ``t`` depends only on the samples ``[t * hop, t * hop + window)``, to which a Hann window is applied.
+    Frames can therefore be cached, cropped and shuffled. Zeros pad the end of a sound. A sound of ``n`` samples has
+    ``ceil(n / hop)`` frames: 0.96 s at 16 kHz give 96 frames of 10 ms. The energies of a sine of amplitude 1 sum to 1.
 
     A subclass sets ``frame_size`` (M) and ``silence``, and implements ``describe`` and ``level``.
 
@@ -54,7 +54,7 @@ class FrontEnd(nn.Module):
         self.n_fft = 1 << (self.window - 1).bit_length()
         if not 1 <= self.hop <= self.window:
             raise UserError(f"hop_seconds is {hop_seconds}: expected more than 0 and at most window_seconds.")
-        hann = torch.hann_window(self.window, periodic=True, device="cpu")  # as in mel_edges
+        hann = torch.hann_window(self.window, periodic=True, device="cpu")  # `mel_edges` says why
         # By Parseval, the energies of a sine of amplitude 1 in the positive bins sum to n_fft * sum(window ** 2) / 4.
         self.register_buffer("taper", hann * (2 / math.sqrt(self.n_fft * hann.square().sum())), persistent=False)
 
@@ -226,7 +226,7 @@ class Chroma(FrontEnd):
 
     The filters are those of librosa (after Ellis 2007): each bin adds to the nearest pitch classes, with a Gaussian
     weight of two octaves around 1 kHz. Long windows are needed to separate semitones. They also smooth over time, as
-    CENS features do (Müller 2005). `WindowEncoder.levelled` removes the loudness, which CENS features do, too.
+    CENS features do (Müller 2005). Like CENS features, `WindowEncoder.levelled` removes the loudness.
 
     Arguments
     ---------

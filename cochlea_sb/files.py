@@ -1,4 +1,4 @@
-"""Atomic, durable writes of files; and names of files that are not UTF-8."""
+"""Write files atomically and durably, and handle file names that are not UTF-8."""
 
 import os
 import re
@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-ESCAPED = re.compile(r"\\x([89a-f][0-9a-f])")  # in `as_utf8`
+ESCAPED = re.compile(r"\\x([89a-f][0-9a-f])")  # a byte that `as_utf8` has escaped
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Write a file so that its name always stands for the old content or for all of the new.
+    """Write a file atomically: at any time, ``path`` has either the complete old content or the complete new content.
 
-    Gives the path of a new file in the same folder, ``.NAME.<16 hexadecimal digits>.partial``. After the block its
-    content is flushed to the disk, and it replaces ``path`` in one step. An exception deletes it.
+    Yields the path of a temporary file in the same folder, ``.NAME.<16 hexadecimal digits>.partial``. After the block,
+    the temporary file is flushed to the disk and renamed to ``path``. After an exception, it is deleted.
 
     Example
     -------
@@ -40,8 +40,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush the names of a folder's files to the disk, where the system can."""
-    with suppress(OSError):  # Windows opens no folders, and some file systems flush none
+    """Flush the file names in a folder to the disk, if the system supports it."""
+    with suppress(OSError):  # Windows can't open a folder, and some file systems can't flush a folder
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -50,13 +50,13 @@ def flush_folder(folder: Path) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file (UTF-8), whole or not at all."""
+    """Write a UTF-8 text file atomically, as `whole_file` does."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def link(file: Path, target: Path) -> None:
-    """Give a file that never changes a second name; a copy where the file system has no links."""
+    """Make ``target`` a hard link to ``file``, which must never change. If hard links fail, copy it."""
     try:
         os.link(file, target)
     except OSError:
@@ -69,7 +69,7 @@ def as_utf8(path: str) -> str:
 
 
 def as_named(path: str) -> str:
-    """Return the name that the system has for a path from `as_utf8`."""
+    """Restore a path that `as_utf8` has escaped. A path that exists is returned unchanged."""
     if "\\x" not in path or os.path.lexists(path):
         return path
     return ESCAPED.sub(lambda found: os.fsdecode(bytes([int(found[1], 16)])), path)

@@ -1,6 +1,6 @@
-"""The Hugging Face Hub: names, downloads, and its errors as one sentence each.
+"""Recognise names of the Hugging Face Hub, download models, and turn errors of the Hub into one sentence.
 
-Tokens are the business of huggingface_hub alone: from ``hf auth login`` or the environment variable ``HF_TOKEN``.
+Only huggingface_hub reads the token of the user, from ``hf auth login`` or the environment variable ``HF_TOKEN``.
 """
 
 import os
@@ -13,7 +13,7 @@ from cochlea_sb.errors import UserError, one_line
 
 
 def names_on_hub(name: str | os.PathLike[str]) -> bool:
-    """Whether a string looks like ``user/name``, rather than like the path of a missing file.
+    """Return whether a string looks like ``user/name`` on the Hub, and not like a path on this computer.
 
     Example
     -------
@@ -42,7 +42,7 @@ def why_out_of_reach(dataset: str) -> str:
 def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> Iterator[None]:
     """Turn errors of huggingface_hub in the block into a `UserError` of one sentence."""
     from huggingface_hub import get_token
-    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's, whichever it uses
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError of its HTTP library
         GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
@@ -55,7 +55,7 @@ def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> I
     try:
         yield
     except (HTTPError, OSError, ValueError, RuntimeError) as problem:
-        # A file that broke off comes as a RuntimeError which says less than what caused it.
+        # An interrupted download raises a RuntimeError, whose cause has the better message.
         error = problem.__cause__ or problem if isinstance(problem, RuntimeError) else problem
         if type(error) in (ValueError, UserError):
             raise UserError(one_line(error)) from problem
@@ -67,22 +67,22 @@ def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> I
         elif isinstance(error, GatedRepoError):
             said = f"'{name}' is open only to users whom its owner has admitted: ask for access on its page."
         elif isinstance(error, RevisionNotFoundError):
-            said = f"'{name}' has no revision '{revision}' on the Hub: give a branch, a tag or a commit of it."
+            said = f"'{name}' has no revision '{revision}' on the Hub: give one of its branches, tags or commits."
         elif status == 401 and get_token() is not None and not isinstance(error, RepositoryNotFoundError):
-            said = f"The Hub does not know your token, asked for '{name}': {log_in}."
+            said = f"The Hub does not know your token, which was used for '{name}': {log_in}."
         elif isinstance(error, RepositoryNotFoundError):
-            said = f"There is no {kind} '{name}' on the Hub, or it is private and not open to you: {log_in}."
+            said = f"There is no {kind} '{name}' on the Hub, or it is private and you have no access: {log_in}."
         elif status == 401:
             said = f"You are not logged in to the Hub: {log_in}."
         elif status == 403:
             said = f"Your token may not do this to '{name}' on the Hub: {reason}"
         elif status == 412:
-            said = f"'{name}' was changed on the Hub by someone else meanwhile: run this again."
+            said = f"'{name}' was changed on the Hub by someone else meanwhile: run the same command again."
         elif isinstance(error, LocalEntryNotFoundError):
             why = str(error.__cause__ or error).splitlines()[0]
             said = f"'{name}' can't be fetched from the Hub, nor is it in the cache: {why}"
         elif isinstance(error, OSError) and not isinstance(error, (HfHubHTTPError, ConnectionError, TimeoutError)):
-            said = f"'{name}' can't go to or come from the Hub: {reason}"
+            said = f"'{name}' can't be uploaded to or downloaded from the Hub: {reason}"
         elif status is not None:
             said = f"The Hub refused a request for '{name}': {reason}"
         else:
@@ -93,37 +93,28 @@ def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> I
 def download(
     name: str, files: list[str], largest: int, *, revision: str | None = None, cache: str | Path | None = None
 ) -> Path:
-    """Download files of a model, or find them in the cache. Without a network, the cache is used alone.
+    """Return a folder with files of a model on the Hub. The files come from the cache if it is up to date or offline.
 
     Arguments
     ---------
-    name : str
-        ``user/name``.
-    files : list of str
-        Their names.
-    largest : int
-        Most bytes that a file may have.
-    revision : str, optional
-        A branch, a tag or a commit.
-    cache : str or Path, optional
-        Folder; by default the Hub's own (``HF_HOME``).
-
-    Returns
-    -------
-    Path
-        A folder with the files, which may be links into the cache.
+    name : str, ``user/name`` of the model
+    files : list of str, names of the files
+    largest : int, maximum size of a file in bytes
+    revision : str, a branch, a tag or a commit; by default ``main``
+    cache : str or Path, folder of the cache; by default the cache of huggingface_hub (in ``HF_HOME``)
 
     Raises
     ------
     UserError
-        If there is no such model; if a file is larger; if the Hub can't be reached and the cache lacks a file.
+        If the model or a file does not exist, if a file is larger than ``largest``, or if the Hub can't be reached
+        and a file is not in the cache.
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
 
     fetch = partial(snapshot_download, name, revision=revision, cache_dir=cache, allow_patterns=files)
     with hub_errors(name, revision=revision):
-        present = None  # commit on the Hub, where that can be asked
+        present = None  # newest commit on the Hub; None if the Hub can't be reached
         with suppress(HTTPError, OSError):
             facts = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=10)
             present = facts.sha
@@ -132,7 +123,7 @@ def download(
             if missing:
                 raise UserError(
                     f"'{name}' holds no {missing[0]} on the Hub ({revision or 'main'}): expected a model of "
-                    f"cochlea_sb; is it on another branch ({name}@BRANCH)?"
+                    f"cochlea_sb; if the model is on another branch, give {name}@BRANCH."
                 )
             for file in files:
                 if sizes[file] > largest:

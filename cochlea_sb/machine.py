@@ -1,4 +1,4 @@
-"""Cores, memory, devices and the terminal that this process may use."""
+"""The cores, memory, devices and terminal that this process may use."""
 
 import ctypes
 import io
@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from cochlea_sb.errors import UserError
 
-CGROUP = Path("/sys/fs/cgroup")  # a container's limits on Linux (control groups, version 2)
+CGROUP = Path("/sys/fs/cgroup")  # holds the limits of a Linux container (control groups, version 2)
 
 
 def n_cores() -> int:
-    """Number of cores that the affinity mask and the CPU quota of a container allow."""
+    """Return the number of cores that the affinity mask and the CPU quota of the container allow."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, _, period = read_limit("cpu.max").partition(" ")
     if quota.isdigit() and period.isdigit() and int(period):
@@ -26,14 +26,14 @@ def n_cores() -> int:
 
 
 def memory_bytes() -> int:
-    """Memory of the machine or of the container, in bytes."""
+    """Return the memory of the machine in bytes, or the memory limit of the container if it is lower."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = read_limit("memory.max")
     return min(memory, int(limit)) if limit.isdigit() else memory
 
 
 def read_limit(name: str) -> str:
-    """Content of a control file of the container; empty if it is missing."""
+    """Return the text of a control file of the container, or an empty text if the file can't be read."""
     try:
         return (CGROUP / name).read_text(encoding="ascii").strip()
     except (OSError, ValueError):
@@ -41,7 +41,7 @@ def read_limit(name: str) -> str:
 
 
 def check_device(device: str | None) -> None:
-    """Raise `UserError` if torch can't use a device; with None, SpeechBrain will choose one."""
+    """Check that torch can use a device, or raise a `UserError`. None is valid: SpeechBrain then chooses a device."""
     import torch
 
     if device is None:
@@ -51,17 +51,17 @@ def check_device(device: str | None) -> None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"device is '{device}', which can't be used here ({reason}); try --device cpu, or leave it out."
+            f"device is '{device}', which can't be used here ({reason}); set device to cpu, or omit it."
         ) from error
 
 
 def progress_bar(items: Any = None, *, show: bool = True, **options: Any) -> Any:
-    """A bar of tqdm on stderr. Without an open stderr, as in programs without a console, nothing is shown."""
+    """Return a progress bar of tqdm on stderr. If stderr is closed, as in a program without a console, show none."""
     return tqdm(items, disable=not show or not is_open(sys.stderr), **options)
 
 
 def is_open(stream: Any) -> bool:
-    """Whether stdout or stderr can be written. In programs without a console it may be None, or its file closed."""
+    """Whether stdout or stderr can be written. In a program without a console, it is None or its file is closed."""
     if stream is None or getattr(stream, "closed", False):
         return False
     try:
@@ -75,7 +75,7 @@ def is_open(stream: Any) -> bool:
 
 @contextmanager
 def torch_threads(most: int) -> Iterator[None]:
-    """Limit torch to ``most`` threads: while they wait, they keep cores busy that other threads decode on."""
+    """Limit torch to ``most`` threads in the block, because waiting torch threads slow down threads that decode."""
     import torch
 
     before = torch.get_num_threads()
@@ -89,11 +89,11 @@ def torch_threads(most: int) -> Iterator[None]:
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory instead of returning it to the system.
 
-    Each training step on the CPU allocates the same large buffers again. If the kernel has to map and clear them each
-    time, the step takes half as long again (`benchmarks/training.py`).
+    Every training step on the CPU allocates large buffers of the same sizes. If the kernel must map and clear these
+    buffers in every step, a step takes 1.5 times as long (`benchmarks/training.py`).
     """
     if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # absent where the C library isn't glibc
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have no mallopt
         if mallopt is not None:
             m_trim_threshold, m_mmap_max = -1, -4
             mallopt(m_trim_threshold, -1)

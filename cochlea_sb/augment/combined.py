@@ -1,4 +1,4 @@
-"""Ways to combine deformations: all in order, one kind an example, or one kind a batch. A yaml chooses."""
+"""Combinations of deformations: all in sequence, one for each example, or one for each batch."""
 
 import zlib
 from collections.abc import Iterator, Sequence
@@ -12,11 +12,11 @@ from cochlea_sb.augment.energies import uniform
 
 
 class CombinedDraw(NamedTuple):
-    """Which deformations get which examples, and their own draws.
+    """The deformations that are applied, in this order.
 
-    kinds : list of int, numbers of the deformations that are applied, in this order
-    examples : list of slice, the examples of the batch that each is applied to
-    draws : list, the draw of each
+    kinds : list of int, position of each deformation in the list of deformations
+    examples : list of slice, the examples of the batch that each deformation changes
+    draws : list, the draw of each deformation
     """
 
     kinds: list[int]
@@ -25,7 +25,7 @@ class CombinedDraw(NamedTuple):
 
 
 class Composition(Deformation[CombinedDraw]):
-    """All deformations, one after the other, on every example.
+    """Apply all deformations to every example, one after the other.
 
     Arguments
     ---------
@@ -49,17 +49,16 @@ class Composition(Deformation[CombinedDraw]):
         self.deformations = nn.ModuleList(deformations)
 
     def kind(self, number: int) -> Deformation[Any]:
-        """One of the deformations."""
+        """Return the deformation at the position ``number``."""
         deformation = self.deformations[number]
         return deformation  # type: ignore[return-value]
 
     def choose(self, energies: torch.Tensor, generator: torch.Generator | None) -> Iterator[tuple[int, slice]]:
-        """Which deformation gets which examples."""
+        """Yield the position of each deformation to apply, and the examples that it changes."""
         for kind in range(len(self.deformations)):
             yield kind, slice(0, len(energies))
 
     def draw(self, energies: torch.Tensor, generator: torch.Generator | None = None) -> CombinedDraw:
-        """See `Deformation.draw`."""
         draw = CombinedDraw([], [], [])
         for kind, examples in self.choose(energies, generator):
             draw.kinds.append(kind)
@@ -68,38 +67,34 @@ class Composition(Deformation[CombinedDraw]):
         return draw
 
     def deform(self, energies: torch.Tensor, draw: CombinedDraw, others: torch.Tensor | None = None) -> torch.Tensor:
-        """See `Deformation.deform`."""
         for kind, inner in zip(draw.kinds, draw.draws, strict=True):
             energies = self.kind(kind).deform(energies, inner, others)
         return energies
 
 
 class OneKindPerBatch(Composition):
-    """One of the deformations, drawn for the whole batch (as the zounds experiments trained)."""
+    """Draw one of the deformations, and apply it to all examples of the batch (as in the zounds experiments)."""
 
     def choose(self, energies: torch.Tensor, generator: torch.Generator | None) -> Iterator[tuple[int, slice]]:
-        """See `Composition.choose`."""
-        # The choice steers Python. A generator's state lies on the CPU, its draws may not: reading one would stall.
+        # The number is needed on the CPU, where the state of a generator is. Reading a draw would wait for the GPU.
         number = int(torch.randint(2**31, ())) if generator is None else zlib.crc32(bytes(generator.get_state()))
         yield number % len(self.deformations), slice(0, len(energies))
-        uniform(0, 1, energies, generator)  # moves the generator on, even if the deformation drew nothing
+        uniform(0, 1, energies, generator)  # changes the state, even if the deformation draws nothing
 
 
 class OneKindPerExample(Composition):
-    """One of the deformations for each example: the joint training of Jansen et al. 2017, section 3.4.
+    """Apply one of the deformations to each example: the joint training of Jansen et al. 2017, section 3.4.
 
-    The batch, whose order is random anyway, is cut into as many parts of about the same size.
+    The batch is split into parts of about equal size, one part for each deformation. Examples come in random order.
     """
 
     def choose(self, energies: torch.Tensor, generator: torch.Generator | None) -> Iterator[tuple[int, slice]]:
-        """See `Composition.choose`."""
         first = 0
         for kind, part in enumerate(torch.arange(len(energies)).tensor_split(len(self.deformations))):
             yield kind, slice(first, first + len(part))
             first += len(part)
 
     def deform(self, energies: torch.Tensor, draw: CombinedDraw, others: torch.Tensor | None = None) -> torch.Tensor:
-        """See `Deformation.deform`."""
         others = energies.roll(1, 0) if others is None else others
         steps = zip(draw.kinds, draw.examples, draw.draws, strict=True)
         return torch.cat([self.kind(kind).deform(energies[part], inner, others[part]) for kind, part, inner in steps])

@@ -1,8 +1,8 @@
-"""What all deformations share: parameters are drawn, then applied.
+"""The base class of deformations, the augmentations of training.
 
-A deformation changes a sound and keeps its class. It is an ``nn.Module`` without parameters over mel energies (see
-`cochlea_sb.augment.energies`). Each example of a batch gets a draw of its own, on the device of the batch, and inputs
-are never changed. One draw can be logged, applied again, or rendered on the waveform (recipes/listen.py).
+A deformation changes a sound but keeps its class. `Deformation.draw` draws random parameters for each example of a
+batch. `Deformation.deform` applies these parameters to mel energies (see `cochlea_sb.augment.energies`), and does not
+change its input. A draw can be applied twice, or to a waveform, as recipes/listen.py does.
 
 Axes: B batch, T frames, M mel bands.
 """
@@ -16,49 +16,37 @@ Draw = TypeVar("Draw")
 
 
 class Deformation(nn.Module, Generic[Draw]):
-    """Base of all deformations. A subclass implements `draw` and `deform`, and names its ``strengths``."""
+    """Base class of deformations. A subclass implements `draw` and `deform`, and sets ``strengths``."""
 
-    strengths: tuple[str, ...] = ()  # attributes that tell how strong the deformation is
+    strengths: tuple[str, ...] = ()  # names of the attributes that set the range of the draws
 
     def draw(self, energies: torch.Tensor, generator: torch.Generator | None = None) -> Draw:
-        """Draw the parameters.
+        """Draw the parameters: a NamedTuple of tensors, whose first axis is the batch.
 
         Arguments
         ---------
-        energies : torch.Tensor [batch, frames, mels]
-            Only their shape and device count.
-        generator : torch.Generator, optional
-            On the same device; makes the draw repeatable.
-
-        Returns
-        -------
-        NamedTuple of torch.Tensor, one row for each example
+        energies : torch.Tensor [batch, frames, mels], of which only the shape and the device are used
+        generator : torch.Generator, optional, on the device of ``energies``
         """
         raise NotImplementedError
 
     def deform(self, energies: torch.Tensor, draw: Draw, others: torch.Tensor | None = None) -> torch.Tensor:
-        """Deform by the parameters that were drawn.
+        """Return the deformed energies, float32 [batch, frames, mels].
 
         Arguments
         ---------
         energies : torch.Tensor [batch, frames, mels], float32, at least 0
-        draw :
-            From `draw`.
-        others : torch.Tensor [batch, frames, mels], optional
-            Energies of another sound for each example, for `Mixture`.
-
-        Returns
-        -------
-        torch.Tensor [batch, frames, mels], float32
+        draw : the result of `draw`
+        others : torch.Tensor [batch, frames, mels], optional, a second sound for each example, which `Mixture` adds
         """
         raise NotImplementedError
 
     def forward(
         self, energies: torch.Tensor, others: torch.Tensor | None = None, generator: torch.Generator | None = None
     ) -> torch.Tensor:
-        """`deform` a fresh `draw`; arguments as there."""
+        """Call `draw`, then `deform`."""
         return self.deform(energies, self.draw(energies, generator), others)
 
     def extra_repr(self) -> str:
-        """The strengths, which ``repr`` shows."""
+        """Return the strengths as text for ``repr``."""
         return ", ".join(f"{name}={getattr(self, name):g}" for name in self.strengths)

@@ -1,7 +1,7 @@
-"""Arithmetic on mel energies that several deformations share.
+"""Functions on mel energies that several deformations use.
 
-Deformations work on mel *energies*, not on their logarithm: there silence is 0, mixing is addition, and what slides in
-from beyond an edge is silence.
+Deformations compute with mel energies instead of log-mel values, because silence is then 0 and the energies of mixed
+sounds are added.
 
 Axes: B batch, T frames, M mel bands.
 """
@@ -10,51 +10,38 @@ import torch
 
 
 def energies_from_log_mel(log_mel: torch.Tensor, floor: float = 1e-8) -> torch.Tensor:
-    """Undo the logarithm and the floor of `cochlea_sb.features.LogMel`.
+    """Convert log-mel values of `cochlea_sb.features.LogMel` to energies.
 
     Arguments
     ---------
-    log_mel : torch.Tensor [batch, frames, mels], float16 or float32
-    floor : float
-        Energy that the front end added before the logarithm.
+    log_mel : torch.Tensor, float16 or float32, of any shape
+    floor : float, energy that the front end added before the logarithm
 
     Returns
     -------
-    torch.Tensor [batch, frames, mels], float32, at least 0
+    torch.Tensor, float32, at least 0, of the same shape
     """
     return log_mel.float().exp().sub_(floor).clamp_(min=0)
 
 
 def log_mel_from_energies(energies: torch.Tensor, floor: float = 1e-8) -> torch.Tensor:
-    """The logarithm of `cochlea_sb.features.LogMel`: ``log(energies + floor)``, of the same shape."""
+    """Convert energies to the log-mel values of `cochlea_sb.features.LogMel`: ``log(energies + floor)``."""
     return torch.log(energies + floor)
 
 
 def uniform(low: float, high: float, like: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-    """One draw from [low, high) for each example.
-
-    Returns
-    -------
-    torch.Tensor [batch], on the device of ``like`` [batch, ...]
-    """
+    """Draw a number from [low, high) for each example of ``like`` [batch, ...]: [batch], on the same device."""
     return low + (high - low) * torch.rand(len(like), generator=generator, device=like.device)
 
 
 def resample_frames(energies: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Read frames at fractional positions, linearly interpolated; beyond either end there is silence.
+    """Interpolate energies [batch, frames, mels] linearly along time: [batch, new_frames, mels].
 
-    Arguments
-    ---------
-    energies : torch.Tensor [batch, frames, mels]
-    positions : torch.Tensor [batch, new_frames], float, in frames
-
-    Returns
-    -------
-    torch.Tensor [batch, new_frames, mels]
+    ``positions`` [batch, new_frames], float, in frames, may lie outside the input, where the energies are 0.
     """
     last = energies.shape[1] - 1
     left = positions.floor()
-    share = positions - left  # of the right-hand frame
+    share = positions - left  # weight of the right-hand frame
     inside = (positions > -1) & (positions < last + 1)
     left_share = ((1 - share) * (inside & (left >= 0)))[..., None]
     right_share = (share * (inside & (left < last)))[..., None]
@@ -68,19 +55,11 @@ def resample_frames(energies: torch.Tensor, positions: torch.Tensor) -> torch.Te
 
 
 def resample_mels(energies: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Read mel bands at fractional positions, linearly interpolated; beyond either end there is silence.
+    """Interpolate energies [batch, frames, mels] linearly along frequency: [batch, frames, new_mels].
 
-    Interpolation is a product with a matrix of hat functions: with this few bands that is faster than a gather.
-
-    Arguments
-    ---------
-    energies : torch.Tensor [batch, frames, mels]
-    positions : torch.Tensor [batch, new_mels], float, in bands
-
-    Returns
-    -------
-    torch.Tensor [batch, frames, new_mels]
+    ``positions`` [batch, new_mels], float, in bands, may lie outside the input, where the energies are 0.
     """
+    # For 64 bands, a product with a matrix of triangular functions is faster than a gather.
     bands = torch.arange(energies.shape[2], device=energies.device, dtype=positions.dtype)
     hats = (1 - (positions[:, None, :] - bands[:, None]).abs()).clamp(min=0)  # [B, M, new M]
     return torch.bmm(energies, hats)

@@ -1,4 +1,4 @@
-"""Another microphone."""
+"""Equalization: the frequency response of another microphone."""
 
 from typing import NamedTuple
 
@@ -10,20 +10,20 @@ KNOTS = 5
 
 
 class EqualizationDraw(NamedTuple):
-    """``gains_db`` [B, 5]: at knots evenly spaced along the mel axis."""
+    """``gains_db`` [B, 5]: the gains at five knots, which are evenly spaced along the mel axis."""
 
     gains_db: torch.Tensor
 
 
 class Equalization(Deformation[EqualizationDraw]):
-    """A smooth gain over frequency, the same for all frames of an example, as of another microphone.
+    """Apply a gain that depends on frequency, like the frequency response of a microphone.
 
-    Not from the paper. It hides what identifies a recording and is not part of the sound.
+    The gains are drawn at five knots along the mel axis, and interpolated linearly between the knots. This deformation
+    is not part of Jansen et al. 2017. It teaches the encoder to ignore the frequency response of a microphone.
 
     Arguments
     ---------
-    spread_db : float
-        Standard deviation of the gain at each of five knots along the mel axis, with straight lines between them.
+    spread_db : float, standard deviation of the gain at each knot
     n_mels : int
     """
 
@@ -38,12 +38,10 @@ class Equalization(Deformation[EqualizationDraw]):
         self.register_buffer("hats", hats, persistent=False)
 
     def draw(self, energies: torch.Tensor, generator: torch.Generator | None = None) -> EqualizationDraw:
-        """See `Deformation.draw`."""
         normal = torch.randn(len(energies), KNOTS, generator=generator, device=energies.device)
         return EqualizationDraw(self.spread_db * normal)
 
     def deform(
         self, energies: torch.Tensor, draw: EqualizationDraw, others: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """See `Deformation.deform`."""
         return energies * (10 ** (draw.gains_db @ self.hats / 10))[:, None]

@@ -1,4 +1,4 @@
-"""Another size of the sounding body."""
+"""Frequency resize: the spectrum of a larger or smaller source of sound."""
 
 from typing import NamedTuple
 
@@ -10,24 +10,23 @@ from cochlea_sb.errors import UserError
 
 
 class ResizeDraw(NamedTuple):
-    """``scale`` [B]: above 1 the spectrum shrinks towards the middle of the mel axis. ``shift`` [B]: its share by which
-    the spectrum then moves down."""
+    """``scale`` and ``shift`` [B]: output band x is input band ``middle + (x - middle) * scale + n_mels * shift``."""
 
     scale: torch.Tensor
     shift: torch.Tensor
 
 
 class FrequencyResize(Deformation[ResizeDraw]):
-    """Stretch and move the mel axis itself: formants and bandwidths change, as between bodies of different size.
+    """Scale and shift the mel axis, which changes formants and bandwidths.
 
-    Not from the paper. BYOL-A (Niizuma et al. 2021) crops and resizes at random along both axes; along frequency alone
-    it helped more than any other single deformation on ESC-10 (docs/experiments.md).
+    BYOL-A (Niizuma et al. 2021) crops and resizes spectrograms along time and frequency. This deformation resizes them
+    along frequency only. On ESC-10 it helps more than any other single deformation (docs/experiments.md).
 
     Arguments
     ---------
     max_change : float in [0, 1)
-        The axis is scaled about its middle by a factor drawn from ``[1 - max_change, 1 + max_change]`` and moved by
-        up to ``max_change / 4`` of its length.
+        The scale is drawn from ``[1 - max_change, 1 + max_change]``, and the shift, as a fraction of the length of the
+        mel axis, from ``[-max_change / 4, max_change / 4]``.
 
     Raises
     ------
@@ -44,12 +43,10 @@ class FrequencyResize(Deformation[ResizeDraw]):
         self.max_change = max_change
 
     def draw(self, energies: torch.Tensor, generator: torch.Generator | None = None) -> ResizeDraw:
-        """See `Deformation.draw`."""
         scale = 1 + uniform(-self.max_change, self.max_change, energies, generator)
         return ResizeDraw(scale, uniform(-self.max_change, self.max_change, energies, generator) / 4)
 
     def deform(self, energies: torch.Tensor, draw: ResizeDraw, others: torch.Tensor | None = None) -> torch.Tensor:
-        """See `Deformation.deform`."""
         n_mels = energies.shape[2]
         middle = (n_mels - 1) / 2
         from_middle = torch.arange(n_mels, device=energies.device) - middle

@@ -15,12 +15,11 @@ class GainDraw(NamedTuple):
 
 
 class Gain(Deformation[GainDraw]):
-    """Louder or quieter. What falls below the front end's floor is lost, as in a quiet recording.
+    """Multiply all energies of an example by one gain.
 
     Arguments
     ---------
-    max_db : float
-        Gains are drawn uniformly from ``[-max_db, max_db]``.
+    max_db : float, the gain is drawn uniformly from ``[-max_db, max_db]``
     """
 
     strengths = ("max_db",)
@@ -30,9 +29,7 @@ class Gain(Deformation[GainDraw]):
         self.max_db = max_db
 
     def draw(self, energies: torch.Tensor, generator: torch.Generator | None = None) -> GainDraw:
-        """See `Deformation.draw`."""
         return GainDraw(uniform(-self.max_db, self.max_db, energies, generator))
 
     def deform(self, energies: torch.Tensor, draw: GainDraw, others: torch.Tensor | None = None) -> torch.Tensor:
-        """See `Deformation.deform`."""
         return energies * 10 ** (draw.gain_db[:, None, None] / 10)

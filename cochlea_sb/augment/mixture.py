@@ -10,20 +10,19 @@ from cochlea_sb.errors import UserError
 
 
 class MixtureDraw(NamedTuple):
-    """``ratio`` [B]: the other sound's energy over the example's own."""
+    """``ratio`` [B]: energy of the added sound / energy of the example."""
 
     ratio: torch.Tensor
 
 
 class Mixture(Deformation[MixtureDraw]):
-    """Add another sound, at a drawn ratio of their energies (Jansen et al. 2017, section 3.3).
+    """Add another sound to each example (Jansen et al. 2017, section 3.3).
 
-    Without ``others``, each example is mixed with the example before it in the batch.
+    Without ``others``, the added sound is the previous example of the batch.
 
     Arguments
     ---------
-    max_ratio : float
-        The other sound's energy over the example's own is drawn uniformly from ``[0, max_ratio]``.
+    max_ratio : float, ``energy of the added sound / energy of the example`` is drawn uniformly from ``[0, max_ratio]``
 
     Raises
     ------
@@ -40,11 +39,9 @@ class Mixture(Deformation[MixtureDraw]):
         self.max_ratio = max_ratio
 
     def draw(self, energies: torch.Tensor, generator: torch.Generator | None = None) -> MixtureDraw:
-        """See `Deformation.draw`."""
         return MixtureDraw(uniform(0, self.max_ratio, energies, generator))
 
     def deform(self, energies: torch.Tensor, draw: MixtureDraw, others: torch.Tensor | None = None) -> torch.Tensor:
-        """See `Deformation.deform`."""
         others = energies.roll(1, 0) if others is None else others
         own, theirs = energies.sum((1, 2), keepdim=True), others.sum((1, 2), keepdim=True)
         scale = torch.where(theirs > 0, draw.ratio[:, None, None] * own / theirs, 0)

@@ -10,20 +10,18 @@ from cochlea_sb.features import hz_to_mel, mel_edges
 
 
 class PitchDraw(NamedTuple):
-    """``semitones`` [B]: 12 doubles all frequencies."""
+    """``semitones`` [B]: 12 semitones double all frequencies."""
 
     semitones: torch.Tensor
 
 
 class PitchShift(Deformation[PitchDraw]):
-    """Multiply all frequencies by one ratio; the timing stays as it is.
+    """Multiply all frequencies of an example by one ratio, without a change of duration.
 
     Arguments
     ---------
-    max_semitones : float
-        Shifts are drawn uniformly from ``[-max_semitones, max_semitones]``.
-    n_mels, low_hz, high_hz :
-        As in `cochlea_sb.features.LogMel`.
+    max_semitones : float, the shift is drawn uniformly from ``[-max_semitones, max_semitones]``
+    n_mels, low_hz, high_hz : as in `cochlea_sb.features.LogMel`
     """
 
     strengths = ("max_semitones",)
@@ -40,11 +38,9 @@ class PitchShift(Deformation[PitchDraw]):
         self.register_buffer("centres_hz", edges[1:-1].float(), persistent=False)
 
     def draw(self, energies: torch.Tensor, generator: torch.Generator | None = None) -> PitchDraw:
-        """See `Deformation.draw`."""
         return PitchDraw(uniform(-self.max_semitones, self.max_semitones, energies, generator))
 
     def deform(self, energies: torch.Tensor, draw: PitchDraw, others: torch.Tensor | None = None) -> torch.Tensor:
-        """See `Deformation.deform`."""
         ratio = 2 ** (draw.semitones[:, None] / 12)
         came_from = (hz_to_mel(self.centres_hz / ratio) - self.first_mel) / self.band_mels  # [B, M]
         return resample_mels(energies, came_from)

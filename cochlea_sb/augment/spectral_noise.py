@@ -1,4 +1,4 @@
-"""The paper's noise."""
+"""The multiplicative noise of Jansen et al. 2017."""
 
 from typing import NamedTuple
 
@@ -14,12 +14,11 @@ class SpectralNoiseDraw(NamedTuple):
 
 
 class SpectralNoise(Deformation[SpectralNoiseDraw]):
-    """Multiply each energy by ``1 + |e|``, e drawn from a normal distribution (Jansen et al. 2017, section 3.1).
+    """Multiply each energy by ``1 + |e|``, where e is normal with mean 0 (Jansen et al. 2017, section 3.1).
 
     Arguments
     ---------
-    spread : float
-        Standard deviation of e (the paper: 0.5).
+    spread : float, standard deviation of e; 0.5 in Jansen et al. 2017
     """
 
     strengths = ("spread",)
@@ -29,11 +28,9 @@ class SpectralNoise(Deformation[SpectralNoiseDraw]):
         self.spread = spread
 
     def draw(self, energies: torch.Tensor, generator: torch.Generator | None = None) -> SpectralNoiseDraw:
-        """See `Deformation.draw`."""
         return SpectralNoiseDraw(torch.randn(energies.shape, generator=generator, device=energies.device))
 
     def deform(
         self, energies: torch.Tensor, draw: SpectralNoiseDraw, others: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """See `Deformation.deform`."""
         return energies * (draw.normal * self.spread).abs_().add_(1)

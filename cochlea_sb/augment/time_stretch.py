@@ -10,21 +10,20 @@ from cochlea_sb.errors import UserError
 
 
 class StretchDraw(NamedTuple):
-    """``rate`` [B]: 2 plays twice as fast."""
+    """``rate`` [B]: a rate of 2 halves the duration."""
 
     rate: torch.Tensor
 
 
 class TimeStretch(Deformation[StretchDraw]):
-    """Play faster or slower without change of pitch; the first frame stays where it is.
+    """Change the speed of a crop without a change of pitch. The number of frames does not change.
 
-    At a rate above 1 the end of the crop comes from beyond it, which is silence: give longer crops than needed and cut
-    afterwards, as `cochlea_sb.training` does.
+    A rate above 1 shortens the sound, and silence fills the end of the crop. `cochlea_sb.training` therefore deforms
+    longer crops, and cuts them afterwards.
 
     Arguments
     ---------
-    max_rate : float, at least 1
-        Rates are drawn log-uniformly from ``[1 / max_rate, max_rate]``; 2 halves or doubles the duration.
+    max_rate : float, at least 1, the rate is drawn log-uniformly from ``[1 / max_rate, max_rate]``
 
     Raises
     ------
@@ -41,10 +40,8 @@ class TimeStretch(Deformation[StretchDraw]):
         self.max_rate = max_rate
 
     def draw(self, energies: torch.Tensor, generator: torch.Generator | None = None) -> StretchDraw:
-        """See `Deformation.draw`."""
         return StretchDraw(self.max_rate ** uniform(-1, 1, energies, generator))
 
     def deform(self, energies: torch.Tensor, draw: StretchDraw, others: torch.Tensor | None = None) -> torch.Tensor:
-        """See `Deformation.deform`."""
         frames = torch.arange(energies.shape[1], device=energies.device)
         return resample_frames(energies, frames * draw.rate[:, None])

@@ -9,21 +9,21 @@ from cochlea_sb.augment.energies import resample_mels, uniform
 
 
 class TranslationDraw(NamedTuple):
-    """``later`` [B] in whole frames, ``higher`` [B] in mel bands; both may be negative."""
+    """``later`` [B], the shift in time in frames, and ``higher`` [B], the shift in frequency in mel bands."""
 
     later: torch.Tensor
     higher: torch.Tensor
 
 
 class Translation(Deformation[TranslationDraw]):
-    """Shift in time, circularly, and in frequency, where silence enters (Jansen et al. 2017, section 3.2).
+    """Shift each example in time and in frequency (Jansen et al. 2017, section 3.2).
+
+    The shift in time is circular. The shift in frequency fills the empty bands with silence.
 
     Arguments
     ---------
-    max_frames : int
-        Largest shift in time, either way; the shift is a whole number of frames.
-    max_bands : float
-        Largest shift in mel bands, either way.
+    max_frames : int, the shift in time is a whole number of frames from ``[-max_frames, max_frames]``
+    max_bands : float, the shift in mel bands is drawn uniformly from ``[-max_bands, max_bands]``
     """
 
     strengths = ("max_frames", "max_bands")
@@ -33,12 +33,10 @@ class Translation(Deformation[TranslationDraw]):
         self.max_frames, self.max_bands = max_frames, max_bands
 
     def draw(self, energies: torch.Tensor, generator: torch.Generator | None = None) -> TranslationDraw:
-        """See `Deformation.draw`."""
         later = uniform(-self.max_frames, self.max_frames, energies, generator).round().long()
         return TranslationDraw(later, uniform(-self.max_bands, self.max_bands, energies, generator))
 
     def deform(self, energies: torch.Tensor, draw: TranslationDraw, others: torch.Tensor | None = None) -> torch.Tensor:
-        """See `Deformation.deform`."""
         n_frames, n_mels = energies.shape[1:]
         frames = (torch.arange(n_frames, device=energies.device) - draw.later[:, None]) % n_frames
         examples = torch.arange(len(energies), device=energies.device)[:, None]

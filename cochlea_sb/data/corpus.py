@@ -18,7 +18,7 @@ from cochlea_sb.synthetic.library import synthetic_library
 
 
 class Corpus(NamedTuple):
-    """A corpus.
+    """A corpus as frames.
 
     frames : datasets.Dataset, the readable sounds: ``path``, ``frames``, ``n_frames``, and the columns of the corpus
     problems : list of (str, str), path and reason of each unreadable sound
@@ -54,12 +54,8 @@ def load_corpus(
     label_column, source_column : str
         The columns to use as ``label`` and as ``source``. Sounds with the same source are parts of one recording.
     keep_audio : bool, whether to keep the undecoded column ``audio``, for `cochlea_sb.audio.read_audio`
-
-    Returns
-    -------
-    Corpus
     """
-    own_cache()  # before `datasets` writes to it
+    own_cache()  # switches to a temporary cache, if necessary, before `datasets` writes to its cache
     if data_folder is None and dataset is None:
         sounds = synthetic_library(sounds_per_class, num_proc=num_proc)
     else:

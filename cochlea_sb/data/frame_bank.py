@@ -69,10 +69,6 @@ class FrameBank:
         max_bytes : int, optional
             Maximum size of the frames in memory, by default half of the GPU's free memory or half of the machine's
             memory. The frames of a larger corpus are memory-mapped from a file in the cache.
-
-        Returns
-        -------
-        FrameBank
         """
         device = device if torch.device(device).type == "cuda" else "cpu"  # pairs need float64, which other GPUs lack
         lengths = torch.tensor(frames["n_frames"], dtype=torch.int64)
@@ -90,17 +86,13 @@ class FrameBank:
     def from_waveforms(
         cls, wavs: Sequence[np.ndarray | torch.Tensor], front_end: FrontEnd, device: str | torch.device = "cpu"
     ) -> FrameBank:
-        """Compute the frames of waveforms of any lengths, in one pass of the front end.
+        """Compute the float32 frames of waveforms of any lengths, in one pass of the front end.
 
         Arguments
         ---------
         wavs : list of np.ndarray or torch.Tensor [samples], float in [-1, 1], at the sample rate of the front end
         front_end : FrontEnd
         device : str or torch.device, for the computation and the frames
-
-        Returns
-        -------
-        FrameBank, with float32 frames
         """
         hop, gap = front_end.hop, -(-front_end.window // front_end.hop)
         lengths = torch.tensor([front_end.frames_in(len(wav)) for wav in wavs])
@@ -128,10 +120,6 @@ class FrameBank:
         frames : torch.Tensor [batch, frames, mels]
         lengths : torch.Tensor [batch], int64, number of frames of each sound that are not padding, at least 1
         silence, level : as in `FrameBank`
-
-        Returns
-        -------
-        FrameBank
         """
         within = torch.arange(frames.shape[1], device=frames.device) < lengths.to(frames.device)[:, None]
         return cls(frames[within], lengths, silence, level)

@@ -77,9 +77,9 @@ def compute_frames(
 
 
 def own_cache() -> Path:
-    """Return our folder in the cache of `datasets`.
+    """Return the folder of cochlea_sb in the cache of `datasets`.
 
-    If nothing can be written there, the cache becomes a temporary folder, which is deleted when the process ends.
+    If that folder isn't writable, `datasets` uses a temporary folder, which is deleted when the process ends.
     """
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "cochlea_sb"
     try:

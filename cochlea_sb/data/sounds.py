@@ -29,7 +29,7 @@ from cochlea_sb.machine import is_open
 
 METADATA_FILES = {f"metadata{suffix}" for suffix in TABLE_READERS}
 ROW = "dataset:"  # first part of the name of a dataset's row
-MOST_NS = (1 << 63) - 1  # in the year 2262; Arrow holds no later time
+MOST_NS = (1 << 63) - 1  # in the year 2262; Arrow can't store a later time
 UNDECODED = datasets.Audio(decode=False)
 
 
@@ -91,7 +91,7 @@ def load_sounds(
     """
     hide_bars_without_stderr()
     if (data_folder is None) == (dataset is None):
-        raise UserError("Give either data_folder (a folder of sounds) or dataset (an id on the Hub), one of the two.")
+        raise UserError("data_folder and dataset are both given or both missing: give one of the two.")
     if data_folder is None:
         return load_from_hub(str(dataset), config, split)
     folder = real_path(data_folder)
@@ -103,7 +103,7 @@ def load_sounds(
 def list_sources(
     given: Any, *, folder_labels: bool = False, config: str | None = None, split: str = "train"
 ) -> list[Source]:
-    """List sounds for encoding. Each path is listed once.
+    """Return a list of sounds for encoding, in which each path occurs once.
 
     Arguments
     ---------
@@ -112,14 +112,10 @@ def list_sources(
         ``file_name`` (and optionally ``label``); the id of a dataset on the Hub.
     folder_labels, config, split : as in `load_sounds`
 
-    Returns
-    -------
-    list of Source
-
     Raises
     ------
     UserError
-        If ``given`` is something else, or is a folder without files.
+        If ``given`` does not exist or has another type, or if a folder holds no files.
     """
     hide_bars_without_stderr()
     found: dict[str, Source] = {}
@@ -140,7 +136,7 @@ def sources_of(given: Any, folder_labels: bool, config: str | None, split: str) 
         name = given.info.dataset_name or "rows"
         yield from rows_of(as_sounds(given, name, split), f"{name}-{given._fingerprint[:12]}")
     elif not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
-        raise UserError(f"There are no sounds in {given!r}: expected a file, a folder, a table, or a dataset.")
+        raise UserError(f"There are no sounds in {given!r}: expected a file, a folder, a table of files, or a dataset.")
     elif (path := real_path(given)).is_dir():
         yield from rows_of(load_folder(path, split, folder_labels), f"{path}/{split}")
     elif path.is_file() and path.suffix in TABLE_READERS:
@@ -150,7 +146,7 @@ def sources_of(given: Any, folder_labels: bool, config: str | None, split: str) 
     elif names_on_hub(given):
         yield from rows_of(load_from_hub(str(given), config, split), f"{given}/{config or 'default'}/{split}")
     else:
-        raise UserError(f"'{given}' is not there: give a file or folder of sounds, a table of them, or a dataset.")
+        raise UserError(f"'{given}' is not there: expected a file, a folder, a table of files, or a dataset.")
 
 
 def rows_of(sounds: datasets.Dataset, name: str) -> Iterator[Source]:
@@ -186,15 +182,15 @@ def load_folder(folder: Path, split: str, folder_labels: bool) -> datasets.Datas
 
 
 def load_from_hub(dataset: str, config: str | None, split: str) -> datasets.Dataset:
-    """`datasets.load_dataset`, whose many kinds of errors become a UserError.
+    """Load a dataset with `datasets`. Every exception becomes a UserError.
 
-    If the Hub does not answer, the cache alone is used: `datasets` would try to reach the Hub for half a minute.
+    If the Hub does not answer, only the cache is used: `datasets` would try to reach the Hub for half a minute.
     """
     reason, offline = why_out_of_reach(dataset), datasets.config.HF_HUB_OFFLINE
     try:
         datasets.config.HF_HUB_OFFLINE = offline or bool(reason)
         loaded = datasets.load_dataset(dataset, config, split=split)
-    except Exception as error:  # network, parsing, missing extras: the exceptions of a dozen libraries
+    except Exception as error:  # the network, parsers and optional packages raise exceptions of many libraries
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
@@ -211,7 +207,7 @@ def as_sounds(loaded: Any, name: str | os.PathLike[str], split: str) -> datasets
     """Select the split, stop the decoding of audio, and convert labels to strings."""
     if isinstance(loaded, dict):
         if split not in loaded:
-            raise UserError(f"'{name}' has no split '{split}': it has {', '.join(sorted(loaded))}; set split to one.")
+            raise UserError(f"'{name}' has no split '{split}': set split to one of {', '.join(sorted(loaded))}.")
         loaded = loaded[split]
     audio = [column for column, feature in loaded.features.items() if isinstance(feature, datasets.Audio)]
     if "audio" not in loaded.features and audio:
@@ -220,7 +216,7 @@ def as_sounds(loaded: Any, name: str | os.PathLike[str], split: str) -> datasets
     undecoded = isinstance(feature, dict) and set(feature) == {"bytes", "path"}
     if not undecoded and not isinstance(feature, datasets.Audio):
         columns = ", ".join(loaded.column_names)
-        raise UserError(f"'{name}' has no audio column: its columns are {columns}; one must be of type Audio.")
+        raise UserError(f"'{name}' has no audio column: its columns are {columns}; expected a column of type Audio.")
     loaded = loaded.cast_column("audio", UNDECODED)
     feature = loaded.features.get("label")
     if feature is not None and feature != datasets.Value("string"):
@@ -230,16 +226,16 @@ def as_sounds(loaded: Any, name: str | os.PathLike[str], split: str) -> datasets
         labels = [None if label is None else str(label) for label in labels]
         loaded = loaded.remove_columns("label").add_column("label", pa.array(labels, pa.string()))
     if len(loaded) == 0:
-        raise UserError(f"'{name}' holds no sounds; choose a dataset or a split that has rows.")
+        raise UserError(f"'{name}' holds no rows: expected a dataset or a split with at least one sound.")
     return loaded
 
 
 def list_files(folder: Path, paths: list[str], metadata: list[Path], folder_labels: bool = False) -> datasets.Dataset:
-    """Return a dataset with a row for each file, and the columns of the metadata files.
+    """Return a dataset with one row for each file, and the columns of the metadata files.
 
-    Every file gets a row, because only decoding shows whether it is audio. A missing file that is named in metadata
-    gets a row, so that it is reported. The fingerprint depends on names, sizes and modification times. So cached frames
-    are not used after a file has changed.
+    Files of any type get a row, because only decoding shows whether a file is audio. A missing file that metadata names
+    gets a row, so that it is reported. The fingerprint depends on the names, sizes and modification times of the files,
+    so cached frames are not used after a file has changed.
     """
     rows: dict[str, dict[str, Any]] = {path: {} for path in paths}
     for file in metadata:
@@ -256,7 +252,7 @@ def list_files(folder: Path, paths: list[str], metadata: list[Path], folder_labe
     if folder_labels:
         for path, row in rows.items():
             row.setdefault("label", os.path.basename(os.path.dirname(path)))
-    rows = {as_utf8(path): row for path, row in rows.items()}  # an escaped name is reported as missing
+    rows = {as_utf8(path): row for path, row in rows.items()}  # decoding later reports a file that is missing
     paths = sorted(rows)
     columns = {"audio": pa.array([{"bytes": None, "path": path} for path in paths], UNDECODED.pa_type)}
     for name in sorted({name for row in rows.values() for name in row} - {"audio"}):
@@ -273,7 +269,7 @@ def walk(folder: Path) -> tuple[list[str], list[Path]]:
     """List the files and the metadata files in a folder and its subfolders, except hidden files and sound libraries."""
     paths: list[str] = []
     metadata, been = [], set()
-    # A folder that can't be listed is itself a sound that can't be read.
+    # A folder that can't be listed is returned as a file, so that it is reported as unreadable.
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=lambda error: paths.append(error.filename)):
         real = os.path.realpath(parent)
         if real in been or (LIBRARY_MANIFEST in names and holds_library(parent)):

@@ -14,7 +14,7 @@ from cochlea_sb.errors import UserError, one_line
 
 
 def read_table(file: Path) -> list[dict[str, Any]]:
-    """Read the rows of a table, without empty cells. Raises a UserError if the file is no such table."""
+    """Read the rows of a table, without empty cells. Raises a UserError if the file can't be read as a table."""
     try:
         rows = [stripped(row) for row in TABLE_READERS[file.suffix](file)]
     except (ValueError, OSError, RecursionError, csv.Error, pa.ArrowException) as error:
@@ -26,7 +26,7 @@ def read_table(file: Path) -> list[dict[str, Any]]:
     rows = [{name: value for name, value in row.items() if not is_empty(value)} for row in rows]
     rows = [row for row in rows if row]
     if not all("file_name" in row for row in rows):
-        raise UserError(f"'{file}' has a row without file_name: expected the name of a file in each.")
+        raise UserError(f"'{file}' has a row without file_name: expected the name of a file in every row.")
     return rows
 
 
@@ -77,7 +77,7 @@ def read_csv(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_json_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a file with an object in each line."""
+    """Yield the rows of a file that holds one JSON object in each line."""
     with open(file, encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
@@ -88,7 +88,6 @@ def read_json_lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_parquet(file: Path) -> list[dict[str, Any]]:
-    """Return the rows of a Parquet file."""
     rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
     return rows
 

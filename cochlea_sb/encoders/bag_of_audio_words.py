@@ -1,4 +1,4 @@
-"""Bag of audio words: the kinds of frames in a sound, without their order.
+"""Bag of audio words: an embedding that counts kinds of frames and ignores their order.
 
 Axes: n windows, F frames, M values in a frame, P principal components, V words.
 """
@@ -19,28 +19,24 @@ from cochlea_sb.machine import progress_bar
 if TYPE_CHECKING:
     from cochlea_sb.data.frame_bank import FrameBank
 
-WINDOWS_AT_ONCE = 128  # in a block of `fit`: 12,288 frames
+WINDOWS_AT_ONCE = 128  # windows in a block of `fit`
 
 
 class BagOfAudioWords(WindowEncoder):
     """Histogram of audio words, weighted by inverse document frequency (TF-IDF).
 
-    Each frame is centred, reduced to principal components, and replaced by the nearest of ``n_words`` k-means centres.
-    The embedding of a window counts these words (the first method of "Audio2Vec: an exploration of embedding methods to
-    represent an arbitrary segment of audio in a fixed-length vector"). Two things are added here. Frames are weighted
-    by their `audibility`, so padding and faint noise do not count. And the square root of the counts is taken, so a
-    sustained sound does not outweigh all others (as for SIFT, Arandjelovic and Zisserman 2012).
+    A frame is centred, projected on principal components, and assigned to the nearest of ``n_words`` k-means centres:
+    its word. The embedding of a window counts the words of its frames. This is the first method of "Audio2Vec: an
+    exploration of embedding methods to represent an arbitrary segment of audio in a fixed-length vector", with two
+    changes. Frames are weighted by `audibility`, so that padding and faint noise do not count. The embedding contains
+    the square roots of the counts (Arandjelovic and Zisserman 2012, for SIFT), so that no frequent word dominates it.
 
     Arguments
     ---------
-    silence, hop_frames, range_db, level :
-        As in `WindowEncoder`.
-    frame_size : int
-        M.
-    n_components : int
-        P, at most ``frame_size``.
-    n_words : int
-        V, the size of the embedding.
+    silence, hop_frames, range_db, level : as in `WindowEncoder`
+    frame_size : int, M
+    n_components : int, P, at most M
+    n_words : int, V, also the size of the embedding
 
     Example
     -------
@@ -75,48 +71,46 @@ class BagOfAudioWords(WindowEncoder):
         self.register_buffer("idf", torch.ones(n_words))
 
     def encode(self, windows: torch.Tensor) -> torch.Tensor:
-        """Weighted histograms of words: [n, 96, M] to [n, V]."""
+        """Encode windows [n, 96, M] to vectors [n, V]."""
         return self.counts(windows).sqrt() * self.idf
 
     def counts(self, windows: torch.Tensor) -> torch.Tensor:
-        """Weighted counts of the words in windows: [n, 96, M] to [n, V]."""
+        """Count the words of windows [n, 96, M], weighted by `weights`: [n, V]."""
         frames = self.reduced(windows)
         nearness = torch.addmm(-self.words.square().sum(1) / 2, frames.flatten(0, 1), self.words.T)
-        words = nearness.max(1).indices.unflatten(0, frames.shape[:2])  # on a CPU four times as fast as argmax
+        words = nearness.max(1).indices.unflatten(0, frames.shape[:2])  # four times as fast as argmax on a CPU
         counts = frames.new_zeros(len(windows), self.embedding_size)
         return counts.scatter_add_(1, words, self.weights(windows))
 
     def weights(self, windows: torch.Tensor) -> torch.Tensor:
-        """Weights of frames: [n, 96, M] to [n, 96] in [0, 1]."""
+        """Return the weights [n, 96], in [0, 1], of the frames of windows [n, 96, M]."""
         levels = self.level(windows)
         return audibility(levels, levels.amax(1, keepdim=True), least=0.0)
 
     def reduced(self, windows: torch.Tensor) -> torch.Tensor:
-        """Principal components of frames: [n, 96, M] to [n, 96, P]."""
+        """Project the frames of windows [n, 96, M] on the principal components: [n, 96, P]."""
         return (self.levelled(windows.float()) - self.mean) @ self.axes
 
     @torch.no_grad()
     def fit(self, bank: FrameBank, seed: int = 0, passes: int = 3, progress: bool = True) -> None:
-        """Learn components, words and document frequencies from the audible frames of a corpus.
+        """Learn the components, the words and the inverse document frequencies from the audible frames of a corpus.
 
-        The components need one pass over all windows, the words ``passes``, the frequencies one more. The inverse
-        document frequency is ``log((1 + sounds) / (1 + sounds with the word)) + 1``. Memory holds the bank, some
-        windows, and a boolean for each sound and word.
+        The inverse document frequency of a word is ``log((1 + sounds) / (1 + sounds with the word)) + 1``. Besides the
+        bank, the memory contains a few windows and an array of booleans [sounds, V].
 
         Arguments
         ---------
         bank : FrameBank
         seed : int
-        passes : int
-        progress : bool
-            Show a progress bar.
+        passes : int, number of passes over the corpus that train the words
+        progress : bool, show a progress bar
 
         Raises
         ------
         MissingExtra
             If scikit-learn is missing.
         UserError
-            If there are fewer audible frames than words.
+            If the corpus has fewer audible frames than ``n_words`` or ``n_components``.
         """
         try:
             from sklearn.cluster import MiniBatchKMeans
@@ -135,7 +129,7 @@ class BagOfAudioWords(WindowEncoder):
                 bar.update(len(block))
 
         def audible_frames(values: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[np.ndarray]:
-            """Pieces of at least 4 V frames, except the last."""
+            """Yield arrays of at least 4 V frames; only the last array may be shorter."""
             piece = []
             for _, block in windows():
                 piece.append(values(block)[self.weights(block) > 0].cpu().numpy())

@@ -1,4 +1,4 @@
-"""A small convolutional encoder that trains in minutes on a laptop."""
+"""A small convolutional encoder that trains on a laptop within minutes."""
 
 from collections.abc import Sequence
 
@@ -9,21 +9,17 @@ from cochlea_sb.encoders.windowed import WindowEncoder
 
 
 class ConvEncoder(WindowEncoder):
-    """Strided 3 x 3 convolutions, the mean and the maximum over time, and one linear layer, on `levelled` windows.
+    """Convolutional network: 3 x 3 convolutions, pooling over time, and one linear layer, on `levelled` windows.
 
-    Features are pooled over time only. They keep their position in frequency, which tells a kick drum from a hi-hat.
-    With the default sizes there are 0.65 M parameters, and 23 M multiply-adds for each window.
+    The pooling concatenates the mean and the maximum over time. It does not pool over frequency, because frequency
+    distinguishes a kick drum from a hi-hat. The default sizes give 0.65 M parameters and 23 M multiply-adds per window.
 
     Arguments
     ---------
-    silence, hop_frames, range_db :
-        As in `WindowEncoder`.
-    n_mels : int
-        Number of mel bands.
-    channels : list of int
-        Output channels of the convolutions. Each convolution halves time and frequency.
-    embedding_size : int
-        D.
+    silence, hop_frames, range_db : as in `WindowEncoder`
+    n_mels : int, number of mel bands
+    channels : list of int, output channels of each convolution, which has stride 2 in time and in frequency
+    embedding_size : int, D
 
     Example
     -------
@@ -50,13 +46,13 @@ class ConvEncoder(WindowEncoder):
             layers += [nn.Conv2d(width, out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
             width, rows = out, -(-rows // 2)
         self.convolutions = nn.Sequential(*layers)
-        # Centred embeddings: unrelated sounds become orthogonal.
+        # The batch normalisation centres the embeddings, so that the cosine of unrelated sounds is near 0.
         self.project = nn.Sequential(
             nn.Linear(2 * width * rows, embedding_size, bias=False), nn.BatchNorm1d(embedding_size, affine=False)
         )
 
     def encode(self, windows: torch.Tensor) -> torch.Tensor:
-        """Embed windows: [n, 96, M] to [n, D]."""
+        """Encode windows [n, 96, M] to vectors [n, D]."""
         normal = self.normalise(self.levelled(windows).transpose(1, 2))[:, None]  # [n, 1, M, T]
         maps = self.convolutions(normal.contiguous(memory_format=torch.channels_last))  # [n, C, M', T']
         pooled = torch.cat([maps.mean(3), maps.amax(3)], dim=1)  # [n, 2 C, M']

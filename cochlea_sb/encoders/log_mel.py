@@ -1,4 +1,4 @@
-"""The baseline that every learned embedding has to beat: the frames of a window."""
+"""The baseline for learned embeddings: the frames of a window, flattened to a vector."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ if TYPE_CHECKING:
 class FlattenedLogMel(WindowEncoder):
     """The log-mel values of a window as one vector (the baseline of Jansen et al. 2017, section 4.2).
 
-    The mean frame of the corpus is subtracted; otherwise all windows would be similar (on ESC-10, mAP 0.36 instead of
-    0.45).
+    `fit` computes the mean frame of a corpus, which `encode` subtracts from each frame. Without this subtraction, the
+    cosine of any two windows is high, and the mAP on ESC-10 is 0.36 instead of 0.45.
 
     Arguments
     ---------
-    silence, hop_frames, level :
-        As in `WindowEncoder`.
-    frame_size : int
-        M, number of mel bands.
+    silence, hop_frames, level : as in `WindowEncoder`
+    frame_size : int, M, number of mel bands
     """
 
     mean: torch.Tensor
@@ -42,10 +40,10 @@ class FlattenedLogMel(WindowEncoder):
         self.register_buffer("mean", torch.zeros(frame_size))
 
     def encode(self, windows: torch.Tensor) -> torch.Tensor:
-        """Flatten windows: [n, 96, M] to [n, 96 * M]."""
+        """Encode windows [n, 96, M] to vectors [n, 96 * M]."""
         return (windows - self.mean).flatten(1)
 
     def fit(self, bank: FrameBank, seed: int = 0, progress: bool = True) -> FlattenedLogMel:
-        """Compute the mean frame of a `FrameBank`; returns the encoder."""
+        """Compute the mean frame of a `FrameBank`, and return this encoder. ``seed`` and ``progress`` are not used."""
         self.mean.copy_(bank.mean())
         return self

@@ -1,4 +1,4 @@
-"""The paper's encoder: ResNet-50."""
+"""The encoder of Jansen et al. 2017: ResNet-50."""
 
 import torch
 from torch import nn
@@ -8,19 +8,16 @@ from cochlea_sb.errors import MissingExtra
 
 
 class ResNet50(WindowEncoder):
-    """ResNet-50 (He et al. 2015) as in Jansen et al. 2017, section 4.1: average pooling and a linear embedding.
+    """ResNet-50 (He et al. 2015) with average pooling and a linear embedding (Jansen et al. 2017, section 4.1).
 
-    The network is torchvision's, with one input channel, on `levelled` windows. It has 23.8 M parameters and needs
-    0.5 G multiply-adds for each window: use a GPU.
+    The network is the ResNet-50 of torchvision with one input channel, on `levelled` windows. It has 23.8 M parameters.
+    It should run on a GPU, because it needs 0.5 G multiply-adds per window.
 
     Arguments
     ---------
-    silence, hop_frames, range_db :
-        As in `WindowEncoder`.
-    n_mels : int
-        Number of mel bands.
-    embedding_size : int
-        D.
+    silence, hop_frames, range_db : as in `WindowEncoder`
+    n_mels : int, number of mel bands
+    embedding_size : int, D
 
     Raises
     ------
@@ -54,7 +51,7 @@ class ResNet50(WindowEncoder):
         self.network.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
 
     def encode(self, windows: torch.Tensor) -> torch.Tensor:
-        """Embed windows: [n, 96, M] to [n, D]."""
+        """Encode windows [n, 96, M] to vectors [n, D]."""
         normal = self.normalise(self.levelled(windows).transpose(1, 2))
         embeddings: torch.Tensor = self.network(normal[:, None])
         return embeddings

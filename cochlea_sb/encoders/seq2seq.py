@@ -1,6 +1,7 @@
-"""Sequence-to-sequence autoencoder: an LSTM reads a window into a code, from which another LSTM reconstructs it.
+"""Sequence-to-sequence autoencoder: an LSTM encodes a window to a code, and a second LSTM decodes the code to frames.
 
-Axes: n windows, T frames, M values in a frame, S steps of a few frames each, H hidden units, D embedding dimensions.
+Axes: n windows, T frames, M values in a frame, S steps of ``step_frames`` frames, H hidden units, D embedding
+dimensions.
 """
 
 import math
@@ -15,23 +16,19 @@ from cochlea_sb.features import level
 
 
 class Seq2SeqEncoder(WindowEncoder):
-    """A bidirectional LSTM over the frames of a window; its last and its mean states give the code, by a linear layer.
+    """A bidirectional LSTM over the frames of a window. A linear layer maps its last and its mean states to the code.
 
     This is the second method of "Audio2Vec: an exploration of embedding methods to represent an arbitrary segment of
-    audio in a fixed-length vector". Padding is not read.
+    audio in a fixed-length vector". The LSTM does not read the padding of a window.
 
     Arguments
     ---------
-    silence, hop_frames, range_db, level :
-        As in `WindowEncoder`.
-    frame_size : int
-        M.
-    step_frames : int
-        Frames in a step, a divisor of 96. With four, training is four times as fast as with one, and better.
-    hidden_size : int
-        H, in each direction.
-    embedding_size : int
-        D.
+    silence, hop_frames, range_db, level : as in `WindowEncoder`
+    frame_size : int, M
+    step_frames : int, number of frames that the LSTM reads in one step, a divisor of 96
+        Training with 4 is four times as fast as with 1, and the embeddings are better.
+    hidden_size : int, H, in each direction
+    embedding_size : int, D
 
     Example
     -------
@@ -57,15 +54,15 @@ class Seq2SeqEncoder(WindowEncoder):
         self.frame_size, self.step_frames, self.hidden_size = frame_size, step_frames, hidden_size
         self.embedding_size = embedding_size
         self.normalise = nn.BatchNorm1d(frame_size, affine=False)
-        # One for each direction: torch's bidirectional LSTM needs packed sequences, ten times as slow on a CPU.
+        # One LSTM for each direction. A bidirectional nn.LSTM would need packed sequences, ten times as slow on a CPU.
         self.lstms = nn.ModuleList(remembering_lstm(step_frames * frame_size, hidden_size) for _ in range(2))
-        # Centred embeddings: unrelated sounds become orthogonal.
+        # The batch normalisation centres the embeddings, so that the cosine of unrelated sounds is near 0.
         self.project = nn.Sequential(
             nn.Linear(4 * hidden_size, embedding_size, bias=False), nn.BatchNorm1d(embedding_size, affine=False)
         )
 
     def encode(self, windows: torch.Tensor) -> torch.Tensor:
-        """Codes of windows: [n, 96, M] to [n, D]."""
+        """Encode windows [n, 96, M] to codes [n, D]."""
         normal = self.normalise(self.levelled(windows).transpose(1, 2)).transpose(1, 2)
         steps = normal.unflatten(1, (-1, self.step_frames)).flatten(2)  # [n, S, step_frames * M]
         last = (self.real(windows).sum(1, keepdim=True) - 1) // self.step_frames
@@ -80,39 +77,32 @@ class Seq2SeqEncoder(WindowEncoder):
         return codes
 
     def real(self, windows: torch.Tensor) -> torch.Tensor:
-        """Frames that are not padding: [n, T, M] to bool [n, T]; the first frame never counts as padding."""
-        sounds = (windows - self.silence).abs().amax(2) > 0.05  # float16 rounds the value of silence
+        """Return which frames of windows [n, T, M] are not padding, bool [n, T]. The first frame never is padding."""
+        sounds = (windows - self.silence).abs().amax(2) > 0.05  # tolerates that float16 rounds the value of silence
         sounds[:, 0] = True
-        return sounds.flip(1).cummax(1).values.flip(1)  # up to the last frame with sound
+        return sounds.flip(1).cummax(1).values.flip(1)  # true up to the last frame with sound
 
     def target(self, windows: torch.Tensor) -> torch.Tensor:
-        """The decoder's target: levelled frames, normalised by the running mean and variance of each band.
+        """Return the target of the decoder for windows [n, T, M], float32 [n, T, M].
 
-        Arguments
-        ---------
-        windows : torch.Tensor [n, T, M]
-
-        Returns
-        -------
-        torch.Tensor [n, T, M], float32
+        The target is the `levelled` frames, normalised by the running mean and variance of each of the M values.
         """
         mean, variance = self.normalise.get_buffer("running_mean"), self.normalise.get_buffer("running_var")
         return (self.levelled(windows.float()) - mean) / (variance + self.normalise.eps).sqrt()
 
 
 class Seq2SeqDecoder(nn.Module):
-    """An LSTM that starts from a code and writes some frames in each step.
+    """An LSTM that computes its initial state from a code, and predicts ``step_frames`` frames in each step.
 
-    Each step gets the code again, and the time as sines and cosines (Vaswani et al. 2017, section 3.5): so the LSTM
-    need not count steps.
+    The input of each step is the code and the sines and cosines of the step's position (Vaswani et al. 2017, section
+    3.5).
 
     Arguments
     ---------
-    frame_size, step_frames, hidden_size, embedding_size : int
-        M, frames in a step, H, D.
-    feed_back : bool
-        Each step also gets the frames of the step before: the real ones with the probability ``teacher_forcing``, else
-        those that the decoder wrote (scheduled sampling, Bengio et al. 2015). This is slower, and the code learns less.
+    frame_size, step_frames, hidden_size, embedding_size : int, M, number of frames in a step, H, D
+    feed_back : bool, also give each step the frames of the step before (scheduled sampling, Bengio et al. 2015)
+        With the probability ``teacher_forcing`` they are the target's frames, otherwise the decoder's own prediction.
+        Training is then slower, and the embeddings are worse.
 
     Example
     -------
@@ -140,19 +130,13 @@ class Seq2SeqDecoder(nn.Module):
         self.write = nn.Linear(hidden_size, step_size)
 
     def forward(self, codes: torch.Tensor, frames: torch.Tensor, teacher_forcing: float = 0.0) -> torch.Tensor:
-        """Write frames.
+        """Predict frames [n, T, M].
 
         Arguments
         ---------
         codes : torch.Tensor [n, D]
-        frames : torch.Tensor [n, T, M], T at most 96
-            The real frames; used only if ``feed_back``.
-        teacher_forcing : float in [0, 1]
-            Share of the steps that get real frames.
-
-        Returns
-        -------
-        torch.Tensor [n, T, M]
+        frames : torch.Tensor [n, T, M], T at most 96, the target; without ``feed_back`` only T is read from it
+        teacher_forcing : float in [0, 1], probability that a step gets frames of the target
         """
         n_frames = frames.shape[1]
         n_steps = -(-n_frames // self.step_frames)
@@ -177,7 +161,7 @@ class Seq2SeqDecoder(nn.Module):
 
 
 def remembering_lstm(input_size: int, hidden_size: int) -> nn.LSTM:
-    """An LSTM whose forget gates start open, with a bias of 1 (Jozefowicz et al. 2015, section 3)."""
+    """Return an LSTM whose forget gates have the initial bias 1 (Jozefowicz et al. 2015, section 3)."""
     lstm = nn.LSTM(input_size, hidden_size, batch_first=True)
     with torch.no_grad():
         lstm.get_parameter("bias_hh_l0")[hidden_size : 2 * hidden_size] = 1

@@ -1,7 +1,7 @@
 """The base class of encoders, and the functions that encode windows and sounds with any encoder.
 
-`encode_windows` encodes windows of a `FrameBank`, in blocks. `encode_bank` encodes each sound of a bank: the embedding
-is the weighted mean of the vectors of its windows. `WindowEncoder.forward` does this for a padded batch.
+`encode_windows` encodes windows. `encode_bank` encodes all sounds of a `FrameBank`, `WindowEncoder.forward` all sounds
+of a padded batch. The embedding of a sound is the weighted mean of the vectors of its windows, scaled to unit norm.
 
 Axes: B sounds, W windows, M mel bands, D embedding dimensions.
 """
@@ -30,12 +30,11 @@ class WindowEncoder(nn.Module):
 
     Arguments
     ---------
-    silence : float, value of the front end for digital silence; a sound shorter than a window is padded with this value
-    hop_frames : int, number of frames between the starts of two windows of a sound
-    range_db : float or None
-        `levelled` adds a floor that is ``range_db`` below the loudest energy of a window, in dB. With None, `levelled`
-        returns its input, which is for frames that are not log energies.
-    level : callable, the `level` of the front end, which computes the loudness of frames
+    silence : float, value of the front end for digital silence; the padding of sounds that are shorter than a window
+    hop_frames : int from 1 to 96, number of frames between the starts of two consecutive windows of a sound
+    range_db : float or None, distance in dB from the loudest energy of a window to the floor that `levelled` adds
+        Choose None for frames that are not log energies. `levelled` then returns its input.
+    level : callable, the ``level`` of the front end, which computes the loudness of frames
     """
 
     embedding_size: int  # D; a subclass sets it
@@ -58,17 +57,16 @@ class WindowEncoder(nn.Module):
         Arguments
         ---------
         frames : torch.Tensor [batch, frames, mels], with any number of frames
-        lens : torch.Tensor [batch], float in (0, 1], the length of each sound without padding / number of frames
+        lens : torch.Tensor [batch], float in (0, 1], frames of each sound without padding / frames of the batch
 
         Returns
         -------
         torch.Tensor [batch, 1, D], unit norm
-            The normalised mean of the vectors of all windows of a sound, weighted by `audibility` times
-            `window_weights`. On ESC-10, where many clips are padded with silence, `audibility` adds 0.03 to the mAP of
-            every encoder.
+            The weight of a window is ``window_weights * audibility``. Many clips of ESC-10 are padded with silence.
+            There `audibility` adds 0.03 to the mAP of every encoder.
         """
         n_frames = frames.shape[1]
-        # Sounds of one window, as in training, are not split into blocks: batch normalisation needs them together.
+        # In training each sound is one window. Batch normalisation needs all windows of the batch in one call.
         if n_frames <= WINDOW_FRAMES:
             windows = F.pad(frames, (0, 0, 0, WINDOW_FRAMES - n_frames), value=self.silence)
             return F.normalize(self.encode(windows).float(), dim=-1)[:, None]
@@ -96,7 +94,7 @@ class WindowEncoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """torch.device: device of the weights."""
+        """torch.device, the device of the weights."""
         return next(chain(self.parameters(), self.buffers()), torch.empty(0)).device
 
     def encode(self, windows: torch.Tensor) -> torch.Tensor:
@@ -104,10 +102,10 @@ class WindowEncoder(nn.Module):
         raise NotImplementedError
 
     def levelled(self, windows: torch.Tensor) -> torch.Tensor:
-        """Remove the loudness, and most of any faint noise, from windows [n, 96, M] of log energies.
+        """Remove the gain and the faint noise from windows [n, 96, M] of log energies.
 
-        First, a constant is added to all energies of a window. It is ``range_db`` below the loudest energy, so that
-        energies of faint noise hardly differ from it. Then the mean of the window is subtracted, which removes a gain.
+        First, a floor of ``loudest energy of the window - range_db`` is added to all energies, which hides fainter
+        noise. Then the mean of the window is subtracted, which removes the gain.
         """
         if self.range_db is None:
             return windows
@@ -117,35 +115,32 @@ class WindowEncoder(nn.Module):
 
 
 def windows_at_once(device: torch.device) -> int:
-    """Number of windows in a block. Blocks that fit into the caches of a CPU more than double the speed."""
+    """Return the number of windows in a block. On a CPU, blocks that fit into its caches double the speed."""
     return 64 if device.type == "cpu" else 2048
 
 
 def real_frames(frames: torch.Tensor, lens: torch.Tensor | None) -> torch.Tensor:
-    """Number of frames of each sound without padding, [B] int64.
+    """Return the number of frames of each sound without padding, [B] int64.
 
-    The result is exact if the length of the padded waveform is a multiple of the hop.
+    The number is exact if the length of the padded waveforms is a multiple of the hop.
     """
     if lens is None:
         return torch.full((len(frames),), frames.shape[1], device=frames.device)
-    # 0.01 is larger than the rounding errors of float32.
+    # A rounding error of float32 is smaller than 0.01 and must not add a frame.
     return (lens.to(frames.device) * frames.shape[1] - 0.01).ceil().clamp(1, frames.shape[1]).long()
 
 
 def window_weights(n_frames: torch.Tensor, starts: torch.Tensor, hop_frames: int) -> torch.Tensor:
-    """Weight of a window: the fraction of its last ``hop_frames`` frames that lie inside the sound.
+    """Return the weights of windows, float in [0, 1], of the broadcast shape of ``n_frames`` and ``starts``.
 
-    When a sound becomes longer, the weight of a new last window grows from 0 to 1. So the embedding changes smoothly.
-    The weight of the first window is 1.
+    The weight of a window is the fraction of its last ``hop_frames`` frames that lie inside the sound. The weight of
+    the first window of a sound is 1.
 
     Arguments
     ---------
     n_frames : torch.Tensor, number of frames of the sound of each window
-    starts : torch.Tensor, first frame of each window; its shape must broadcast with ``n_frames``
-
-    Returns
-    -------
-    torch.Tensor, float in [0, 1], of the broadcast shape
+    starts : torch.Tensor, first frame of each window
+    hop_frames : int
     """
     covered = starts + WINDOW_FRAMES - hop_frames
     weights = ((n_frames - covered) / hop_frames).clamp(0, 1)
@@ -155,7 +150,7 @@ def window_weights(n_frames: torch.Tensor, starts: torch.Tensor, hop_frames: int
 def encode_windows(
     encoder: WindowEncoder, bank: FrameBank, sounds: torch.Tensor, starts: torch.Tensor
 ) -> Iterator[torch.Tensor]:
-    """Encode windows of a `FrameBank`, in blocks.
+    """Encode windows of a `FrameBank` block by block.
 
     Arguments
     ---------
@@ -165,7 +160,7 @@ def encode_windows(
 
     Yields
     ------
-    torch.Tensor [n, D], float32, unit norm, on the encoder's device: the vectors of the next n windows
+    torch.Tensor [n, D], float32, unit norm, on the device of the encoder, the vectors of one block of n windows
     """
     size = windows_at_once(encoder.device)
     for block in zip(sounds.split(size), starts.split(size), strict=True):
@@ -175,17 +170,12 @@ def encode_windows(
 
 @torch.no_grad()
 def encode_bank(encoder: WindowEncoder, bank: FrameBank) -> torch.Tensor:
-    """Encode every sound of a `FrameBank`, as `WindowEncoder.forward` does.
-
-    Returns
-    -------
-    torch.Tensor [B, D], float32, unit norm, on the encoder's device
-    """
+    """Encode all sounds of a `FrameBank` to [B, D], float32, unit norm, on the device of the encoder."""
     return average_windows(encoder, bank)
 
 
 def average_windows(encoder: WindowEncoder, bank: FrameBank) -> torch.Tensor:
-    """Do the work of `encode_bank`, with gradients."""
+    """Compute the result of `encode_bank` with gradients."""
     sounds, starts = bank.windows(WINDOW_FRAMES, encoder.hop_frames)
     weights = window_weights(bank.lengths[sounds], starts, encoder.hop_frames)
     weights = weights * audibility(*bank.peaks(sounds, starts, WINDOW_FRAMES))

@@ -1,9 +1,8 @@
-"""Small synthesisers, one for each kind of sound of the embedded corpus: each plays a single event, dry and close.
+"""Synthesisers of the synthetic library. Each function plays one event, without reverberation.
 
-`cochlea_sb.synthetic.library` repeats them in rhythm and puts them in a room. What differs from one sound to the next
-comes in two parts: a `Voice` (the instrument: how high, which timbre, how fast) that the takes of one source share,
-and a generator for the performance. Pitch, tempo and length differ widely inside a class, by design: they are what an
-embedding has to learn to ignore. In every synthesiser ``t`` is the time of each sample, in seconds.
+The arguments of every synthesiser are a random generator ``rng`` and a `Voice`. Takes of the same source have similar
+voices. Pitch, tempo and length differ widely inside a class, because an embedding must learn to ignore them. In every
+synthesiser, ``t`` [samples] is the time in seconds.
 """
 
 from typing import NamedTuple
@@ -11,14 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy import signal
 
-PLUCK_HZ = (130.0, 440.0)  # lowest and highest plucked string
-# Formants of men, Peterson and Barney 1952, Table II; the fourth and fifth are typical.
+PLUCK_HZ = (130.0, 440.0)  # lowest and highest pitch of a plucked string
+# The first three formants are of men (Peterson and Barney 1952, Table II). The fourth and fifth are typical values.
 AH_HZ = (730.0, 1090.0, 2440.0, 3400.0, 4500.0)
 EE_HZ = (270.0, 2290.0, 3010.0, 3700.0, 4900.0)
 
 
 class Voice(NamedTuple):
-    """What makes one instrument of a class differ from another; each field is a float in [0, 1].
+    """The properties of an instrument. Each field is a float in [0, 1].
 
     Example
     -------
@@ -31,67 +30,67 @@ class Voice(NamedTuple):
     tempo: float
 
     def hz(self, low, high):
-        """Frequency between ``low`` and ``high``, evenly spread over the octaves."""
+        """Return the frequency that ``pitch`` selects between ``low`` and ``high``, on a logarithmic scale."""
         return low * (high / low) ** self.pitch
 
     def gap(self, slow_seconds, fast_seconds):
-        """Time from one event to the next."""
+        """Return the time from one event to the next, which ``tempo`` selects on a logarithmic scale."""
         return slow_seconds * (fast_seconds / slow_seconds) ** self.tempo
 
     def tone(self, dark, bright):
-        """A parameter of the timbre between two extremes."""
+        """Return the value that ``timbre`` selects between ``dark`` and ``bright``, on a linear scale."""
         return dark + (bright - dark) * self.timbre
 
 
 def clock(seconds, sample_rate):
-    """Time of every sample, in seconds: float [samples]."""
+    """Return the time of every sample in seconds, float [samples]."""
     return np.arange(round(seconds * sample_rate)) / sample_rate
 
 
 def decay(t, t60_seconds):
-    """Exponential envelope that falls by 60 dB in ``t60_seconds``; 0 before time 0."""
+    """Return an exponential envelope that falls by 60 dB in ``t60_seconds``. It is 0 before time 0."""
     return np.where(t < 0, 0.0, 10.0 ** (-3.0 * np.maximum(t, 0.0) / t60_seconds))
 
 
 def swell(t, attack_seconds, release_seconds):
-    """Envelope that rises from 0 to 1 and falls back to 0 at the end."""
+    """Return an envelope that rises linearly from 0 to 1, and falls linearly to 0 at the end."""
     return np.clip(np.minimum(t / attack_seconds, (t[-1] - t) / release_seconds), 0.0, 1.0)
 
 
 def wander(rng, t, per_second):
-    """Random curve in [-1, 1] with about ``per_second`` turns a second."""
+    """Return a random curve in [-1, 1], linear between ``per_second`` random values a second."""
     knots = rng.uniform(-1.0, 1.0, int(t[-1] * per_second) + 3)
     return np.interp(t * per_second, np.arange(len(knots)), knots)
 
 
 def partials(hz, amplitudes, sample_rate):
-    """Harmonics of a gliding fundamental (``hz`` [samples]); those that would fold over at Nyquist are left out."""
+    """Sum the harmonics of a fundamental ``hz`` [samples], without harmonics that would alias."""
     phase = 2.0 * np.pi * np.cumsum(hz) / sample_rate
     audible = [k for k in range(1, len(amplitudes) + 1) if k * hz.max() < 0.48 * sample_rate]
     return sum((amplitudes[k - 1] * np.sin(k * phase) for k in audible), np.zeros(len(hz)))
 
 
 def modes(rng, t, hz, t60_seconds, amplitudes):
-    """Sum of decaying sines with random phases; the last three arguments have one entry a mode."""
+    """Sum decaying sines with random phases. The last three arguments have one entry for each sine."""
     each = zip(hz, t60_seconds, amplitudes, strict=True)
     return sum(a * decay(t, t60) * np.sin(2 * np.pi * f * t + rng.uniform(0, 2 * np.pi)) for f, t60, a in each)
 
 
 def band_noise(rng, t, low_hz, high_hz, sample_rate):
-    """Gaussian noise between two frequencies, of root mean square 1."""
+    """Return Gaussian noise between two frequencies. Its root mean square is 1."""
     sections = signal.butter(2, [low_hz, high_hz], "bandpass", fs=sample_rate, output="sos")
     noise = signal.sosfilt(sections, rng.standard_normal(len(t)))
     return noise / np.sqrt(np.mean(noise**2))
 
 
 def sparks(rng, t, per_second, sample_rate):
-    """Impulses of random sign, size and time, about ``per_second`` of them a second."""
+    """Return about ``per_second`` impulses a second, with random signs, sizes and times."""
     odds = per_second / sample_rate
     return (rng.random(len(t)) < odds) * rng.standard_normal(len(t)) * rng.exponential(1.0, len(t))
 
 
 def resonances(wave, hz, bandwidths_hz, gains, sample_rate):
-    """Parallel two-pole resonators, each with a gain at its peak: a body, or the formants of a voice."""
+    """Filter a waveform with parallel two-pole resonators, such as the formants of a voice, and sum the results."""
     filtered = np.zeros(len(wave))
     for centre, bandwidth, gain in zip(hz, bandwidths_hz, gains, strict=True):
         filtered += gain * signal.lfilter(*signal.iirpeak(centre, centre / bandwidth, fs=sample_rate), wave)
@@ -99,9 +98,9 @@ def resonances(wave, hz, bandwidths_hz, gains, sample_rate):
 
 
 def plucked_string(rng, sample_rate, voice):
-    """A burst of noise in a delay line whose loop is a lowpass (Karplus and Strong 1983)."""
+    """A burst of noise circulates in a delay line with a lowpass filter (Karplus and Strong 1983)."""
     period, dull, t60 = sample_rate / voice.hz(*PLUCK_HZ), voice.tone(0.5, 0.1), rng.uniform(0.8, 3.0)
-    whole, fraction = divmod(period - 1, 1)  # the lowpass delays by one sample more
+    whole, fraction = divmod(period - 1, 1)  # the lowpass filter delays by one more sample
     loop = np.convolve([dull / 2, 1 - dull, dull / 2], [1 - fraction, fraction]) * decay(period / sample_rate, t60)
     excitation = np.zeros(round(min(t60, 1.6) * sample_rate))
     excitation[: round(period)] = rng.uniform(-1.0, 1.0, round(period))
@@ -110,7 +109,7 @@ def plucked_string(rng, sample_rate, voice):
 
 
 def bowed_string(rng, sample_rate, voice):
-    """A sawtooth with vibrato through the resonances of a wooden body, and the rasp of the bow."""
+    """A sawtooth with vibrato excites the resonances of a wooden body. Noise imitates the friction of the bow."""
     t = clock(rng.uniform(0.7, 3.2), sample_rate)
     vibrato = 1 + rng.uniform(0.004, 0.015) * np.sin(2 * np.pi * rng.uniform(4.5, 7.0) * t) * np.minimum(t / 0.5, 1)
     saw = partials(voice.hz(180.0, 560.0) * vibrato, 1.0 / np.arange(1, 41), sample_rate)
@@ -121,7 +120,7 @@ def bowed_string(rng, sample_rate, voice):
 
 
 def bell(rng, sample_rate, voice):
-    """The partials of a church bell (hum, prime, tierce, quint, nominal, ...), the high ones fading first."""
+    """The partials of a church bell: hum, prime, tierce, quint, nominal, ... High partials decay faster."""
     ratios = np.array([0.5, 1.0, 1.183, 1.506, 2.0, 2.514, 2.662, 3.011, 4.166, 5.43])
     prime_hz, ring = voice.hz(420.0, 1050.0), voice.tone(1.2, 4.0) * rng.uniform(0.8, 1.2)
     ratios = ratios[ratios * prime_hz < 7500.0]
@@ -130,7 +129,7 @@ def bell(rng, sample_rate, voice):
 
 
 def flute(rng, sample_rate, voice):
-    """A nearly pure tone that trembles, in a breath of noise; one to four notes of a slow tune."""
+    """One to four notes of a nearly pure tone with tremolo, and breath noise."""
     t = clock(rng.uniform(0.7, 3.2), sample_rate)
     steps = np.cumsum(np.append(0, rng.choice([-4, -2, 2, 3, 5], 3)))
     note = np.minimum((t / voice.gap(1.6, 0.5)).astype(int), 3)
@@ -142,7 +141,7 @@ def flute(rng, sample_rate, voice):
 
 
 def brass(rng, sample_rate, voice):
-    """Frequency modulation at ratio 1, brighter as it grows louder (Chowning 1973)."""
+    """Frequency modulation at ratio 1. The modulation index follows the amplitude (Chowning 1973)."""
     t = clock(rng.uniform(0.25, 0.9), sample_rate)
     loudness = swell(t, rng.uniform(0.03, 0.1), 0.08) * (0.75 + 0.25 * decay(t, 0.6))
     phase = 2 * np.pi * voice.hz(140.0, 360.0) * t
@@ -150,7 +149,7 @@ def brass(rng, sample_rate, voice):
 
 
 def kick(rng, sample_rate, voice):
-    """A sine that falls from the click of the beater to the drum's own low note."""
+    """A click of the beater, and a sine that falls to the low pitch of the drum."""
     t = clock(rng.uniform(0.15, 0.5), sample_rate)
     hz = voice.hz(45.0, 75.0) * (1 + rng.uniform(1.0, 2.5) * decay(t, 0.12))
     click = voice.tone(0.01, 0.15) * decay(t, 0.02) * rng.standard_normal(len(t))
@@ -158,7 +157,7 @@ def kick(rng, sample_rate, voice):
 
 
 def tom(rng, sample_rate, voice):
-    """A tuned skin: modes that ring for a while and sag in pitch as they do."""
+    """Three modes of a tuned drum skin, whose pitch falls while they decay."""
     t60 = rng.uniform(0.4, 0.9)
     t = clock(t60, sample_rate)
     hz = voice.hz(90.0, 220.0) * (1 + rng.uniform(0.1, 0.3) * decay(t, 0.25))
@@ -171,7 +170,7 @@ def tom(rng, sample_rate, voice):
 
 
 def snare(rng, sample_rate, voice):
-    """Two modes of a skin and the rattle of the wires; a stroke, a flam or a short roll."""
+    """Two modes of a drum skin, and noise of the snare wires."""
     hz, t60 = voice.hz(170.0, 290.0), rng.uniform(0.15, 0.4)
     t = clock(t60, sample_rate)
     wires = band_noise(rng, t, voice.tone(900.0, 2200.0), 7500.0, sample_rate)
@@ -179,7 +178,7 @@ def snare(rng, sample_rate, voice):
 
 
 def hat(rng, sample_rate, voice):
-    """Metallic noise above 4 kHz, closed at once; always shorter than a window."""
+    """Metallic noise above 4 kHz, shorter than a window of the encoder."""
     t = clock(rng.uniform(0.08, 0.3), sample_rate)
     floor_hz = voice.hz(4400.0, 5800.0)
     squares = sum(signal.square(2 * np.pi * floor_hz * ratio * t) for ratio in (0.31, 0.46, 0.73, 1.07, 1.21))
@@ -189,7 +188,7 @@ def hat(rng, sample_rate, voice):
 
 
 def clap(rng, sample_rate, voice):
-    """Several palms within 40 ms, then the tail."""
+    """Three noise bursts within 40 ms, and a decaying tail."""
     centre, tail = voice.hz(1000.0, 1800.0), rng.uniform(0.1, 0.3)
     t = clock(0.04 + tail, sample_rate)
     palms = sum(decay(t - late, 0.025) for late in rng.uniform(0.0, 0.04, 3)) + 0.5 * decay(t - 0.04, tail)
@@ -197,7 +196,7 @@ def clap(rng, sample_rate, voice):
 
 
 def cowbell(rng, sample_rate, voice):
-    """Two square waves a bit more than a fifth apart, as in the old drum machines."""
+    """Two square waves with a frequency ratio of 1.48, as in analogue drum machines."""
     t = clock(rng.uniform(0.15, 0.5), sample_rate)
     square = [1, 0, 1 / 3, 0, 1 / 5, 0, 1 / 7, 0, 1 / 9, 0, 1 / 11, 0, 1 / 13]
     pair = sum(partials(np.full(len(t), ratio * voice.hz(430.0, 740.0)), square, sample_rate) for ratio in (1, 1.48))
@@ -205,7 +204,7 @@ def cowbell(rng, sample_rate, voice):
 
 
 def wind(rng, sample_rate, voice):
-    """Gusts: noise whose narrow band moves up and down with its strength."""
+    """Noise in a narrow band, whose centre frequency and amplitude rise and fall together."""
     t = clock(rng.uniform(1.5, 4.0), sample_rate)
     gust = wander(rng, t, voice.gap(0.7, 0.3) ** -1)
     bands_hz = voice.hz(240.0, 420.0) * 1.4 ** np.arange(6)
@@ -215,7 +214,7 @@ def wind(rng, sample_rate, voice):
 
 
 def rain(rng, sample_rate, voice):
-    """Hundreds of drops a second over the hiss of those farther away."""
+    """Hundreds of near drops a second, and the hiss of distant drops."""
     t = clock(rng.uniform(1.0, 4.0), sample_rate)
     drops = sparks(rng, t, voice.gap(150.0, 900.0), sample_rate)
     pats = resonances(
@@ -226,14 +225,14 @@ def rain(rng, sample_rate, voice):
 
 
 def chirp(rng, sample_rate, voice, direction):
-    """A tone with a few harmonics that climbs (direction 1) or falls (-1) by one to two and a half octaves."""
+    """A tone with three harmonics that rises (direction 1) or falls (direction -1) by 1 to 2.5 octaves."""
     t = clock(voice.gap(1.6, 0.35), sample_rate)
     hz = voice.hz(480.0, 1000.0) * 2 ** (direction * voice.tone(1.0, 2.5) * (t / t[-1] - 0.5))
     return partials(hz, [1.0, voice.tone(0.1, 0.6), 0.2], sample_rate) * swell(t, 0.02, 0.04)
 
 
 def vowel(rng, sample_rate, voice, formants_hz):
-    """Pulses of the glottis through five formants (Klatt 1980), those of a smaller head lying higher."""
+    """Pulses of the glottis, filtered by five formants (Klatt 1980). Higher voices have higher formants."""
     t = clock(rng.uniform(0.3, 1.8), sample_rate)
     melody = 1 + 0.12 * wander(rng, t, 2.0) + 0.01 * np.sin(2 * np.pi * rng.uniform(4.5, 6.5) * t)
     pulses = partials(voice.hz(110.0, 260.0) * melody, np.arange(1, 60) ** -voice.tone(1.3, 0.7), sample_rate)
@@ -244,7 +243,7 @@ def vowel(rng, sample_rate, voice, formants_hz):
 
 
 def engine(rng, sample_rate, voice):
-    """Firing cylinders, unequal to each other, that rev up and down, and the noise they beat."""
+    """Unequal pulses of cylinders at a changing speed, and noise that follows the firing."""
     t = clock(rng.uniform(1.2, 4.0), sample_rate)
     hz = voice.hz(13.0, 26.0) * 2 ** (0.4 * wander(rng, t, 1.0))
     strokes = partials(hz, rng.uniform(0.2, 1.0, 60) * np.arange(1, 61) ** -voice.tone(0.8, 0.4), sample_rate)
@@ -256,28 +255,28 @@ def engine(rng, sample_rate, voice):
 
 
 def bird(rng, sample_rate, voice):
-    """Short whistled syllables, each a quick arch of pitch."""
+    """A short whistled syllable, whose pitch follows part of a sine."""
     t = clock(voice.gap(0.16, 0.05) * rng.uniform(0.7, 1.2), sample_rate)
     arch = voice.tone(0.15, 0.6) * np.sin(np.pi * t / t[-1] * rng.uniform(0.8, 2.2)) + 0.1 * rng.uniform(-1, 1)
     return partials(voice.hz(1900.0, 3500.0) * 2**arch, [1.0, 0.12], sample_rate) * np.sin(np.pi * t / t[-1])
 
 
 def cricket(rng, sample_rate, voice):
-    """Three or four scrapes of a wing, a pure high tone each, 25 to 45 a second."""
+    """Three or four pulses of a high pure tone, at 25 to 45 pulses a second."""
     rate_hz = voice.tone(25.0, 45.0)
     t = clock(rng.integers(3, 5) / rate_hz, sample_rate)
     return np.sin(2 * np.pi * voice.hz(3400.0, 5200.0) * t) * np.sin(np.pi * rate_hz * t) ** 2
 
 
 def water_drops(rng, sample_rate, voice):
-    """Bubbles: a decaying sine whose pitch rises as the bubble nears the surface (van den Doel 2005)."""
+    """A decaying sine whose pitch rises, like a bubble near the surface of water (van den Doel 2005)."""
     t = clock(rng.uniform(0.08, 0.2), sample_rate)
     hz = voice.hz(600.0, 1200.0) * 2 ** (rng.uniform(-0.5, 0.5) + voice.tone(3.0, 7.0) * t)
     return partials(hz, [1.0], sample_rate) * decay(t, rng.uniform(0.08, 0.2)) * swell(t, 0.002, 0.01)
 
 
 def footsteps(rng, sample_rate, voice):
-    """A heel on a floor that sounds, then the scuff of the sole."""
+    """The modes of a floor hit by a heel, and noise of the sole."""
     t = clock(0.25, sample_rate)
     heel = modes(rng, t, voice.hz(105.0, 190.0) * np.array([1.0, 1.9, 3.3]), [0.12, 0.08, 0.05], [1.0, 0.7, 0.5])
     scuff = band_noise(rng, t, 500.0, voice.tone(2000.0, 5000.0), sample_rate)
@@ -285,7 +284,7 @@ def footsteps(rng, sample_rate, voice):
 
 
 def glass_break(rng, sample_rate, voice):
-    """A crack, then dozens of splinters that ring as they fall."""
+    """A noise burst, and 20 to 44 splinters that ring at random times."""
     t = clock(rng.uniform(0.7, 2.0), sample_rate)
     wave = 2.0 * decay(t, 0.08) * rng.standard_normal(len(t))
     for late in rng.exponential(0.25 * t[-1], rng.integers(20, 45)):
@@ -295,7 +294,7 @@ def glass_break(rng, sample_rate, voice):
 
 
 def telephone(rng, sample_rate, voice):
-    """Two gongs and the clapper that goes between them some twenty times a second."""
+    """Two gongs, which a clapper hits in turn, 14 to 26 times a second for each gong."""
     t = clock(rng.uniform(0.4, 1.2), sample_rate)
     left = np.sin(2 * np.pi * voice.gap(14.0, 26.0) * t) > 0
     gongs_hz = voice.hz(850.0, 1500.0) * np.array([1.0, voice.tone(1.12, 1.3)])
@@ -304,9 +303,9 @@ def telephone(rng, sample_rate, voice):
 
 
 def crackle(rng, sample_rate, voice):
-    """A worn record or a fire: rare sharp impulses, most of them small."""
+    """Rare impulses, most of them small, as of a worn record or a fire."""
     t = clock(rng.uniform(0.8, 3.5), sample_rate)
     impulses = sparks(rng, t, voice.gap(8.0, 50.0), sample_rate)
-    impulses[0] = 1.0  # the one that there always is
+    impulses[0] = 1.0  # so that there is at least one impulse
     snaps = resonances(impulses, [voice.hz(1600.0, 3400.0)], [voice.tone(1000.0, 3000.0)], [1.0], sample_rate)
     return snaps + 0.3 * impulses

@@ -1,9 +1,8 @@
-"""The embedded corpus: a small, varied library of synthetic sounds, so that every job runs without a download.
+"""The synthetic library: a small corpus that is computed, so that everything runs without a download.
 
-A sound is an instrument (`cochlea_sb.synthetic.instruments`) played in some rhythm, heard in a room by a microphone,
-over background noise. It is hard on purpose for a comparison of spectrograms: within a class, pitch, tempo, moment,
-level, room and noise differ. All of it follows from the seed, the class and the number of the take, whatever else is
-made.
+A sound is a rhythm of an instrument (`cochlea_sb.synthetic.instruments`) with reverberation, background noise and the
+filter of a microphone. Inside a class, the pitch, tempo, start, loudness, room and noise differ, so that a comparison
+of spectrograms fails. Each sound depends only on the seed, the sample rate, the class and the number of the take.
 """
 
 import csv
@@ -23,11 +22,11 @@ from cochlea_sb.errors import UserError
 from cochlea_sb.synthetic import instruments
 from cochlea_sb.synthetic.instruments import Voice, clock, decay
 
-GENERATOR_VERSION = 1  # raise it when any sound changes, or users keep the cached ones
+GENERATOR_VERSION = 1  # increase it when any sound changes; otherwise the cache returns the old sounds
 LONGEST_SECONDS = 4.0
 TAKES_PER_SOURCE = 2
 FOLDS = 5
-# Audio becomes `datasets.Audio` afterwards: to write that type, `datasets` wants torchcodec even for finished bytes.
+# `synthetic_library` casts to `datasets.Audio` afterwards, because `datasets` needs torchcodec to write that type.
 FEATURES = datasets.Features(
     audio={"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
     label=datasets.Value("string"),
@@ -44,31 +43,27 @@ def synthetic_library(
     num_proc: int | None = None,
     cache_dir: str | Path | None = None,
 ) -> datasets.Dataset:
-    """Make the library, or find it in the cache of `datasets`.
+    """Compute the library, or load it from the cache of `datasets`.
 
     Arguments
     ---------
-    sounds_per_class : int, at least 2
-        Takes of each class. Two takes make a source and the sources go round the folds, so that 10 reach all five
-        folds, and multiples of 10 fill them evenly.
+    sounds_per_class : int, 2 to 100,000, number of takes of each class; a multiple of 10 gives folds of equal size
     seed : int, at least 0
     sample_rate : int, Hz, 16,000 to 48,000
-    num_proc : int, optional
-        Processes; the sounds are the same for any number of them.
-    cache_dir : str or Path, optional
-        Where `datasets` keeps the result; by default, where it keeps everything.
+    num_proc : int, number of processes, which does not change the sounds
+    cache_dir : str or Path, by default the cache folder of `datasets`
 
     Returns
     -------
     datasets.Dataset
-        ``audio`` (undecoded: ``bytes`` of a 16-bit WAV file and a ``path`` such as "kick/kick_003.wav"), ``label``
-        (string), ``source`` (string: the two takes of one instrument in one room share it), ``fold`` (int, 1 to 5:
-        the same for all takes of a source).
+        ``audio`` (undecoded: ``bytes`` of a 16-bit WAV file, and a ``path`` such as "kick/kick_003.wav"), ``label``
+        (str), ``source`` (str, the same for two takes with the same room and a similar voice), and ``fold`` (int, 1 to
+        5, the same for both takes of a source).
 
     Raises
     ------
     UserError
-        If an argument is out of its range.
+        If an argument is out of range.
     """
     check_arguments(sounds_per_class, seed, sample_rate)
     takes = [(name, take) for name in CLASSES for take in range(sounds_per_class)]
@@ -84,14 +79,9 @@ def synthetic_library(
 
 
 def write_library(folder, sounds_per_class=40, *, seed=0, sample_rate=16000):
-    """Write the same sounds as WAV files with a ``metadata.csv``: the layout of the ``audiofolder`` loader.
+    """Write the sounds of `synthetic_library` as WAV files in ``folder``, with a ``metadata.csv`` for `load_sounds`.
 
-    Arguments
-    ---------
-    folder : str or Path
-        Made where it is missing; files of the same names are replaced.
-    sounds_per_class, seed, sample_rate :
-        As in `synthetic_library`.
+    The other arguments and the errors are as in `synthetic_library`. Files with the same names are replaced.
     """
     check_arguments(sounds_per_class, seed, sample_rate)
     takes = [(name, take) for name in CLASSES for take in range(sounds_per_class)]
@@ -107,11 +97,10 @@ def write_library(folder, sounds_per_class=40, *, seed=0, sample_rate=16000):
 
 
 def check_arguments(sounds_per_class, seed, sample_rate):
-    """Raise UserError, in one sentence, for an argument that cannot be used."""
     limits = {
-        "sounds_per_class": (sounds_per_class, 2, 100_000),  # 2, or a sound would have no relative
+        "sounds_per_class": (sounds_per_class, 2, 100_000),  # a sound needs another sound of its class
         "seed": (seed, 0, 2**63 - 1),
-        "sample_rate": (sample_rate, 16_000, 48_000),  # below, the highest sounds would fold over
+        "sample_rate": (sample_rate, 16_000, 48_000),  # at lower rates, the highest sounds would alias
     }
     for name, (value, low, high) in limits.items():
         if not isinstance(value, numbers.Integral) or not low <= value <= high:
@@ -119,7 +108,7 @@ def check_arguments(sounds_per_class, seed, sample_rate):
 
 
 def library_rows(takes, seed, sample_rate):
-    """Rows of the library; `datasets` splits the list ``takes`` of (class, number) between its processes."""
+    """Yield a row for each (class, number) in ``takes``. `datasets` splits this list between its processes."""
     for name, take in takes:
         source = take // TAKES_PER_SOURCE
         yield {
@@ -134,20 +123,9 @@ def library_rows(takes, seed, sample_rate):
 
 
 def synthesise(name, take, seed=0, sample_rate=16000):
-    """One sound of the library.
+    """Return take ``take`` (at least 0) of a class ``name`` in `CLASSES`, as float64 [samples] in [-1, 1].
 
-    Arguments
-    ---------
-    name : str
-        One of `CLASSES`.
-    take : int, at least 0
-    seed : int, at least 0
-    sample_rate : int, Hz
-
-    Returns
-    -------
-    numpy.ndarray [samples], float64 in [-1, 1]
-        Between 0.1 and 5 seconds, without DC.
+    The sound is 0.1 to 5 s long and has no DC.
 
     Example
     -------
@@ -155,7 +133,7 @@ def synthesise(name, take, seed=0, sample_rate=16000):
     (6915,)
     """
     class_index = list(CLASSES).index(name)
-    # The trailing 1 keeps the stream of a source apart from that of the take of the same number.
+    # The last 1 gives a source another random stream than the take of the same number.
     source_rng = np.random.default_rng([seed, class_index, take // TAKES_PER_SOURCE, 1])
     rng = np.random.default_rng([seed, class_index, take])
     voice, place = Voice(*source_rng.uniform(0.1, 0.9, 3)), draw_place(source_rng, sample_rate)
@@ -164,16 +142,16 @@ def synthesise(name, take, seed=0, sample_rate=16000):
 
 
 class Place(NamedTuple):
-    """A room, what else sounds in it, and the microphone."""
+    """The room, the microphone and the background noise of a source."""
 
-    echo: np.ndarray  # impulse response, [samples]
-    tilt_db_per_octave: float  # of the microphone
-    noise_db: float  # root mean square of the noise over the peak of the sound
-    noise_db_per_octave: float  # 0 is white, -3 pink
+    echo: np.ndarray  # impulse response of the room, [samples]
+    tilt_db_per_octave: float  # frequency response of the microphone
+    noise_db: float  # 20 * log10(root mean square of the noise / peak of the sound)
+    noise_db_per_octave: float  # 0 is white noise, -3 is pink noise
 
 
 def draw_place(rng, sample_rate):
-    """Draw a place: from a dead studio to a hall."""
+    """Draw the properties of a place. Its reverberation time is 0.1 to 0.7 s."""
     t = clock(rng.uniform(0.1, 0.7), sample_rate)
     echo = rng.standard_normal(len(t)) * decay(t, t[-1])
     echo *= 10 ** (rng.uniform(-25.0, -5.0) / 20) / np.linalg.norm(echo)
@@ -182,8 +160,8 @@ def draw_place(rng, sample_rate):
 
 
 def record(dry, place, rng, sample_rate):
-    """Start late, echo, colour, add noise, remove DC and set the level."""
-    # Most recordings of a collection are trimmed and loud, and some are not.
+    """Delay a waveform, add reverberation and noise, filter it, remove DC and set the peak."""
+    # As in real collections, most sounds start early and are loud, but some start late or are quiet.
     late, tail = min(rng.exponential(0.12), 0.4), rng.uniform(0.02, 0.2)
     level_db = -min(rng.exponential(6.0), 30.0)
     wave = np.pad(dry, (round(late * sample_rate), round(tail * sample_rate)))
@@ -197,24 +175,24 @@ def record(dry, place, rng, sample_rate):
 
 
 def tilt(wave, db_per_octave, sample_rate):
-    """Raise or lower the treble against 1 kHz; below 50 Hz and without DC it stays level."""
-    padded = fft.next_fast_len(len(wave) + sample_rate // 20, real=True)  # or the end would leak into the start
+    """Filter with a gain of ``db_per_octave * log2(hz / 1000)`` in dB, constant below 50 Hz."""
+    padded = fft.next_fast_len(len(wave) + sample_rate // 20, real=True)  # stops the end leaking into the start
     octaves = np.log2(np.maximum(fft.rfftfreq(padded, 1 / sample_rate), 50.0) / 1000.0)
     return fft.irfft(fft.rfft(wave, padded) * 10 ** (db_per_octave * octaves / 20), padded)[: len(wave)]
 
 
 def wav_bytes(wave, sample_rate):
-    """A 16-bit WAV file of a waveform [samples], float in [-1, 1]."""
+    """Return a 16-bit WAV file of a waveform [samples], float in [-1, 1]."""
     file = io.BytesIO()
     soundfile.write(file, np.round(wave * 32767).astype(np.int16), sample_rate, format="WAV", subtype="PCM_16")
     return file.getvalue()
 
 
 def repeated(play, fewest, most, slow_seconds, fast_seconds, jitter=0.08):
-    """A synthesiser that plays another one ``fewest`` to ``most`` times, some hits softer, early or late.
+    """Return a synthesiser that plays ``play`` ``fewest`` to ``most`` times, with random amplitudes.
 
-    The voice's tempo chooses the time between onsets; ``jitter`` is its relative standard deviation. Hits that would
-    not fit in `LONGEST_SECONDS` are left out.
+    The tempo of the voice selects the mean time between onsets, and ``jitter`` is the relative standard deviation of
+    that time. Events that would end after `LONGEST_SECONDS` are left out.
     """
 
     def play_repeatedly(rng, sample_rate, voice):
@@ -231,8 +209,8 @@ def repeated(play, fewest, most, slow_seconds, fast_seconds, jitter=0.08):
     return play_repeatedly
 
 
-# Name of a class -> synthesiser(rng, sample_rate, voice) -> float [samples]. New ones go to the end: the place of a
-# class in this table is a part of the seed of its sounds.
+# Each value is a function (rng, sample_rate, voice) that returns float [samples]. Add new classes at the end, because
+# the position of a class in this dict is part of the random seed of its sounds.
 CLASSES = {
     "plucked_string": repeated(instruments.plucked_string, 1, 4, 0.8, 0.2),
     "bowed_string": instruments.bowed_string,
