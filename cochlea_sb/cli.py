@@ -267,7 +267,11 @@ def main(argv: list[str] | None = None) -> None:
     add("--with_query", action="store_true", help="also show the query itself")
     add("--path", help="show only sounds whose path contains this text or matches this pattern")
     add("--label", help="show only sounds with this label")
-    add("--effort", type=float, help="recall@k to aim for; default 0.98; 1 is an exact search")
+    add(
+        "--effort",
+        type=float,
+        help="recall of the nearest windows to aim for; default 0.98; 1 searches exactly",
+    )
     add("--model", help="folder or Hub name of the library's encoder, if the encoder has moved")
 
     add = command(info).add_argument

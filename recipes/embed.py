@@ -29,9 +29,7 @@ def main(argv):
     parser = argparse.ArgumentParser(description=first_line(__doc__))
     parser.add_argument("source", nargs="+", help="folder, table of files, or dataset on the Hub")
     parser.add_argument("--output", required=True, help="folder to write the shards to")
-    parser.add_argument(
-        "--model", help="folder or Hub name of the encoder; default: the one that comes with cochlea_sb"
-    )
+    parser.add_argument("--model", help="folder or Hub name of the encoder; default: the model shipped with cochlea_sb")
     parser.add_argument("--hop_seconds", type=float, default=0.48, help="step between windows; default 0.48")
     parser.add_argument("--shard_sounds", type=int, default=1000, help="number of sounds in a shard; default 1000")
     parser.add_argument("--folder_labels", action="store_true", help="take the folder of a file as its label")

@@ -73,7 +73,7 @@ def commands(page):
     for kind, block in blocks(page):
         if kind == "python":
             yield ["-c", block]
-        for line in block.splitlines() if kind == "bash" else ():
+        for line in block.replace("\\\n", "").splitlines() if kind == "bash" else ():
             words = shlex.split(line, comments=True)
             if words[0] == "python" and page not in ELSEWHERE:
                 fewer = [] if WITHOUT_STEPS in words else FEWER.get(Path(words[1]).name, [])

@@ -143,10 +143,10 @@ class BagOfAudioWords(WindowEncoder):
         vocabulary = MiniBatchKMeans(n_words, random_state=seed, n_init=1)
         with bar:
             for number, frames in enumerate(audible_frames(self.levelled)):
-                if number == 0 and len(frames) < max(n_words, n_components):
+                if number == 0 and len(frames) < (least := max(n_words, n_components)):
                     raise UserError(
-                        f"The corpus has {len(frames)} audible frames: expected more than {n_words}, the number of "
-                        "words; lower n_words, or add sounds."
+                        f"The corpus has {len(frames)} audible frames: expected at least {least}, one for each word "
+                        "and each component; lower n_words or n_components, or add sounds."
                     )
                 if len(frames) >= n_components:
                     components.partial_fit(frames)

@@ -11,7 +11,7 @@ from cochlea_sb.evaluation.tables import markdown
 from cochlea_sb.inference.audio_encoder import SHIPPED
 
 TAGS = ["audio", "cochlea_sb", "embeddings", "audio-retrieval"]
-# Pictures of a results folder, and their captions.
+# The pictures that a results folder may hold, and their captions.
 PICTURES = {
     "loss.png": "Training and validation loss by epoch",
     "embedding_map.png": "Held-out sounds, their embeddings projected to a plane",
@@ -19,7 +19,10 @@ PICTURES = {
     "few_labels.png": "Accuracy with few labelled sounds of each class",
     "robustness.png": "How often a deformed copy finds its original",
 }
-LEARNT_BY_DEFORMATIONS = {"ConvEncoder", "ResNet50"}  # the approach of Jansen et al., which their cards cite
+LEARNT_BY_DEFORMATIONS = {
+    "ConvEncoder",
+    "ResNet50",
+}  # their cards cite Jansen et al.
 
 
 def model_card(
@@ -33,7 +36,7 @@ def model_card(
     license: str | None = None,
     data: str | None = None,
 ) -> str:
-    """The card of a model.
+    """Write the card of a model.
 
     Arguments
     ---------
@@ -42,22 +45,22 @@ def model_card(
     config : dict
         From `cochlea_sb.inference.model_folder.model_config`.
     training : dict, optional
-        Content of ``training.json``, by recipes/train.py.
+        The content of ``training.json``, which recipes/train.py writes.
     settings : str, optional
-        Settings of the recipe, in yaml.
+        The settings of the recipe, as yaml.
     report : dict, optional
-        Content of ``evaluation.json``, by recipes/evaluate.py.
+        The content of ``evaluation.json``, which recipes/evaluate.py writes.
     pictures : list of str
-        Those of `PICTURES` that are published.
+        Names of the published pictures, which are keys of `PICTURES`.
     license : str, optional
         Identifier, such as ``apache-2.0``.
     data : str, optional
-        The training data, in words; by default from ``training``.
+        A description of the training data. By default, it is made from ``training``.
 
     Returns
     -------
     str
-        Markdown, with the Hub's metadata at its top.
+        Markdown that starts with the metadata for the Hub.
     """
     training, report = training or {}, report or {}
     results = [
@@ -103,33 +106,33 @@ def model_card(
 
 
 def corpus_in_words(training: dict[str, Any]) -> str:
-    """The corpus of a ``training.json``, without paths.
+    """Describe the corpus of a ``training.json``, without paths.
 
     Example
     -------
     >>> corpus_in_words({"corpus": "folder", "sounds": 1200, "hours": 1.5, "skipped": 2, "labels": False})
-    'A folder of 1,200 sounds (1.5 hours), learnt without labels. Some of them may have been held out. 2 more could not
-    be read.'
+    'A folder of 1,200 sounds (1.5 hours), used without labels. Some of them may have been held out. 2 more sounds could
+    not be read.'
     """
     if not training:
-        return "Not told."
+        return "Not described."
     named = {"dataset": f"The dataset `{training.get('dataset')}`:", "folder": "A folder of"}
     named["synthetic"] = "The synthetic library of cochlea_sb:"
     how = "with their labels" if training["labels"] else "without labels"
-    text = f"{named[training['corpus']]} {training['sounds']:,} sounds ({training['hours']:g} hours), learnt {how}. "
+    text = f"{named[training['corpus']]} {training['sounds']:,} sounds ({training['hours']:g} hours), used {how}. "
     text += "Some of them may have been held out."
-    return text + (f" {training['skipped']:,} more could not be read." if training["skipped"] else "")
+    return text + (f" {training['skipped']:,} more sounds could not be read." if training["skipped"] else "")
 
 
 def library_card(name: str, *, encoder: dict[str, Any], license: str | None = None, **facts: float) -> str:
-    """The card of a sound library.
+    """Write the card of a sound library.
 
     Arguments
     ---------
     name : str
         ``user/name``.
     encoder : dict
-        Its identity: ``source``, ``fingerprint``.
+        ``source`` and ``fingerprint`` of the encoder, as in `AudioEncoder.identity`.
     license : str, optional
     **facts
         ``sounds``, ``windows``, ``hours``, ``hop_seconds``.
@@ -143,14 +146,14 @@ def library_card(name: str, *, encoder: dict[str, Any], license: str | None = No
 
 
 def embeddings_card(name: str, *, encoder: dict[str, Any], license: str | None = None, **facts: float) -> str:
-    """The card of the shards that recipes/embed.py writes.
+    """Write the card of the shards that recipes/embed.py writes.
 
     Arguments
     ---------
     name : str
         ``user/name``.
     encoder : dict
-        Its identity: ``source``, ``fingerprint``.
+        ``source`` and ``fingerprint`` of the encoder, as in `AudioEncoder.identity`.
     license : str, optional
     **facts
         ``sounds``, ``windows``, ``dimensions``, ``hop_seconds``.
@@ -166,23 +169,23 @@ def embeddings_card(name: str, *, encoder: dict[str, Any], license: str | None =
 
 
 def heading(name: str, metadata: ModelCardData | DatasetCardData) -> dict[str, str]:
-    """Name, title and metadata, with which every card begins."""
+    """Return the name, title and metadata of a card, for its template."""
     return {"name": name, "title": name.split("/")[-1], "metadata": metadata.to_yaml()}
 
 
 def encoder_in_words(encoder: dict[str, Any]) -> str:
-    """The encoder of embeddings, without a path of the publisher's machine."""
+    """Describe the encoder of embeddings. A path on the publisher's machine is not shown."""
     fingerprint = f"(fingerprint `{encoder['fingerprint'][:12]}`)"
     if encoder["source"] == SHIPPED:
-        return f"the one that comes with cochlea_sb {fingerprint}"
-    return f"`{encoder['source']}` {fingerprint}" if encoder["source"] else f"one that is not published {fingerprint}"
+        return f"the model shipped with cochlea_sb {fingerprint}"
+    return f"`{encoder['source']}` {fingerprint}" if encoder["source"] else f"an unpublished encoder {fingerprint}"
 
 
 def template(name: str) -> str:
-    """The text of a file in ``templates/``."""
+    """Read a file in ``templates/``."""
     return resources.files("cochlea_sb.publishing").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def filled(file: str, /, **facts: Any) -> str:
-    """A template with its blanks filled in."""
+    """Read a template and insert ``facts``."""
     return template(file).format(**facts)

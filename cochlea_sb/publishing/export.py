@@ -1,4 +1,4 @@
-"""Makes the folder to publish, with its card, from a results folder, a sound library or embedding shards.
+"""Make the folder to publish, with its card, from a results folder, a sound library or embedding shards.
 
 A model becomes a model on the Hub, which `AudioEncoder.from_hparams` and SpeechBrain's ``EncoderClassifier`` load by
 name. Libraries and embeddings become datasets. `cochlea_sb.publishing.upload` uploads the folder.
@@ -29,17 +29,17 @@ from cochlea_sb.library.store import Store
 from cochlea_sb.publishing.cards import PICTURES, embeddings_card, library_card, model_card
 from cochlea_sb.publishing.upload import CARD, stamped
 
-# Settings of a run that tell nothing of the model: paths, and how it was measured.
+# Settings that do not describe the model: paths, and options of the evaluation.
 OF_THE_RUN = {"__set_seed", "output_folder", "save_folder", "train_log", "data_folder", "dataset", "config", "split"}
 OF_THE_RUN |= {"num_proc", "ckpt_interval_minutes", "model", "evaluate_all", "few_labels", "robustness"}
 
 
 class Exported(NamedTuple):
-    """What `export` has made.
+    """Result of `export`.
 
     repo_type : str, ``model`` or ``dataset``
-    replaces : tuple of str, patterns of files that an earlier upload may have left, for `upload`
-    notes : list of str, sentences that the publisher should read
+    replaces : tuple of str, patterns of file names. `upload` deletes such files of an earlier upload.
+    notes : list of str, messages for the publisher, such as a missing licence
     """
 
     repo_type: str
@@ -61,15 +61,16 @@ def export(
     Arguments
     ---------
     source : str or Path
-        Results folder, library, or folder of embedding shards. If it holds a card (``README.md``), that is used.
+        A results folder, a library, or a folder of embedding shards. If it holds a card (``README.md``), the card is
+        copied.
     folder : str or Path
-        A new folder. Files of a library may be links in it.
+        The folder to make. Files of a library may be links in it.
     name : str
-        ``user/name`` on the Hub, for the card.
+        ``user/name`` on the Hub, which the card shows.
     license : str, optional
         Identifier, such as ``apache-2.0``.
     data : str, optional
-        The training data of a model, in words.
+        A description of the training data of a model.
     model : str, optional
         ``user/name`` of the encoder of a library or of embeddings, if it was loaded from a local folder.
 
@@ -80,8 +81,8 @@ def export(
     Raises
     ------
     UserError
-        If ``source`` is none of the three, or is damaged or incomplete; if ``folder`` exists; if an option does not fit
-        ``source``; or if ``model`` is another encoder or can't be loaded.
+        If ``source`` has none of these kinds, is damaged, or is incomplete; if ``folder`` exists; if an option does not
+        fit ``source``; or if ``model`` can't be loaded or is not the encoder of the embeddings.
     """
     source, folder = Path(source).expanduser(), Path(folder)
     if model is not None and model != SHIPPED and not names_on_hub(model):
@@ -130,7 +131,7 @@ def export(
 
 
 def export_model(source: Path, folder: Path, name: str, license: str | None, data: str | None) -> tuple[str, list[str]]:
-    """Write the model, its figures and its pictures; gives the card, and sentences on its gaps."""
+    """Write a model, its figures and its pictures. Return the card, and messages about what the card lacks."""
     encoder = AudioEncoder.from_hparams(str(source), run_opts={"device": "cpu"})  # a model that others can load
     encoder.save(folder)
     gaps, report = [], read_json(source / "evaluation.json")
@@ -151,7 +152,7 @@ def export_model(source: Path, folder: Path, name: str, license: str | None, dat
     if (source / "train.yaml").is_file():
         settings = settings_of((source / "train.yaml").read_text(encoding="utf-8"))
     if not training and not data:
-        gaps.append("The card does not tell the training data: describe it with --data.")
+        gaps.append("The card does not describe the training data: describe it with --data.")
     card = model_card(
         name,
         model_config(encoder.mods.compute_features, encoder.mods.embedding_model),
@@ -166,7 +167,7 @@ def export_model(source: Path, folder: Path, name: str, license: str | None, dat
 
 
 def epochs_in(path: Path) -> int | None:
-    """Epochs of a run, by its ``history.json``."""
+    """Read the number of epochs from ``history.json``."""
     try:
         return int(json.loads(path.read_text(encoding="utf-8"))[-1]["epoch"])
     except (OSError, ValueError, LookupError, TypeError):
@@ -174,7 +175,7 @@ def epochs_in(path: Path) -> int | None:
 
 
 def settings_of(text: str) -> str:
-    """The plain settings of a training yaml, as yaml, without paths and without `OF_THE_RUN`."""
+    """Select numbers, texts and lists of a training yaml, without paths and the keys in `OF_THE_RUN`. Return yaml."""
     tree = ruamel.yaml.YAML(typ="rt").load(text)
     plain = {
         key: value
@@ -187,7 +188,7 @@ def settings_of(text: str) -> str:
 def export_library(
     source: Path, folder: Path, name: str, license: str | None, model: str | None
 ) -> tuple[str, list[str]]:
-    """Write a library with one merged index, without removed and unreadable sounds; gives the card, and notes."""
+    """Write a library with a merged index, without removed and unreadable sounds. Return the card and the notes."""
     store = Store(folder)
     manifest = Store(source).link_to(folder)
     manifest["encoder"] = public_encoder(manifest["encoder"], model)
@@ -210,7 +211,7 @@ def export_library(
 def export_embeddings(
     shards: list[str], folder: Path, name: str, license: str | None, model: str | None
 ) -> tuple[str, list[str]]:
-    """Write shards without unreadable sounds; gives the card, and notes."""
+    """Write shards without unreadable sounds. Return the card and the notes."""
     files = [Path(file) for file in shards]
     expected = re.fullmatch(r"embeddings-\d+-of-(\d+).parquet", files[0].name)
     if expected and len(files) != int(expected[1]):
@@ -236,7 +237,10 @@ def export_embeddings(
 
 
 def public_encoder(identity: dict[str, Any], model: str | None) -> dict[str, Any]:
-    """An encoder's identity for others, without a local path; `UserError` if ``model`` is another encoder."""
+    """Remove local paths from the identity of an encoder, and name ``model`` as its source.
+
+    Raises `UserError` if ``model`` has another fingerprint.
+    """
     source, fingerprint = identity["source"], identity["fingerprint"]
     if model is None:
         known = source == SHIPPED or names_on_hub(source or "")
@@ -251,7 +255,7 @@ def public_encoder(identity: dict[str, Any], model: str | None) -> dict[str, Any
 
 
 def without_root(paths: list[str]) -> list[str]:
-    """Paths relative to the folder that holds them all, so that nothing is told of the publisher's machine.
+    """Make paths relative to their common folder, so that they do not show the folders of the publisher's machine.
 
     Example
     -------
@@ -266,7 +270,7 @@ def without_root(paths: list[str]) -> list[str]:
 
 
 def notes_on(paths: list[str], count: int, source: str | None) -> list[str]:
-    """Sentences that the publisher of a catalogue should read."""
+    """Messages for the publisher of a list of paths."""
     notes = [f"It holds the paths of {count:,} sounds, such as '{path}'." for path in paths[:1]]
     if source is None:
         notes.append("Its encoder is not on the Hub: publish the encoder first, and name it with --model user/name.")
@@ -274,7 +278,7 @@ def notes_on(paths: list[str], count: int, source: str | None) -> list[str]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A dictionary from a JSON file; None if the file is missing or holds something else."""
+    """Read a dictionary from a JSON file. Return None if the file is missing or has another content."""
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -31,12 +31,12 @@ def push(
     Returns
     -------
     address : str
-        Of the commit.
+        Web address of the commit.
     notes : list of str
-        Sentences that the publisher should read.
+        Messages for the publisher, such as a missing licence.
     """
     source = Path(source).expanduser().resolve()
-    # Beside the source if possible, so that large files can be links.
+    # In the same folder as the source if possible, because links can replace copies only on the same disk.
     beside = source.parent if os.access(source.parent, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix=f".{source.name}-", dir=beside) as temporary:
         folder = Path(temporary, "folder")

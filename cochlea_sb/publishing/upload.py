@@ -1,4 +1,4 @@
-"""Upload of a folder to the Hugging Face Hub in one commit, and the stamp of the cards that we write.
+"""Upload a folder to the Hugging Face Hub in one commit, and mark cards, so that edited ones are not replaced.
 
 `cochlea_sb.publishing.export` makes the folder.
 """
@@ -17,7 +17,7 @@ STAMP = "\n<!-- Written by cochlea_sb, and by nobody since: {} -->\n"
 
 
 def stamped(card: str) -> str:
-    """A card with a last line that tells whether somebody has edited the card since.
+    """Add a last line with a checksum, which shows whether somebody has edited the card since.
 
     Example
     -------
@@ -28,7 +28,7 @@ def stamped(card: str) -> str:
 
 
 def is_stamped(card: str) -> bool:
-    """Whether a card is unedited since `stamped`."""
+    """Tell whether a card has the checksum that `stamped` added, so nobody has edited it."""
     return card == stamped(card[: -len(stamped(""))])
 
 
@@ -42,37 +42,37 @@ def upload(
     card: str | None = None,
     replaces: tuple[str, ...] = (),
 ) -> str:
-    """Upload a folder's files to a repository on the Hub in one commit, so that nobody sees half of it.
+    """Upload the files of a folder to a repository on the Hub in one commit: either all of them appear, or none.
 
-    Files that the Hub has already are not sent again, so an interrupted upload can be continued.
+    Files that the Hub already has are not sent again. To continue after an interruption, call it again.
 
     Arguments
     ---------
     folder : str or Path
     name : str
-        ``user/name``; made if it is missing.
+        ``user/name`` of the repository, which is created if it does not exist.
     repo_type : str
         ``model`` or ``dataset``.
     private : bool
-        Make it a private one.
+        Create a private repository. An existing public one is refused.
     revision : str, optional
-        Branch to commit to, made if it is missing; by default ``main``.
+        Branch of the commit, ``main`` by default. It is created if it does not exist.
     card : str, optional
-        For another card (``README.md``) on the Hub: ``replace`` or ``keep``. By default the upload is refused, unless
-        that card is `stamped` and unedited.
+        ``replace`` or ``keep``: what to do if the Hub holds a card (``README.md``) that somebody has edited. By
+        default, the upload is then refused.
     replaces : tuple of str
         Patterns of files on the Hub to delete if the folder does not hold them.
 
     Returns
     -------
     str
-        Address of the commit.
+        Web address of the commit.
 
     Raises
     ------
     UserError
-        If there is another card; if the name is not ``user/name``; if a public repository was to be private; or if the
-        Hub can't be reached, does not know your token, or refuses.
+        If the card on the Hub was edited; if the name is not ``user/name``; if ``private`` is True and the repository
+        is public; or if the Hub can't be reached, does not know your token, or refuses the upload.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
@@ -108,7 +108,7 @@ def upload(
                 )
             if card == "keep":
                 del files[CARD]
-        patterns = () if card == "keep" else replaces  # a card that stays may refer to them
+        patterns = () if card == "keep" else replaces  # the card that is kept may show them
         old = [path for path in there if path not in files and any(fnmatch(path, pattern) for pattern in patterns)]
         added = [CommitOperationAdd(path, str(file)) for path, file in files.items()]
         commit = api.create_commit(

@@ -78,6 +78,9 @@ def deform(batch: PairBatch, deformation: Deformation[Any], floor: float, deform
 
 
 def mixing_shift(n_pairs: int, seed: int) -> int:
-    """Number of rows, never B, by which to roll the 2 B crops, so that each row gets a crop of another pair."""
+    """Number of rows by which to roll the 2 B crops, so that each row gets a crop of another pair.
+
+    Only a batch of one pair has no other pair: each of its rows then gets the other crop of the same pair.
+    """
     shift = 1 + seed % max(1, 2 * n_pairs - 2)
     return shift + 1 if n_pairs > 1 and shift >= n_pairs else shift

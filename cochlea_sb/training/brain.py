@@ -201,7 +201,7 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
         self.checkpointer.save_and_keep_only(meta={"epoch": epoch} | valid_stats, num_to_keep=1)
 
     def fit(self, epoch_counter: Iterable[int], train_set: Any, valid_set: Any = None, **kwargs: Any) -> None:
-        """Like `speechbrain.Brain.fit`, for loaders of `PairBatches`; ``valid_set`` may be None."""
+        """Like `speechbrain.Brain.fit`, with loaders of `PairBatch`; ``valid_set`` may be None."""
         self.valid_set: Any = None if valid_set is None else valid_set.dataset
         self.train_sampler = train_set.dataset  # SpeechBrain calls its set_epoch
         self.keep_in_checkpoints(train_loader=train_set)

@@ -35,8 +35,8 @@ def gather_candidates(projections: torch.Tensor, groups: torch.Tensor) -> Candid
 class AllGather(torch.autograd.Function):
     """Gather the rows of all processes: [n, D] to [processes * n, D].
 
-    In the backward pass, a process gets the sum of all gradients of its rows. torch's own differentiable all_gather
-    needs one scatter for each process on gloo. This class needs a single all_reduce.
+    In the backward pass, a process gets the sum of all gradients of its rows. On gloo, the differentiable all_gather of
+    torch calls scatter once for each process; this class calls all_reduce once.
     """
 
     @staticmethod
@@ -58,7 +58,10 @@ def unwrapped(module: nn.Module) -> Any:
 
 
 def leave_group() -> None:
-    """Wait for all processes, then end distributed training. Without this, gloo's threads may abort a process."""
+    """Wait for all processes, then end distributed training.
+
+    If a process exits earlier, the threads of gloo may abort it.
+    """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

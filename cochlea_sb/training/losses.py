@@ -74,7 +74,7 @@ class InfoNCE(nn.Module):
 
 
 class MaskedSquaredError(nn.Module):
-    """Mean squared error over the frames that are no padding.
+    """Mean squared error over all frames except padding.
 
     Example
     -------
@@ -84,6 +84,6 @@ class MaskedSquaredError(nn.Module):
     """
 
     def forward(self, written: torch.Tensor, frames: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """Compare two tensors [n, T, M]. ``real``, bool [n, T], is True for 1 or more frames, False for padding."""
+        """Compare two tensors [n, T, M]. ``real``, bool [n, T], is False for padding, and True for 1 frame or more."""
         errors = (written.float() - frames).square().mean(2)
         return (errors * real).sum() / real.sum()

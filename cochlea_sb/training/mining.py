@@ -51,9 +51,9 @@ def disjoint(anchor_groups: torch.Tensor, candidate_groups: torch.Tensor) -> tor
     Only such candidates may be negatives of the anchor. A mixture contains the groups of two sounds.
     """
     allowed = torch.ones(len(anchor_groups), len(candidate_groups), dtype=torch.bool, device=anchor_groups.device)
-    for ours in anchor_groups.T:
-        for theirs in candidate_groups.T:
-            allowed &= ours[:, None] != theirs
+    for anchor_group in anchor_groups.T:
+        for candidate_group in candidate_groups.T:
+            allowed &= anchor_group[:, None] != candidate_group
     return allowed
 
 
@@ -61,10 +61,10 @@ def disjoint(anchor_groups: torch.Tensor, candidate_groups: torch.Tensor) -> tor
 def semi_hard(
     distances: torch.Tensor, positives: torch.Tensor, allowed: torch.Tensor, generator: torch.Generator | None = None
 ) -> Negatives:
-    """Choose the closest allowed candidate beyond the positive (FaceNet, Schroff et al. 2015, section 3.2).
+    """Choose the closest allowed candidate that is farther than the positive (Schroff et al. 2015, section 3.2).
 
-    If no allowed candidate is farther than the positive, the fallback is the farthest allowed candidate. Its loss is
-    the smallest of all candidates, so the embeddings of an untrained encoder do not collapse to one point.
+    If no allowed candidate is farther than the positive, the farthest allowed candidate is chosen. Harder negatives
+    would have larger losses, and could make the embeddings of an untrained encoder collapse to one point.
     """
     farther = allowed & (distances > distances.gather(1, positives[:, None]))
     closest, columns = distances.masked_fill(~farther, torch.inf).min(1)

@@ -32,7 +32,7 @@ MAY_CHANGE |= {"output_folder", "save_folder", "train_log", "train_logger", "che
 def parse_arguments(argv: Sequence[str]) -> tuple[str, RunOptions, dict[str, Any]]:
     """Read a command line: return the path of the yaml, the options of SpeechBrain, and the overrides of yaml keys.
 
-    Unlike `speechbrain.parse_arguments`, it accepts paths that contain ``=``, ``#`` or a space. ``--help`` prints the
+    Unlike with `speechbrain.parse_arguments`, paths may contain ``=``, ``#`` or a space. ``--help`` prints the
     keys of the yaml with their comments, and exits.
     """
     if not {"-h", "--help"}.isdisjoint(argv):
@@ -82,7 +82,11 @@ def describe_keys(hparams_file: str | os.PathLike[str]) -> str:
 
 
 def parse_value(text: str, key: str = "") -> Any:
-    """Parse a value as yaml. Return the text itself for `TEXTS`, for invalid yaml, and for an existing path."""
+    """Parse the value of the option ``key`` as yaml.
+
+    The text itself is returned if the key is in `TEXTS`, if the text is invalid yaml, or if it is the path of an
+    existing file. Numbers and lists are parsed in any case.
+    """
     if key in TEXTS:
         return text
     try:
