@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cochlea_sb import __version__
 from cochlea_sb.errors import UserError, one_line
-from cochlea_sb.machine import is_open
+from cochlea_sb.machine import is_open, silence_decoders
 
 if TYPE_CHECKING:
     from cochlea_sb.inference.audio_encoder import AudioEncoder
@@ -295,4 +295,5 @@ def main(argv: list[str] | None = None) -> None:
 
 def cochlea() -> None:
     """Run the console command `cochlea`."""
+    silence_decoders()
     run(main)

@@ -73,6 +73,25 @@ def is_open(stream: Any) -> bool:
     return True
 
 
+def silence_decoders() -> None:
+    """Hide what C libraries print, such as the warnings of libmpg123, which would break the progress bar.
+
+    ``sys.stdout`` and ``sys.stderr`` become copies of the same outputs, and the file descriptors 1 and 2 are connected
+    to nothing. With the environment variable ``COCHLEA_TRACEBACK``, all output stays visible.
+    """
+    if os.environ.get("COCHLEA_TRACEBACK"):
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is getattr(sys, f"__{name}__") and is_open(stream) and stream.fileno() == number:
+            stream.flush()
+            lines = 1 if stream.line_buffering else -1
+            setattr(sys, name, open(os.dup(number), "w", lines, encoding=stream.encoding, errors=stream.errors))
+            os.dup2(nowhere, number)
+    os.close(nowhere)
+
+
 @contextmanager
 def torch_threads(most: int) -> Iterator[None]:
     """Limit torch to ``most`` threads in the block, because waiting torch threads slow down threads that decode."""

@@ -23,6 +23,7 @@ from cochlea_sb.data.sounds import list_sources
 from cochlea_sb.errors import UserError
 from cochlea_sb.inference.batch import encode_sounds
 from cochlea_sb.library.shards import read_facts, write_shard
+from cochlea_sb.machine import silence_decoders
 
 
 def main(argv):
@@ -102,4 +103,5 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    silence_decoders()
     run(main)

@@ -169,12 +169,17 @@ def test_what_was_moved_copied_or_touched_is_not_embedded_again(library, encoder
         os.rename(folder / "noise", folder / "other")
         os.utime(folder / "tone" / "tone0.wav", ns=(1, 1 + saved))
         assert library.add(folder, progress=False).added == 6 + 6 + 1
+        labels = dict(zip(*(library.sounds[name].to_pylist() for name in ("path", "label")), strict=True))
+        assert not any("/noise/" in path for path in labels)
+        assert {label for path, label in labels.items() if "/other/" in path} == {"noise"}
+        os.rename(folder / "other", folder / "third")
         with pytest.raises(UserError, match="6 sounds in all such folders.*--yes"):
             library.prune()
         assert len(library.prune(whole_folders=True)) == 6
         monkeypatch.undo()
-        os.rename(folder / "other", folder / "noise")
-        library.add(folder, progress=False)
+        os.rename(folder / "third", folder / "noise")
+        shutil.rmtree(folder / f"copy{saved}")
+        library.add(folder, folder_labels=True, progress=False)
         library.prune(whole_folders=True)
         check(library, encoder, sorted(folder.glob("*/*.wav")))
 

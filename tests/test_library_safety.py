@@ -1,10 +1,12 @@
 """Killed at any moment, read while it is written, damaged, or wanted by two at once: a library is never wrong."""
 
+import errno
 import json
 import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -170,6 +172,29 @@ def test_two_writers_in_one_process(encoder, folder, tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_library_on_a_disk_without_locks(encoder, folder, tmp_path, monkeypatch, code):
+    def refused(*arguments):
+        raise OSError(code, os.strerror(code))
+
+    name = tmp_path / "a.library"
+    SoundLibrary.create(name, encoder)
+    assert (name / "lock").exists()  # it comes along from the first disk
+    monkeypatch.setattr("fcntl.flock", refused)
+    library = SoundLibrary.open(name, encoder)
+    for number in range(2):
+        assert library.add(folder / f"00{number}.wav", progress=False).added == 1
+    with library.store.lock(), pytest.raises(UserError, match="in use.*or delete '.*lock.owner' if none is"):
+        SoundLibrary.open(name, encoder).remove(folder / "000.wav")
+    killed = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    host = socket.gethostname()
+    (name / "lock.owner").write_text(f"{killed.stdout.strip()}\n{host}\n")
+    assert library.remove(folder / "000.wav") == 1
+    (name / "lock.owner").write_text(f"1\n{host}-another\n")
+    with pytest.raises(UserError, match="in use"):
+        library.remove(folder / "001.wav")
 
 
 def test_an_interrupted_add_keeps_what_was_done(encoder, folder, tmp_path, monkeypatch):

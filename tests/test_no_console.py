@@ -2,10 +2,14 @@
 
 import fcntl
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
+import soundfile
 
 from cochlea_sb import AudioEncoder, SoundLibrary, cli
 from cochlea_sb.data.frames import compute_frames
@@ -62,3 +66,19 @@ def test_commands_end_with_their_status(kind, model_folder, sound_folder, tmp_pa
 
 def test_streams_that_are_no_files_can_be_written(capsys):
     assert is_open(sys.stdout) and is_open(sys.stderr)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_the_decoders_own_warnings_are_hidden(shown, model_folder, tmp_path):
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "whole.mp3", 0.5 * np.sin(0.05 * np.arange(132300)), 44100)
+    damaged = bytearray((tmp_path / "whole.mp3").read_bytes())
+    for place in rng.integers(len(damaged) // 3, len(damaged), 60).tolist():
+        damaged[place] = int(rng.integers(256))
+    (tmp_path / "damaged.mp3").write_bytes(damaged)
+    command = [str(Path(sys.executable).parent / "cochlea"), "index", str(tmp_path / "damaged.mp3")]
+    command += ["--library", str(tmp_path / "library"), "--model", model_folder]
+    environment = os.environ | ({"COCHLEA_TRACEBACK": "1"} if shown else {})
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert ("mpg123" in done.stderr) == shown
+    assert "Indexing" in done.stderr and "holds 1 sounds" in done.stdout

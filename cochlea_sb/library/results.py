@@ -22,7 +22,7 @@ class Match(NamedTuple):
 class Added(NamedTuple):
     """What `SoundLibrary.add` did.
 
-    added : int, number of new and changed sounds
+    added : int, number of new, changed and moved sounds (see `SoundLibrary.add`)
     unchanged : int, number of sounds that were skipped because they are already in the library
     problems : dict of str, the reason for each sound that this call could not read; the keys are paths
     """

@@ -273,6 +273,7 @@ class SoundLibrary:
     ) -> Added:
         """Add sounds. Sounds that are already in the library are skipped, or replaced if their file has changed.
 
+        A moved sound has the content of a sound of the library whose file no longer exists, and replaces it.
         After an interruption, the same call continues from the last save. Raises a UserError if a source is missing or
         holds no sounds, if a shard is damaged or was made with another encoder or another hop, if ``threads`` is out of
         range, or if `encoder` can't be loaded.

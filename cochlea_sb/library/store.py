@@ -4,11 +4,12 @@
     sounds-*.parquet        the catalogue: a record of each sound (`shards.SOUND`, and the number of its first window)
     index-*/                the index of all windows in the catalogue
     delta-*.parquet         the delta: shards with the sounds that were added or removed since the last merge
-    lock                    locked by the process that changes the library
+    lock                    locked by the process that changes the library (`Store.lock`)
 
 A reader sees a change completely or not at all. A record in the delta replaces earlier records of the same path.
 """
 
+import errno
 import json
 import os
 import re
@@ -36,6 +37,8 @@ OWN = re.compile(
     r"(sounds|delta)-[0-9a-f]{16}\.parquet|index-[0-9a-f]{16}|"
     r"\.((sounds|delta)-[0-9a-f]{16}\.parquet|library\.json)\.[0-9a-f]{16}\.partial"
 )
+LOCK, OWNER = "lock", "lock.owner"
+NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}  # of a disk without flock
 CATALOGUE = SOUND.append(pa.field("first_window", pa.int64()))
 
 
@@ -52,7 +55,11 @@ class Store:
         """Create an empty library with ``facts`` in its manifest; raises a UserError if the folder has other files."""
         manifest = {"version": VERSION, **facts, "next_window": 0, "catalogue": None, "index": None, "delta": []}
         try:
-            others = [path for path in self.folder.iterdir() if path.name != "lock" and not OWN.fullmatch(path.name)]
+            others = [
+                path
+                for path in self.folder.iterdir()
+                if path.name not in (LOCK, OWNER) and not OWN.fullmatch(path.name)
+            ]
             if others and not self.exists():
                 raise UserError(f"'{self.folder}' exists and is no library: name a new folder.")
         except FileNotFoundError:
@@ -100,14 +107,27 @@ class Store:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from changing the library. The lock of a process that is killed becomes free."""
-        lock = filelock.FileLock(self.folder / "lock")
-        if (self.folder / "lock").is_symlink():
+        """Keep other processes from changing the library. The lock of a process that is killed becomes free.
+
+        The system locks the file ``lock``. On a disk whose file system has no locks, the file ``lock.owner`` names the
+        process instead. If that process was killed, the next process of the same computer replaces the file.
+        """
+        if any((self.folder / name).is_symlink() for name in (LOCK, OWNER)):
             raise self.damaged("its lock is a link")
+        lock: filelock.BaseFileLock = filelock.FileLock(self.folder / LOCK, fallback_to_soft=False)
         try:
-            lock.acquire(timeout=0)
+            try:
+                lock.acquire(timeout=0)
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                lock = filelock.SoftFileLock(self.folder / OWNER)
+                lock.acquire(timeout=0)
         except filelock.Timeout as error:
-            raise UserError(f"'{self.folder}' is in use: another process is changing it; try again later.") from error
+            left = f", or delete '{self.folder / OWNER}' if none is" if (self.folder / OWNER).exists() else ""
+            raise UserError(
+                f"'{self.folder}' is in use: another process is changing it; try again later{left}."
+            ) from error
         except OSError as error:
             raise UserError(f"'{self.folder}' can't be changed ({error.strerror}): make it writable.") from error
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cochlea_sb.data.sounds import ROW, Source, list_sources
 from cochlea_sb.errors import UserError
@@ -105,13 +106,29 @@ class Writer:
                     problems[one.source.path] = one.problem
                 bar.update()
                 if time.monotonic() - committed_at > interval:
-                    self.commit(pending)
+                    self.commit_found(pending)
                     pending, committed_at, interval = [], time.monotonic(), min(2 * interval, commit_seconds)
                     self.merge_if_beyond(MERGE_WHILE_ADDING)
         finally:  # an exception such as KeyboardInterrupt must not lose encoded sounds
             bar.close()
-            self.commit(pending)
+            self.commit_found(pending)
         return problems
+
+    def commit_found(self, encoded: Sequence[Encoded]) -> None:
+        """Commit encoded sounds. A sound that moved replaces its old record, and keeps its label if it has no other."""
+        where = {one.content: number for number, one in enumerate(encoded) if one.problem is None and one.content}
+        state, found = self.state, list(encoded)
+        same = pc.is_in(state.sounds["content"], pa.array(list(where), pa.string())).to_numpy() & state.readable
+        records = state.sounds.select(["path", "content", "label"]).filter(pa.array(same)).to_pylist()
+        new, gone = {one.source.path for one in encoded}, []
+        for record in records:
+            path, number = record["path"], where[record["content"]]
+            if path in new or path.startswith(ROW) or not is_gone(path):
+                continue
+            gone.append(path)
+            if found[number].source.label is None:
+                found[number] = found[number]._replace(source=found[number].source._replace(label=record["label"]))
+        self.commit(found, gone)
 
     def add_shards(self, files: list[str], progress: bool) -> Added:
         """Add the sounds of shards that recipes/embed.py wrote, except sounds that are already in the library."""

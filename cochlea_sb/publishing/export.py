@@ -25,7 +25,7 @@ from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
 from cochlea_sb.inference.model_folder import CONFIG, model_config
 from cochlea_sb.library.shards import METADATA, embedding_shards, read_facts, write_parquet
 from cochlea_sb.library.sound_library import SoundLibrary
-from cochlea_sb.library.store import Store
+from cochlea_sb.library.store import LOCK, OWNER, Store
 from cochlea_sb.publishing.cards import PICTURES, embeddings_card, library_card, model_card
 from cochlea_sb.publishing.upload import CARD, stamped
 
@@ -200,7 +200,8 @@ def export_library(
     catalogue = catalogue.set_column(catalogue.column_names.index("path"), "path", pa.array(paths, pa.string()))
     with store.lock():
         store.commit(manifest | {"catalogue": store.write_catalogue(catalogue)})
-    (folder / "lock").unlink()
+    for name in (LOCK, OWNER):
+        (folder / name).unlink(missing_ok=True)
     library = SoundLibrary.open(folder)
     hours = (pc.sum(catalogue["seconds"]).as_py() or 0) / 3600
     facts = {"sounds": len(library), "windows": library.n_windows, "hours": hours, "hop_seconds": library.hop_seconds}
