@@ -149,7 +149,7 @@ def test_words_that_no_sound_says_are_finite():
 
 def test_too_few_frames_for_a_vocabulary_are_one_sentence():
     bank = FrameBank(tones(3).half(), torch.tensor([96]), SILENCE)
-    with pytest.raises(UserError, match="The corpus has 96 audible frames: expected more than 1000"):
+    with pytest.raises(UserError, match="The corpus has 96 audible frames: expected at least 1000"):
         BagOfAudioWords(SILENCE).fit(bank, progress=False)
 
 

@@ -470,3 +470,21 @@ def test_names_that_are_not_utf8(encoder, folder, tmp_path):
     assert library.remove(odd) == 1 and library.add([odd], progress=False).added == 1
     os.remove(odd)
     assert len(library.prune()) == 1
+
+
+def test_long_paths_and_deep_folders(encoder, tmp_path):
+    made = [tmp_path / "sounds"]
+    for name in ["x" * 200] * 6 + ["d"] * 1000:  # 1,200 bytes, and deeper than Python can recurse
+        made[-1].mkdir()
+        made.append(made[-1] / name)
+    files = [made[at] / "tone.wav" for at in (3, 7, len(made) - 2)]
+    for number, file in enumerate(files):
+        soundfile.write(open(file, "wb"), tone(200 + 100 * number), 16000, format="WAV")
+    library = SoundLibrary.create(tmp_path / "a.library", encoder)
+    assert library.add(made[0], progress=False) == (3, 0, {})
+    assert library.search(files[-1], 3, with_query=True)[0].path == str(files[-1])
+    assert library.remove(made[7]) == 2
+    for file in files:
+        file.unlink()
+    for folder in reversed(made[:-1]):  # shutil.rmtree recurses
+        folder.rmdir()

@@ -207,7 +207,7 @@ def as_sounds(loaded: Any, name: str | os.PathLike[str], split: str) -> datasets
     """Select the split, stop the decoding of audio, and convert labels to strings."""
     if isinstance(loaded, dict):
         if split not in loaded:
-            raise UserError(f"'{name}' has no split '{split}': set split to one of {', '.join(sorted(loaded))}.")
+            raise UserError(f"'{name}' has no split '{split}': it has {', '.join(sorted(loaded))}; set split to one.")
         loaded = loaded[split]
     audio = [column for column, feature in loaded.features.items() if isinstance(feature, datasets.Audio)]
     if "audio" not in loaded.features and audio:
@@ -268,21 +268,35 @@ def list_files(folder: Path, paths: list[str], metadata: list[Path], folder_labe
 def walk(folder: Path) -> tuple[list[str], list[Path]]:
     """List the files and the metadata files in a folder and its subfolders, except hidden files and sound libraries."""
     paths: list[str] = []
-    metadata, been = [], set()
-    # A folder that can't be listed is returned as a file, so that it is reported as unreadable.
-    for parent, folders, names in os.walk(folder, followlinks=True, onerror=lambda error: paths.append(error.filename)):
-        real = os.path.realpath(parent)
-        if real in been or (LIBRARY_MANIFEST in names and holds_library(parent)):
-            folders.clear()
+    metadata, been, todo = [], set(), [(str(folder), os.path.realpath(folder))]
+    while todo:  # os.walk is recursive until Python 3.12, and fails in very deep folders
+        parent, real = todo.pop()
+        try:
+            with os.scandir(parent) as found:
+                entries = [entry for entry in found if not entry.name.startswith(".")]
+        except OSError:  # returned as a file, so that it is reported as unreadable
+            paths.append(parent)
+            continue
+        if real in been or (any(entry.name == LIBRARY_MANIFEST for entry in entries) and holds_library(parent)):
             continue
         been.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            if name in METADATA_FILES:
-                metadata.append(Path(parent, name))
-            elif not name.startswith("."):
-                paths.append(os.path.normpath(os.path.join(parent, name)))
+        for entry in entries:
+            if is_folder(entry):
+                inside = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real, entry.name)
+                todo.append((entry.path, inside))
+            elif entry.name in METADATA_FILES:
+                metadata.append(Path(entry.path))
+            else:
+                paths.append(os.path.normpath(entry.path))
     return paths, metadata
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one. A link that can't be followed is a file that can't be read."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def holds_library(folder: str) -> bool:
