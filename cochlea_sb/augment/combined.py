@@ -76,16 +76,16 @@ class OneKindPerBatch(Composition):
     """Draw one of the deformations, and apply it to all examples of the batch (as in the zounds experiments)."""
 
     def choose(self, energies: torch.Tensor, generator: torch.Generator | None) -> Iterator[tuple[int, slice]]:
-        # The number is needed on the CPU, where the state of a generator is. Reading a draw would wait for the GPU.
+        # The state of the generator is on the CPU. A number drawn on a GPU would make the CPU wait for the GPU.
         number = int(torch.randint(2**31, ())) if generator is None else zlib.crc32(bytes(generator.get_state()))
         yield number % len(self.deformations), slice(0, len(energies))
-        uniform(0, 1, energies, generator)  # changes the state, even if the deformation draws nothing
+        uniform(0, 1, energies, generator)  # a draw changes the state, so the next batch can get another deformation
 
 
 class OneKindPerExample(Composition):
     """Apply one of the deformations to each example: the joint training of Jansen et al. 2017, section 3.4.
 
-    The batch is split into parts of about equal size, one part for each deformation. Examples come in random order.
+    The batch is split into parts of about equal size, one part for each deformation. Training shuffles the examples.
     """
 
     def choose(self, energies: torch.Tensor, generator: torch.Generator | None) -> Iterator[tuple[int, slice]]:

@@ -16,7 +16,7 @@ from cochlea_sb.features import level
 
 
 class Seq2SeqEncoder(WindowEncoder):
-    """A bidirectional LSTM over the frames of a window. A linear layer maps its last and its mean states to the code.
+    """A bidirectional LSTM over the frames of a window. A linear layer reads the last and the mean LSTM state.
 
     This is the second method of "Audio2Vec: an exploration of embedding methods to represent an arbitrary segment of
     audio in a fixed-length vector". The LSTM does not read the padding of a window.
@@ -99,7 +99,7 @@ class Seq2SeqDecoder(nn.Module):
 
     Arguments
     ---------
-    frame_size, step_frames, hidden_size, embedding_size : int, M, number of frames in a step, H, D
+    frame_size (M), step_frames (frames in a step), hidden_size (H), embedding_size (D) : int
     feed_back : bool, also give each step the frames of the step before (scheduled sampling, Bengio et al. 2015)
         With the probability ``teacher_forcing`` they are the target's frames, otherwise the decoder's own prediction.
         Training is then slower, and the embeddings are worse.
@@ -135,7 +135,7 @@ class Seq2SeqDecoder(nn.Module):
         Arguments
         ---------
         codes : torch.Tensor [n, D]
-        frames : torch.Tensor [n, T, M], T at most 96, the target; without ``feed_back`` only T is read from it
+        frames : torch.Tensor [n, T, M], the target, with T at most 96; without ``feed_back``, only its T is used
         teacher_forcing : float in [0, 1], probability that a step gets frames of the target
         """
         n_frames = frames.shape[1]

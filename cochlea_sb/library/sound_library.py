@@ -255,7 +255,7 @@ class SoundLibrary:
 
         Returns
         -------
-        Query, with ``vector``, np.ndarray [D], float32, unit norm, and ``paths``, set of str, the files of the query
+        Query: ``vector`` (np.ndarray [D], float32, unit norm) and ``paths`` (set of str, the files of the query)
         """
         return encode_query(query, self._state.manifest["dimensions"], lambda: self.encoder)
 
@@ -273,7 +273,7 @@ class SoundLibrary:
     ) -> Added:
         """Add sounds. Sounds that are already in the library are skipped, or replaced if their file has changed.
 
-        A moved sound has the content of a sound of the library whose file no longer exists, and replaces it.
+        If a file was moved, the sound with the new path replaces the sound with the old path.
         After an interruption, the same call continues from the last save. Raises a UserError if a source is missing or
         holds no sounds, if a shard is damaged or was made with another encoder or another hop, if ``threads`` is out of
         range, or if `encoder` can't be loaded.
@@ -363,7 +363,7 @@ def match_of(state: State, row: int, window: int, score: float) -> Match:
 
 
 def rows_where(state: State, path: str | os.PathLike[str] | None, label: str | None) -> np.ndarray:
-    """Rows of the readable sounds that match ``path`` and ``label`` as in `SoundLibrary.search`; None matches all."""
+    """Rows of the readable sounds that match ``path`` and ``label`` (see `SoundLibrary.search`). ``None`` matches all."""
     if not isinstance(label, (str, type(None))) or not isinstance(path, (str, os.PathLike, type(None))):
         raise UserError(f"path is {path!r} and label is {label!r}: expected text, or None for all sounds.")
     passed = state.readable.copy()

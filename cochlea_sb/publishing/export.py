@@ -64,7 +64,7 @@ def export(
         A results folder, a library, or a folder of embedding shards. If it holds a card (``README.md``), the card is
         copied.
     folder : str or Path
-        The folder to make. Files of a library may be links in it.
+        The folder to make. Large files of a library become hard links, not copies, if possible.
     name : str
         ``user/name`` on the Hub, which the card shows.
     license : str, optional
@@ -81,7 +81,7 @@ def export(
     Raises
     ------
     UserError
-        If ``source`` has none of these kinds, is damaged, or is incomplete; if ``folder`` exists; if an option does not
+        If ``source`` is none of these, is damaged, or is incomplete; if ``folder`` exists; if an option does not
         fit ``source``; or if ``model`` can't be loaded or is not the encoder of the embeddings.
     """
     source, folder = Path(source).expanduser(), Path(folder)
@@ -132,7 +132,7 @@ def export(
 
 def export_model(source: Path, folder: Path, name: str, license: str | None, data: str | None) -> tuple[str, list[str]]:
     """Write a model, its figures and its pictures. Return the card, and messages about what the card lacks."""
-    encoder = AudioEncoder.from_hparams(str(source), run_opts={"device": "cpu"})  # a model that others can load
+    encoder = AudioEncoder.from_hparams(str(source), run_opts={"device": "cpu"})  # fails if the model can't be loaded
     encoder.save(folder)
     gaps, report = [], read_json(source / "evaluation.json")
     if not report:

@@ -23,7 +23,7 @@ TEXTS |= {"output_folder", "save_folder", "train_log", "model"}
 LEAST = {"seed": 0, "number_of_epochs": 0, "embedding_size": 1, "steps_per_epoch": 1, "sounds_per_class": 1}
 LEAST |= {"lr": 0, "weight_decay": 0, "warm_up_steps": 0, "crop_frames": 1, "max_seconds": 1}
 LEAST |= {"num_proc": 1, "labels_per_class": 1}  # may be null
-# Keys that may change when a run continues: for more epochs, recipes/evaluate.py, or a moved results folder.
+# Keys that may differ when a run is continued, is evaluated by recipes/evaluate.py, or was moved to another folder.
 MAY_CHANGE = {"number_of_epochs", "lr_schedule", "epoch_counter", "num_proc", "ckpt_interval_minutes"}
 MAY_CHANGE |= {"evaluate_all", "robustness", "few_labels", "model"}
 MAY_CHANGE |= {"output_folder", "save_folder", "train_log", "train_logger", "checkpointer"}
@@ -85,7 +85,7 @@ def parse_value(text: str, key: str = "") -> Any:
     """Parse the value of the option ``key`` as yaml.
 
     The text itself is returned if the key is in `TEXTS`, if the text is invalid yaml, or if it is the path of an
-    existing file. Numbers and lists are parsed in any case.
+    existing file. A text that looks like a number or a list is parsed even if a file has this name.
     """
     if key in TEXTS:
         return text
@@ -152,7 +152,7 @@ def check_kind(key: str, default: Any, value: Any) -> None:
         return
     if default is None and key in LEAST and (not isinstance(value, int) or isinstance(value, bool)):
         raise UserError(f"--{key} is {value!r}: expected a whole number, or null.")
-    if isinstance(value, (int, float)) and key in LEAST and not value >= LEAST[key]:  # NaN is not, either
+    if isinstance(value, (int, float)) and key in LEAST and not value >= LEAST[key]:  # also rejects NaN
         raise UserError(f"--{key} is {value!r}: expected at least {LEAST[key]}.")
     kinds: dict[str, Any] = {"True or False": bool, "a whole number": int, "a number": (int, float)}
     kinds["a list such as [noise]" if key == "robustness" else "a list such as [5]"] = list
