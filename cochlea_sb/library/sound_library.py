@@ -363,7 +363,7 @@ def match_of(state: State, row: int, window: int, score: float) -> Match:
 
 
 def rows_where(state: State, path: str | os.PathLike[str] | None, label: str | None) -> np.ndarray:
-    """Rows of the readable sounds that match ``path`` and ``label`` (see `SoundLibrary.search`). ``None`` matches all."""
+    """Rows of the readable sounds that match ``path`` and ``label`` (see `SoundLibrary.search`). None means all."""
     if not isinstance(label, (str, type(None))) or not isinstance(path, (str, os.PathLike, type(None))):
         raise UserError(f"path is {path!r} and label is {label!r}: expected text, or None for all sounds.")
     passed = state.readable.copy()
