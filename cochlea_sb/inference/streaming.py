@@ -30,7 +30,7 @@ def encode_stream(
     step = n_windows * hop * front_end.hop
     # The samples that the frames of the piece's windows depend on.
     size = ((n_windows - 1) * hop + WINDOW_FRAMES - 1) * front_end.hop + front_end.window
-    vectors, n_samples = [], 0
+    vectors, n_vectors, n_samples = torch.empty(0, encoder.embedding_size, device=encoder.device), 0, 0
 
     def counted() -> Iterator[np.ndarray]:
         nonlocal n_samples
@@ -40,8 +40,13 @@ def encode_stream(
 
     for piece, is_last in pieces(counted(), step, size):
         found = encoder.encode_waveform_windows([piece], hop_seconds)[0]
-        vectors.append(found if is_last else found[:n_windows])
-    return torch.cat(vectors), n_samples / encoder.sample_rate
+        found = found if is_last else found[:n_windows]
+        if n_vectors + len(found) > len(vectors):  # one tensor that grows: many small ones would fragment the memory
+            vectors, old = found.new_empty(n_vectors * 5 // 4 + len(found), found.shape[1]), vectors
+            vectors[:n_vectors] = old[:n_vectors]
+        vectors[n_vectors : n_vectors + len(found)] = found
+        n_vectors += len(found)
+    return vectors[:n_vectors], n_samples / encoder.sample_rate
 
 
 def pieces(blocks: Iterator[np.ndarray], step: int, size: int) -> Iterator[tuple[np.ndarray, bool]]:
