@@ -55,8 +55,9 @@ def main(argv):
         seed=hparams["seed"],
     )
     which = "all, with the training data" if hparams["evaluate_all"] else "held out"
-    where = hparams["dataset"] or hparams["data_folder"] or "the synthetic library"
-    where = where if names_on_hub(where) else Path(where).name
+    given = hparams["dataset"] or hparams["data_folder"] or "the synthetic library"
+    names = given if isinstance(given, list) else [given]
+    where = " and ".join(name if names_on_hub(name) else Path(name).name for name in names)
     description = f"{len(rows)} sounds of {where} ({which}), own source left out."
     if problems:
         description += f" {len(problems)} files could not be read."

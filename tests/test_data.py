@@ -19,7 +19,7 @@ from cochlea_sb.augment.mixture import Mixture
 from cochlea_sb.augment.temporal_proximity import TemporalProximity
 from cochlea_sb.data.corpus import column, few_of_each, hold_out, load_corpus, write_problems
 from cochlea_sb.data.frame_bank import FrameBank
-from cochlea_sb.data.frames import compute_frames, split_readable
+from cochlea_sb.data.frames import compute_frames, shared_out, split_readable
 from cochlea_sb.data.sounds import list_sources, load_sounds
 from cochlea_sb.errors import UserError
 from cochlea_sb.features import LogMel
@@ -164,6 +164,36 @@ def test_frames_are_computed_once_and_again_when_a_file_changes(folder, tmp_path
     assert compute(LogMel(n_mels=40))[0] != first[0]
     write_tone(folder / "a.wav", 300, 2.5)
     assert compute(LogMel())[2] == 250
+
+
+def test_a_corpus_of_several_folders(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    for number in range(5):
+        write_tone(other / f"{number}.wav", 300, 0.2 + 0.1 * number)
+    (other / "metadata.csv").write_text("file_name,label\n" + "".join(f"{number}.wav,tone\n" for number in range(5)))
+    frames, problems = load_corpus(LogMel(), [folder, other], num_proc=2)
+    assert frames["n_frames"] == [200, 30, 100, 20, 30, 40, 50, 60] and len(problems) == 2
+    assert frames["label"] == [None] * 3 + ["tone"] * 5
+    for row in frames:  # processes share the rows in another order
+        assert len(row["frames"]) == 64 * row["n_frames"]
+    assert [os.path.basename(path) for path in frames["path"][3:]] == [f"{number}.wav" for number in range(5)]
+    with pytest.raises(UserError, match="expected each sound in one folder only"):
+        load_corpus(LogMel(), [folder, folder / "test"])
+    with pytest.raises(UserError, match="empty list"):
+        load_corpus(LogMel(), [])
+    with pytest.raises(UserError, match="'no/such' is.*not a folder|'.*no/such', which is not a folder"):
+        load_corpus(LogMel(), [folder, "no/such"])
+
+
+def test_processes_share_the_work_by_size(folder, tmp_path):
+    for number in range(20):
+        write_tone(tmp_path / "many" / f"{number:02}.wav", 300, 0.1 + 0.1 * number)
+    sounds = load_sounds(tmp_path / "many")
+    order = shared_out(sounds, 2)
+    assert sorted(order.tolist()) == list(range(20))
+    halves = [sum(0.1 + 0.1 * number for number in half) for half in np.split(order, 2)]
+    assert abs(halves[0] - halves[1]) < 1.1  # of 21 s; in the order of the names they are 5.5 s and 15.5 s
+    assert shared_out(sounds, 1).tolist() == list(range(20))
 
 
 def test_frames_equal_the_front_end_on_the_waveform(folder):

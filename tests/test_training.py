@@ -107,6 +107,8 @@ def test_options_that_name_files_are_text(name):
     _, _, overrides = parse_arguments(["hparams/cnn.yaml", "--data_folder", name, f"--output_folder={name}"])
     hparams, _ = load_experiment("hparams/cnn.yaml", overrides)
     assert hparams["data_folder"] == hparams["output_folder"] == name and hparams["save_folder"] == f"{name}/save"
+    _, _, overrides = parse_arguments(["hparams/cnn.yaml", "--data_folder", name, "other", "--lr", "0.5"])
+    assert load_experiment("hparams/cnn.yaml", overrides)[0]["data_folder"] == [name, "other"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import csv
 import os
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from cochlea_sb.data.frames import compute_frames, own_cache, split_readable
-from cochlea_sb.data.sounds import load_sounds
+from cochlea_sb.data.sounds import load_sounds, real_path
 from cochlea_sb.errors import UserError
 from cochlea_sb.features import FrontEnd
 from cochlea_sb.synthetic.library import synthetic_library
@@ -30,7 +31,7 @@ class Corpus(NamedTuple):
 
 def load_corpus(
     front_end: FrontEnd,
-    data_folder: str | os.PathLike[str] | None = None,
+    data_folder: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     dataset: str | None = None,
     *,
     config: str | None = None,
@@ -47,8 +48,10 @@ def load_corpus(
     Arguments
     ---------
     front_end : FrontEnd
-    data_folder, dataset, config, split, folder_labels : as in `load_sounds`
-        Without a folder and a dataset, the corpus is the synthetic library.
+    data_folder : str or Path, or a list of them, optional, as in `load_sounds`
+        The frames of each folder have their own cache. Without a folder and a dataset, the corpus is the synthetic
+        library.
+    dataset, config, split, folder_labels : as in `load_sounds`
     num_proc : int, number of processes, by default the number of cores
     sounds_per_class : int, size of the synthetic library
     label_column, source_column : str
@@ -57,10 +60,14 @@ def load_corpus(
     """
     own_cache()  # switches to a temporary cache, if necessary, before `datasets` writes to its cache
     if data_folder is None and dataset is None:
-        sounds = synthetic_library(sounds_per_class, num_proc=num_proc)
+        parts = [synthetic_library(sounds_per_class, num_proc=num_proc)]
     else:
-        sounds = load_sounds(data_folder, dataset, config=config, split=split, folder_labels=folder_labels)
-    frames = compute_frames(sounds, front_end, num_proc=num_proc)
+        several = data_folder is not None and not isinstance(data_folder, (str, os.PathLike))
+        folders: Sequence[Any] = separate(data_folder) if several else [data_folder]
+        options: dict[str, Any] = {"config": config, "split": split, "folder_labels": folder_labels}
+        parts = [load_sounds(folder, dataset, **options) for folder in folders]
+    sounds = datasets.concatenate_datasets(parts)  # a column that a folder lacks is None there
+    frames = datasets.concatenate_datasets([compute_frames(part, front_end, num_proc=num_proc) for part in parts])
     for name, chosen in (("label", label_column), ("source", source_column)):
         if chosen != name:
             if chosen not in sounds.column_names:
@@ -73,6 +80,18 @@ def load_corpus(
     if keep_audio:
         frames = datasets.concatenate_datasets([frames, sounds.select_columns("audio")], axis=1)
     return Corpus(*split_readable(frames))
+
+
+def separate(folders: Any) -> list[Path]:
+    """Return the real paths of folders; raises a UserError if there are none, or if one contains another."""
+    paths = [real_path(folder) for folder in folders]
+    for number, path in enumerate(paths):
+        for other in paths[:number]:
+            if path.is_relative_to(other) or other.is_relative_to(path):
+                raise UserError(f"data_folder has both '{other}' and '{path}': expected each sound in one folder only.")
+    if not paths:
+        raise UserError("data_folder is an empty list: give one folder or more.")
+    return paths
 
 
 def hold_out(

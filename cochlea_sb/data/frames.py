@@ -10,6 +10,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from datasets.fingerprint import Hasher
 
@@ -21,6 +22,9 @@ from cochlea_sb.machine import n_cores
 
 LOGGER = logging.getLogger(__name__)
 FRAMES_VERSION = 1  # part of the cache key; increase it when decoding or a front end changes its output
+
+UNCOMPRESSED = {"", ".wav", ".aif", ".aiff", ".au", ".w64", ".caf", ".flac"}
+COMPRESSION = 10.0  # of MP3, Ogg and other formats
 
 Columns = dict[str, list[Any]]  # a batch of rows
 
@@ -48,7 +52,10 @@ def compute_frames(
         ``n_frames``, ``problem``. For an unreadable sound, ``problem`` is the reason and ``n_frames`` is 0.
     """
     kind, settings = type(front_end), front_end.settings()
-    fingerprint = Hasher.hash([sounds._fingerprint, kind.__qualname__, sorted(settings.items()), FRAMES_VERSION])
+    processes = min(num_proc or n_cores(), len(sounds))
+    order = shared_out(sounds, processes)
+    key = [sounds._fingerprint, kind.__qualname__, sorted(settings.items()), FRAMES_VERSION]
+    fingerprint = Hasher.hash([*key, order.tolist()] if processes > 1 else key)
     folder = Path(cache_folder or own_cache())
     folder.mkdir(parents=True, exist_ok=True)
     kept = datasets.Features({name: feature for name, feature in sounds.features.items() if name != "audio"})
@@ -61,7 +68,7 @@ def compute_frames(
             "problem": datasets.Value("string"),
         }
     )
-    return sounds.map(
+    frames = sounds.select(order).map(
         frames_of_batch,
         batched=True,
         batch_size=16,
@@ -69,11 +76,40 @@ def compute_frames(
         fn_kwargs={"kind": kind, "settings": settings},
         remove_columns=["audio"],
         features=features,
-        num_proc=min(num_proc or n_cores(), len(sounds)),
+        num_proc=processes,
         cache_file_name=str(folder / f"frames-{fingerprint}.arrow"),
         new_fingerprint=fingerprint,
         desc="Computing frames",
     )
+    return frames.select(np.argsort(order)) if processes > 1 else frames
+
+
+def shared_out(sounds: datasets.Dataset, processes: int) -> np.ndarray:
+    """Order the rows so that all processes have about the same work.
+
+    `datasets.Dataset.map` gives each process the same number of consecutive rows. In the new order, the longest sounds
+    go to different processes.
+    """
+    if processes == 1:
+        return np.arange(len(sounds))
+    durations: list[float] = []
+    for table in sounds.select_columns("audio").with_format("arrow").iter(1000):
+        paths, contents = (pc.struct_field(table["audio"], name) for name in ("path", "bytes"))
+        sizes = pc.binary_length(contents).to_pylist()
+        durations += map(likely_duration, paths.to_pylist(), sizes)
+    longest_first = np.argsort(-np.array(durations), kind="stable")
+    return np.concatenate([longest_first[number::processes] for number in range(processes)])
+
+
+def likely_duration(path: str | None, size: int | None) -> float:
+    """Guess the duration of a sound, without a unit, from its size in bytes (None: of its file) and its suffix."""
+    name = as_named(path or "")
+    if size is None:
+        try:
+            size = os.path.getsize(name)
+        except (OSError, ValueError):
+            return 0.0
+    return size * (1.0 if os.path.splitext(name)[1].lower() in UNCOMPRESSED else COMPRESSION)
 
 
 def own_cache() -> Path:

@@ -20,6 +20,7 @@ CORPUS_KEYS += ("sounds_per_class", "label_column", "source_column")
 # Options that are text, whatever they look like: a folder may be called 2024 or null.
 TEXTS = {"data_folder", "dataset", "config", "split", "label_column", "source_column"}
 TEXTS |= {"output_folder", "save_folder", "train_log", "model"}
+SEVERAL = {"data_folder"}  # options that may have several values
 LEAST = {"seed": 0, "number_of_epochs": 0, "embedding_size": 1, "steps_per_epoch": 1, "sounds_per_class": 1}
 LEAST |= {"lr": 0, "weight_decay": 0, "warm_up_steps": 0, "crop_frames": 1, "max_seconds": 1}
 LEAST |= {"num_proc": 1, "labels_per_class": 1}  # may be null
@@ -54,6 +55,9 @@ def parse_arguments(argv: Sequence[str]) -> tuple[str, RunOptions, dict[str, Any
                 overrides[key] = parse_value(value, key) if equals else unset
         elif key is not None and overrides[key] is unset:
             overrides[key] = parse_value(token, key)
+        elif key in SEVERAL:
+            given = overrides[key]
+            overrides[key] = [*(given if isinstance(given, list) else [given]), parse_value(token, key)]
         elif key is not None:
             raise UserError(f"'{token}' follows the value of --{key}: expected one value; quote it if it has spaces.")
         else:
