@@ -1,8 +1,8 @@
-"""Decode anything, safely: a file, its bytes or a dataset row becomes a mono waveform, or one sentence says why not.
+"""Decode a file, its bytes or a dataset row to a mono waveform. If this fails, one sentence gives the reason.
 
-All audio enters the project here: training data, queries, libraries. `read` has the public functions, `lengths` and
-`mpeg` find how much a file really holds, `libsndfile` and `ffmpeg` decode, `samples` mixes to mono, resamples and cuts
-the part that was asked for.
+All audio of the project is decoded here: training data, queries and libraries. `read` has the public functions.
+`lengths` and `mpeg` find how much audio a file really holds. `libsndfile` and `ffmpeg` decode. `samples` mixes to mono,
+resamples, and cuts the requested part.
 """
 
 from cochlea_sb.audio.ask import AUDIO_EXTENSIONS, AudioSource, TooLong

@@ -1,4 +1,4 @@
-"""What a caller wants to read, and the sentences that refuse it."""
+"""A request to read a sound, and the error messages for requests that fail."""
 
 import os
 from typing import Any, NamedTuple, TypeAlias
@@ -17,7 +17,7 @@ AUDIO_EXTENSIONS = FFMPEG_EXTENSIONS.union(
     ".sds .sf .snd .sph .svx .voc .w64 .wav .wave .wve .xi".split()
 )
 KINDS = "WAV, FLAC, OGG, MP3, AIFF or, with FFmpeg, M4A, MP4, AAC, WebM or WMA"
-# A part may end this much after the sound, and is cut there: its times may come rounded, or from another sample rate.
+# A part may end this much after the sound, because its times may be rounded. It is then cut at the end of the sound.
 SLACK_SECONDS = 0.1
 
 
@@ -26,7 +26,7 @@ class TooLong(AudioError):
 
 
 class Ask(NamedTuple):
-    """What the caller wants: `source` is an absolute path (str) or bytes, `rate` in Hz, times in seconds."""
+    """A request: `source` is an absolute path (str) or bytes, `rate` is in Hz, times are in seconds."""
 
     name: str
     source: str | bytes
@@ -37,12 +37,12 @@ class Ask(NamedTuple):
 
     @property
     def first(self) -> int:
-        """Output sample at which the part begins."""
+        """The first output sample of the part."""
         return round(self.start * self.rate)
 
     @property
     def last(self) -> int | None:
-        """Output sample before which the part ends; None for the end of the sound."""
+        """The output sample after the last one of the part; None for the end of the sound."""
         return None if self.stop is None else max(self.first + 1, round(self.stop * self.rate))
 
     def error(self, problem: str, remedy: str) -> AudioError:
@@ -66,10 +66,10 @@ class Ask(NamedTuple):
 
 
 def one_line(text: object) -> str:
-    """Printable text for the middle of a sentence: no line breaks, no full stop (file names may hold any byte)."""
+    """Make a text printable on one line and without a full stop, because file names may hold any byte."""
     return " ".join(str(text).encode("utf-8", "replace").decode().split()).rstrip(".")
 
 
 def is_much(missing: float, whole: float) -> bool:
-    """Tell whether too many seconds are missing. Old sample packs lack a padding or a disk sector, and sound well."""
+    """Tell whether too many seconds are missing. Files of old sample packs often lack a few bytes, and are accepted."""
     return missing > 0.25 or missing > 0.25 * whole

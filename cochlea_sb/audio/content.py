@@ -1,4 +1,4 @@
-"""The bytes of a sound, in memory or in a file, or a stretch of them with some bytes replaced."""
+"""The bytes of a sound, in memory or in a file. A `Content` can also be a range of them, with some bytes replaced."""
 
 import contextlib
 import io
@@ -26,7 +26,7 @@ class Content:
         self._handle.close()
 
     def part(self, begin: int, end: int | None = None, replaced: dict[int, bytes] | None = None) -> "Content":
-        """Return the stretch [begin, end) with `replaced` {offset in the stretch: bytes}; it shares the handle."""
+        """Return the range [begin, end), with the same handle. `replaced` maps offsets in the range to new bytes."""
         part = object.__new__(Content)
         part._handle, part._begin, part.path = self._handle, self._begin + begin, None
         part.size = max(0, min(end if end is not None else self.size, self.size) - begin)
@@ -34,7 +34,7 @@ class Content:
         return part
 
     def at(self, start: int, size: int) -> bytes:
-        """Return `size` bytes from `start`; fewer at the end."""
+        """Return `size` bytes from `start`, or fewer at the end of the content."""
         size = min(size, self.size - start)
         if start < 0 or size <= 0:
             return b""
@@ -59,10 +59,10 @@ class Content:
 
 
 class ContentFile:
-    """A content as a file for libsndfile's callbacks; a seek to nowhere fails without a traceback.
+    """A content with the methods of a file, for libsndfile. A seek before the start is ignored.
 
-    With `claimed_size` it says it is longer than it is, so that a decoder which guesses a length from the size reads on
-    until the bytes end.
+    `claimed_size` is a false, larger size. A decoder that guesses the length of a sound from the size of its file then
+    reads all bytes.
     """
 
     def __init__(self, content: Content, claimed_size: int | None = None) -> None:

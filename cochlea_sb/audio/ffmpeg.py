@@ -1,4 +1,4 @@
-"""Decoding by FFmpeg, where it is installed: M4A, WebM, WMA, films, and whatever libsndfile can't."""
+"""Decode with FFmpeg, if it is installed: M4A, WebM, WMA, films, and files that libsndfile can't decode."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ from cochlea_sb.audio.lengths import container_cut, skip_tag
 from cochlea_sb.audio.mpeg import frame_at
 from cochlea_sb.audio.samples import BLOCK_SAMPLES, mono, take
 
-_SECONDS = 600  # for a block of a minute; a decoder that takes longer is stuck
+_SECONDS = 600  # to decode a block of a minute; a decoder that takes longer hangs
 # No playlists, which name other files to open, and no images or texts.
 _DEMUXERS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,matroska,webm,mov,mp4,mp3,mpc,mpc8,"
@@ -34,7 +34,7 @@ _DURATION = re.compile(r"^\[info\]\s+Duration: (\d+):(\d\d):(\d\d\.\d+),", re.MU
 
 
 def is_for_ffmpeg(content: Content) -> bool:
-    """Tell whether the first bytes are those of a format that only FFmpeg decodes."""
+    """Tell whether the first bytes belong to a format that only FFmpeg decodes."""
     at = skip_tag(content)
     head = content.at(at, 256)
     if _ADTS.match(head) and len(head) >= 7:
@@ -44,13 +44,13 @@ def is_for_ffmpeg(content: Content) -> bool:
 
 
 def may_be_audio(content: Content) -> bool:
-    """Tell whether the bytes are worth asking FFmpeg: texts and pages are not."""
+    """Tell whether FFmpeg should try to decode the bytes. It does not try texts and web pages."""
     head = content.at(skip_tag(content), 512)
     return bool(head) and any(byte < 9 or byte > 126 for byte in head) and not head.lstrip()[:1] == b"<"
 
 
 def decode(ask: Ask, content: Content, reason: object = None) -> Iterator[np.ndarray]:
-    """Yield the wanted part as blocks of mono at the wanted rate; `reason` is why libsndfile could not."""
+    """Yield the requested part as mono blocks at the requested rate; `reason` says why libsndfile failed."""
     program = shutil.which("ffmpeg")
     if program is None:
         suffix = os.path.splitext(ask.name)[1].lower()
@@ -61,7 +61,7 @@ def decode(ask: Ask, content: Content, reason: object = None) -> Iterator[np.nda
     if cut := container_cut(content):
         raise ask.cut(cut)
     with tempfile.TemporaryDirectory() as folder:
-        # Under a name without an ending, which FFmpeg would believe; M4A's table of contents may come last.
+        # A file without a suffix, because FFmpeg trusts suffixes. Not a pipe, because an M4A may end with its index.
         path = os.path.join(folder, "sound")
         if isinstance(ask.source, bytes):
             with open(path, "wb") as handle:
@@ -69,20 +69,21 @@ def decode(ask: Ask, content: Content, reason: object = None) -> Iterator[np.nda
         else:
             try:
                 os.symlink(ask.source, path)
-            except OSError:  # Windows asks for a privilege
+            except OSError:  # on Windows, links need a privilege
                 path = ask.source
         with contextlib.closing(_blocks(ask, program, path, reason)) as blocks:
             yield from take(ask, mono(ask, blocks))
 
 
 def _blocks(ask: Ask, program: str, path: str, reason: object) -> Generator[np.ndarray, None, None]:
-    """Yield [samples] blocks from the start at the wanted rate; never through a shell.
+    """Yield blocks [samples] from the start of the sound at the requested rate. No shell is used.
 
-    The start is decoded and dropped: FFmpeg's own seeking (-ss) is some 20 ms off in M4A and Matroska.
+    Audio before the part is decoded and dropped, because FFmpeg's own seeking (-ss) is about 20 ms wrong in M4A and
+    Matroska.
     """
     command = [program, "-nostdin", "-hide_banner", "-nostats", "-v", "level+info"]
     command += ["-protocol_whitelist", "file,pipe", "-format_whitelist", _DEMUXERS, "-i", f"file:{path}"]
-    # Without rematrix_maxval two channels would come out as their sum over the root of 2.
+    # Without rematrix_maxval, FFmpeg divides the sum of two channels by the square root of 2 instead of 2.
     command += ["-map", "0:a:0", "-af", f"aresample={ask.rate}:ochl=mono:rematrix_maxval=1", "-f", "f32le", "pipe:1"]
     done = 0
     with (
@@ -103,7 +104,7 @@ def _blocks(ask: Ask, program: str, path: str, reason: object) -> Generator[np.n
                 done += len(block) // 4
                 yield np.frombuffer(bytearray(block[: len(block) // 4 * 4]), np.float32)
             status = process.wait()
-        finally:  # also when the reader has had enough
+        finally:  # also if the caller stops early
             process.kill()
         log.seek(0)
         said = log.read(1 << 16).decode("utf-8", "replace")
@@ -114,7 +115,7 @@ def _blocks(ask: Ask, program: str, path: str, reason: object) -> Generator[np.n
 
 
 def _check(ask: Ask, said: str, status: int, seconds: float, reason: object) -> None:
-    """Raise if FFmpeg's log tells of a sound that is none, or is cut; `reason` is what libsndfile said of it."""
+    """Raise an error if FFmpeg's log says that the file holds no sound or is cut. `reason` is libsndfile's message."""
     if "matches no streams" in said and "Stream #0" in said:
         raise ask.error("it holds no sound", "expected a film or file with a sound track")
     if not seconds and reason is not None:

@@ -35,7 +35,7 @@ def sound_hash(source: str | bytes) -> str:
 
 
 def _sound(content: Content) -> Iterator[bytes]:
-    """Yield the bytes that decide how a file sounds; none if the format is not known here."""
+    """Yield the bytes that determine the sound of a file. Yield nothing if the format has no function here."""
     start, end = skip_tag(content), _before_tags(content)
     head = content.at(start, 12)
     if head[:4] in (b"RIFF", b"RIFX") and head[8:] == b"WAVE":
@@ -64,7 +64,7 @@ def _span(content: Content, start: int, end: int) -> Iterator[bytes]:
 
 
 def _before_tags(content: Content) -> int:
-    """Return where the audio ends, before an ID3v1 tag and an APE tag."""
+    """Return the end of the audio, before an ID3v1 tag and an APE tag."""
     end = content.size
     if content.at(end - 128, 3) == b"TAG":
         end -= 128
@@ -78,7 +78,7 @@ def _chunks(content: Content, at: int, wanted: set[bytes], order: str) -> Iterat
     """Yield the bodies of the wanted chunks of a RIFF or an AIFF."""
     while len(head := content.at(at, 8)) == 8:
         size = int.from_bytes(head[4:], "big" if order == "big" else "little")
-        last = head[:4] in (b"data", b"SSND") and (not size or at + 8 + size > content.size)  # length not known
+        last = head[:4] in (b"data", b"SSND") and (not size or at + 8 + size > content.size)  # unknown length
         stop = content.size if last else min(content.size, at + 8 + size)
         if head[:4] in wanted:
             yield from _span(content, at + 8, stop)
@@ -99,10 +99,10 @@ def _boxes(content: Content) -> Iterator[bytes]:
 
 
 def _ogg(content: Content, at: int) -> Iterator[bytes]:
-    """Yield the bodies of the pages (RFC 3533, section 6) but those of comments, whose granule position is 0."""
+    """Yield the bodies of pages (RFC 3533, section 6), except pages with comments, whose granule position is 0."""
     data = b""
     while data or at < content.size:
-        if len(data) < 1 << 17:  # more than a page
+        if len(data) < 1 << 17:  # larger than any page
             block = content.at(at, _BLOCK)
             data, at = data + block, at + len(block)
         start = 0
@@ -114,7 +114,7 @@ def _ogg(content: Content, at: int) -> Iterator[bytes]:
             if data[start + 5] & 2 or any(data[start + 6 : start + 14]):
                 yield data[body:end]
             start = end
-        if start == 0:  # not a page, or cut: the rest as it is
+        if start == 0:  # not a page, or a cut one: yield the rest of the file
             yield data
             yield from _span(content, at, content.size)
             return

@@ -1,7 +1,7 @@
-"""What a file really holds: lengths that were unknown or wrong at writing, and files that hold several sounds.
+"""Find the true length of the sound in a file, and files that hold several sounds.
 
-Recorders that lost power, writers into a pipe, cutters and `cat` leave headers that don't know the length. Each format
-has its own few lines here; a format that is not here is taken at its word.
+A header has a wrong length if a recorder lost power, if the file was written to a pipe, or if files were cut or joined.
+Each format has its own function here. For all other formats, the length in the header is trusted.
 """
 
 import re
@@ -13,21 +13,21 @@ from cochlea_sb.audio.content import Content
 from cochlea_sb.audio.mpeg import mpeg_links
 
 _MOST_CHUNKS = 10_000
-# Writers that can't know the size declare 0 or about the largest one that fits; SoX declares 0x7F000008 in AIFF.
+# A program that does not know the size writes 0 or a size near the largest possible one; SoX: 0x7F000008 in AIFF.
 _PLACEHOLDERS = ((0, 0), (0x7F000000, 0x80000010), (0xFFFF0000, 0xFFFFFFFF), (0x7F << 56, (1 << 64) - 1))
 _OGG_START = re.compile(rb"OggS\x00[\x02\x03\x06\x07]")  # RFC 3533, section 6: version 0, first page of a stream
 _LATER_START = re.compile(rb"(?s)RIFF....WAVEfmt |fLaC\x00\x00\x00\x22|OggS\x00\x02")
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the object "file properties"
-_INSIDE_WAV = {0x50, 0x55, *range(0x674F, 0x6772), 0x566F}  # MPEG and Ogg Vorbis: a whole file in the data chunk
+_INSIDE_WAV = {0x50, 0x55, *range(0x674F, 0x6772), 0x566F}  # MPEG and Ogg Vorbis: the data chunk holds a complete file
 
 
 class Link(NamedTuple):
-    """A sound inside a content: most have one, chained OGGs and concatenated MP3s several.
+    """A sound in a content. Most contents have one; chained OGGs and joined MP3s have several.
 
-    `frames` is the count found; None if the header is right. A link that is not `seekable` is played forwards.
-    `last_seek` is the last frame that a seek finds exactly. `missing` is the share of a declared length that is not
-    there, and `cut` says what else is missing.
+    `frames` is the true number of frames, or None if the header is right. If `seekable` is False, the sound must be
+    decoded from its start. `last_seek` is the last frame to which a seek is exact. `missing` is the missing fraction of
+    the declared length. `cut` describes anything else that is missing.
     """
 
     content: Content
@@ -39,20 +39,20 @@ class Link(NamedTuple):
 
 
 def find_links(content: Content) -> list[Link]:
-    """Return the sounds in a content, one after the other; empty if tags are all there is."""
+    """Return the sounds in a content, in their order. The list is empty if the content holds only tags."""
     head = content.at(0, 20)
     for magic, find in _FINDERS.items():
         if head.startswith(magic):
             return find(content)
     links = _mpeg(content)
-    if not links or links[0].content is content:  # none found: the file may begin with something else
+    if not links or links[0].content is content:  # not found: the file may begin with other bytes
         after = _LATER_START.search(content.at(0, 1 << 16), 1)
         return find_links(content.part(after.start())) if after else links
     return links
 
 
 def skip_tag(content: Content, at: int = 0) -> int:
-    """Return where the bytes go on after the ID3v2 tags at `at`."""
+    """Return the position after the ID3v2 tags at `at`."""
     while (head := content.at(at, 10)).startswith(b"ID3") and len(head) == 10:
         length = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
         at += 10 + length + (10 if head[5] & 16 else 0)
@@ -67,16 +67,16 @@ def _mpeg(content: Content) -> list[Link]:
     found = mpeg_links(content, begin)
     for link in found:
         missing = (link.declared or 0) - link.samples
-        if link.declared is not None and missing > -3000:  # its header is right, or it is cut
-            # What seems missing before the end of the file follows after bytes of something else.
+        if link.declared is not None and missing > -3000:  # the header is right, or the file is cut
+            # The frames that seem to be missing follow after other bytes.
             share = max(0, missing / max(1, link.declared)) if link is found[-1] else 0.0
             links.append(Link(content.part(link.begin, link.end), missing=share))
-        else:  # without its header, the length is guessed from the first frame
+        else:  # without this header, libsndfile guesses the length from the first frame
             links.append(Link(content.part(link.audio, link.end), link.samples))
     head = content.at(begin, 4)
     is_free = (
         head[:1] == b"\xff" and len(head) == 4 and head[1] >= 0xE0 and head[2] < 16
-    )  # no bitrate: frames of any size
+    )  # free format: frames of any size
     return links or ([Link(content)] if is_free or not (begin or head[:1] == b"\xff") else [])
 
 
@@ -104,7 +104,7 @@ def _riff(content: Content) -> list[Link]:
         if large and ds64:
             replaced[ds64 + 8] = struct.pack("<Q", rest)
             replaced[ds64] = struct.pack("<Q", content.size - 8)
-        elif large:  # a plain WAV can say what this one doesn't
+        elif large:  # the header of a plain WAV can hold the true length
             replaced = {0: b"RIFF", 4: b"\xff\xff\xff\xff", at - 4: struct.pack("<I", min(rest, 0xFFFFFFFF))}
         else:
             replaced[at - 4] = struct.pack(order + "I", min(rest, 0xFFFFFFFF))
@@ -117,7 +117,7 @@ def _riff(content: Content) -> list[Link]:
 
 
 def _following(content: Content, end: int, kind: bytes) -> list[Link]:
-    """Return the sounds of files that were joined; empty if no file of the same kind begins at `end`."""
+    """Return the sounds of files that were joined. The list is empty if no file of the same kind begins at `end`."""
     end += end % 2
     if content.at(end, 4) != content.at(0, 4) or content.at(end + 8, 4) != kind:
         return []
@@ -125,7 +125,7 @@ def _following(content: Content, end: int, kind: bytes) -> list[Link]:
 
 
 def _inside(content: Content) -> list[Link] | None:
-    """Return the sounds of a file that is wrapped in another; None if it is not a file."""
+    """Return the sounds of a file that is stored inside another file, or None if there is no such file."""
     if content.at(0, 4) == b"OggS":
         return _ogg(content)
     links = _mpeg(content)
@@ -159,7 +159,7 @@ def _caf(content: Content) -> list[Link]:
     rest = content.size - at
     if size == rest or 0 < size < rest:
         return [Link(content)]
-    missing = 1 - rest / size if _is_known(content, at, size) else 0  # libsndfile refuses all that are short
+    missing = 1 - rest / size if _is_known(content, at, size) else 0  # libsndfile refuses all cut files
     return [Link(content.part(0, None, {at - 8: struct.pack(">Q", rest)}), missing=missing)]
 
 
@@ -183,7 +183,7 @@ def _au(content: Content) -> list[Link]:
 def _chunks(
     content: Content, at: int, form: str, padding: int, includes_head: bool = False
 ) -> dict[bytes, tuple[int, int]]:
-    """Return where each chunk's body begins, and its declared size, up to the audio."""
+    """Return the start and the declared size of the body of each chunk up to the audio."""
     chunks: dict[bytes, tuple[int, int]] = {}
     head = struct.calcsize(form)
     for _ in range(_MOST_CHUNKS):
@@ -200,13 +200,13 @@ def _chunks(
 
 
 def _is_known(content: Content, at: int, size: int) -> bool:
-    """Tell whether a chunk's declared size is none of the values that stand for an unknown one."""
+    """Tell whether the declared size of a chunk is none of the values that mean an unknown size."""
     rest = content.size - at
     return 0 < size <= rest or not any(low <= size <= high for low, high in _PLACEHOLDERS)
 
 
 def _goes_on(content: Content, at: int, size: int, form: str) -> bool:
-    """Tell whether the audio of a WAV goes on for long after its declared end, where another chunk should begin."""
+    """Tell whether the audio of a WAV continues far beyond its declared end, where the next chunk should begin."""
     end = at + size
     rest = content.size - end
     if rest <= size // 4 or (size and rest < 1024):
@@ -221,7 +221,7 @@ def _goes_on(content: Content, at: int, size: int, form: str) -> bool:
 
 
 def _flac(content: Content) -> list[Link]:
-    """A FLAC declares its number of samples (RFC 9639, section 8.2), and its last frames say what it is."""
+    """Compare the number of samples in the header of a FLAC (RFC 9639, section 8.2) with its last frames."""
     info = content.at(8, 18)
     if len(info) < 18:
         return [Link(content)]
@@ -237,7 +237,7 @@ def _flac(content: Content) -> list[Link]:
 
 
 def _flac_end(content: Content, block: int) -> int:
-    """Return the first sample of the last frame in the last bytes (RFC 9639, section 9.1); 0 if none is there."""
+    """Return the first sample of the last frame (RFC 9639, section 9.1), or 0 if the last bytes hold no frame."""
     tail = content.at(max(0, content.size - (1 << 16)), 1 << 16)
     at = len(tail)
     while (at := tail.rfind(b"\xff", 0, at)) >= 0:
@@ -264,7 +264,7 @@ def _crc8(data: bytes) -> int:
 
 
 def _ogg(content: Content) -> list[Link]:
-    """Chained streams (RFC 3533, section 4) one by one; several at a time, as in films, are left to FFmpeg."""
+    """Find chained streams (RFC 3533, section 4). Streams that are interleaved, as in films, are left to FFmpeg."""
     starts: list[int] = []
     at, size = 0, 1 << 20
     while len(block := content.at(at, size)) > 27:
@@ -276,19 +276,19 @@ def _ogg(content: Content) -> list[Link]:
     links = [_ogg_link(content.part(begin, end)) for begin, end in zip(starts, bounds, strict=True)]
     if len(links) == 1:
         links = [links[0]._replace(content=content)]
-    # A radio's recording may lack the end of a song, but the end of the file is the end.
+    # In a recording of a radio stream, a song may lack its end. Only the last stream of a file can be cut.
     return [link._replace(cut=None) for link in links[:-1]] + links[-1:] or [Link(content)]
 
 
 def _is_stream(content: Content, start: int) -> bool:
-    """Tell whether the bytes "OggS" begin a stream of Vorbis or Opus, and are not in the middle of a packet."""
+    """Tell whether a stream of Vorbis or Opus begins at the bytes "OggS". They may also be part of a packet."""
     page = content.at(start, 64)
     body = page[27 + page[26] :]
     return body.startswith((b"\x01vorbis", b"OpusHead", b"Speex   ", b"\x7fFLAC"))
 
 
 def container_cut(content: Content) -> str | None:
-    """Tell what is missing of a container that only FFmpeg decodes; None if nothing is."""
+    """Say what is missing in a container that only FFmpeg decodes, or return None if it is complete."""
     head = content.at(0, 1 << 13)
     if head.startswith(b"OggS"):
         return _ogg_cut(content.at(max(0, content.size - (1 << 17)), 1 << 17))
@@ -310,21 +310,22 @@ def _ogg_cut(tail: bytes) -> str | None:
 def _ogg_link(content: Content) -> Link:
     tail = content.at(max(0, content.size - (1 << 17)), 1 << 17)  # a page is at most 65,307 bytes
     last = tail.rfind(b"OggS")
-    # libvorbis is off by the trimmed samples if a seek ends in the last page.
+    # After a seek into the last page, libvorbis is wrong by the trimmed samples.
     before = tail.rfind(b"OggS", 0, max(0, last))
     granule = int.from_bytes(tail[before + 6 : before + 14], "little", signed=True) if before >= 0 else 0
     opus = content.at(28, 8) == b"OpusHead"
     rate = int.from_bytes(content.at(40, 4), "little") if opus else 48000
     return Link(
         content,
-        seekable=not opus or rate not in (8000, 12000, 16000, 24000),  # Opus at these rates depends on all before
+        seekable=not opus
+        or rate not in (8000, 12000, 16000, 24000),  # here, Opus depends on all earlier samples
         last_seek=max(0, granule) if not opus else None,
         cut=_ogg_cut(tail),
     )
 
 
 def _nist(content: Content) -> list[Link]:
-    """A NIST file declares its samples in a text of 1,024 bytes."""
+    """Read the number of samples from the header of a NIST file, a text of 1,024 bytes."""
     head = content.at(0, 1024)
     facts = {name: int(value) for name, value in re.findall(rb"(\w+) -i (\d{1,12})\b", head)}
     size = facts.get(b"sample_count", 0) * facts.get(b"channel_count", 1) * facts.get(b"sample_n_bytes", 2)
@@ -334,7 +335,7 @@ def _nist(content: Content) -> list[Link]:
 
 
 def _voc(content: Content) -> list[Link]:
-    """A Creative Voice file is a row of blocks: a type, and a length of three bytes."""
+    """Add the blocks of a Creative Voice file. A block begins with its type and a length of three bytes."""
     at = int.from_bytes(content.at(20, 2), "little")
     for _ in range(_MOST_CHUNKS):
         head = content.at(at, 4)
@@ -348,14 +349,14 @@ def _voc(content: Content) -> list[Link]:
 
 
 def _avr(content: Content) -> list[Link]:
-    """An AVR file (Audio Visual Research, Atari ST) declares its frames."""
+    """Read the number of frames from the header of an AVR file (Audio Visual Research, Atari ST)."""
     stereo, bits = content.at(12, 2) != b"\0\0", int.from_bytes(content.at(14, 2), "big")
     size = int.from_bytes(content.at(26, 4), "big") * (2 if stereo else 1) * (bits // 8)
     return [Link(content, missing=max(0, 1 - (content.size - 128) / size) if size else 0)]
 
 
 def _sds(content: Content) -> list[Link]:
-    """A MIDI sample dump: a header with bits and samples in groups of seven bits, and packets of 127 bytes."""
+    """Read a MIDI sample dump: a header with numbers in groups of seven bits, then packets of 127 bytes."""
     head = content.at(0, 21)
     samples = head[10] | head[11] << 7 | head[12] << 14 if len(head) == 21 else 0
     packets = -(-samples // (120 // max(1, -(-head[6] // 7)))) if samples else 0

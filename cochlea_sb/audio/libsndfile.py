@@ -1,4 +1,4 @@
-"""Decoding by libsndfile: WAV, FLAC, OGG, Opus, MP3, AIFF and some twenty old formats."""
+"""Decode with libsndfile: WAV, FLAC, OGG, Opus, MP3, AIFF and about twenty old formats."""
 
 import os
 import re
@@ -12,26 +12,26 @@ from cochlea_sb.audio.content import Content, ContentFile
 from cochlea_sb.audio.lengths import Link, find_links
 from cochlea_sb.audio.samples import BLOCK_SAMPLES, mono, resample, span, take
 
-# libsndfile shortens the frame count of a cut file to what is there and notes the declared size in its log.
+# For a cut file, libsndfile reports only the frames that exist, and writes the declared size to its log.
 _CUT_CHUNK = re.compile(r"(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)")
-_ENDLESS = 1 << 40  # bytes; the length guessed from it is longer than any sound
-# An MP3 frame depends on up to nine before it, Vorbis on one, Opus on some 80 ms (RFC 7845, section 4.6).
+_ENDLESS = 1 << 40  # bytes; a length that is guessed from this size is longer than any sound
+# An MP3 frame depends on up to nine earlier frames, Vorbis on one, Opus on about 80 ms (RFC 7845, section 4.6).
 _LEAD_SECONDS = {"MP3": 1.0, "OGG": 1.0}
 
 
 class Undecodable(Exception):
-    """libsndfile can't read it, which another decoder may."""
+    """libsndfile can't read the sound. Another decoder may be able to."""
 
 
 def decode(ask: Ask, content: Content) -> Iterator[np.ndarray]:
-    """Yield the wanted part as blocks of mono at the wanted rate.
+    """Yield the requested part as mono blocks at the requested rate.
 
     Raises
     ------
     Undecodable
-        If libsndfile can't read it.
+        If libsndfile can't read the sound.
     AudioError
-        If the sound is cut, or the part not inside it.
+        If the sound is cut, or the part is not inside it.
     """
     links = find_links(content)
     if not links:
@@ -47,9 +47,10 @@ def decode(ask: Ask, content: Content) -> Iterator[np.ndarray]:
 
 
 class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
-    """A sound file that does not seek to where it already is after every read.
+    """A sound file without the seek that soundfile does after each read.
 
-    soundfile does so in files that call themselves seekable; it costs time, and fails at the end of a streamed FLAC.
+    soundfile seeks to the current position in files that are seekable. This takes time, and fails at the end of a
+    streamed FLAC.
     """
 
     def seekable(self) -> bool:
@@ -57,7 +58,7 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
 
 
 def _open(ask: Ask, link: Link) -> _ForwardFile:
-    """Open one sound and check what it says of itself."""
+    """Open one sound, and check its header."""
     try:
         file = _open_link(link)
     except soundfile.SoundFileError as error:
@@ -72,7 +73,9 @@ def _open(ask: Ask, link: Link) -> _ForwardFile:
 
 def _open_link(link: Link) -> _ForwardFile:
     content = link.content
-    if content.path is not None and os.name == "posix":  # by number: libsndfile believes a name's ending
+    if (
+        content.path is not None and os.name == "posix"
+    ):  # not by name: libsndfile trusts suffixes
         file = _ForwardFile(os.open(content.path, os.O_RDONLY | os.O_CLOEXEC))
     else:
         file = _ForwardFile(ContentFile(content))
@@ -106,7 +109,7 @@ def _from_start(ask: Ask, link: Link) -> Iterator[np.ndarray]:
 
 
 def _from_near(ask: Ask, link: Link) -> Iterator[np.ndarray]:
-    """Seek to shortly before the part, where the decoder can."""
+    """Seek to shortly before the part. If the decoder can't, decode from the start."""
     with _open(ask, link) as file:
         native = file.samplerate
         total = file.frames if link.frames is None else link.frames
@@ -119,7 +122,7 @@ def _from_near(ask: Ask, link: Link) -> Iterator[np.ndarray]:
         end = min(end or total, total)
         try:
             _seek(file, begin, link)
-        except soundfile.SoundFileError:  # GSM 6.10 only plays forwards; a FLAC's seek table may be wrong
+        except soundfile.SoundFileError:  # GSM 6.10 can't seek; the seek table of a FLAC may be wrong
             yield from take(ask, _from_start(ask, link))
             return
         blocks = _blocks(ask, file, end - begin)
@@ -127,7 +130,7 @@ def _from_near(ask: Ask, link: Link) -> Iterator[np.ndarray]:
 
 
 def _seek(file: _ForwardFile, frame: int, link: Link) -> None:
-    """Go to a frame, exactly: from an earlier one where the decoder is not exact at once."""
+    """Go exactly to a frame. If a seek of the decoder is not exact, seek to an earlier frame and read from there."""
     near = frame - int(_LEAD_SECONDS.get(file.format, 0) * file.samplerate)
     if link.last_seek is not None:
         near = min(near, link.last_seek - file.samplerate)

@@ -1,4 +1,4 @@
-"""The frames of MPEG audio (MP1, MP2, MP3): where they are and how many, which no header is sure to say.
+"""Find the frames of MPEG audio (MP1, MP2, MP3), and count them, because a header may be missing or wrong.
 
 ISO/IEC 11172-3, section 2.4.2.3; the headers Xing and VBRI as LAME and Fraunhofer write them.
 """
@@ -20,8 +20,8 @@ _KBPS = {  # (MPEG version is 1, layer)
     (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-_IN_A_ROW = 3  # frames that make a sound: fewer come about by chance
-_MOST_LINKS, _MOST_TRIES = 10_000, 200_000  # of bytes that were made to be slow
+_IN_A_ROW = 3  # least number of frames of a sound; fewer can occur by chance
+_MOST_LINKS, _MOST_TRIES = 10_000, 200_000  # for bytes that somebody made to be slow
 
 
 class Frame(NamedTuple):
@@ -32,7 +32,7 @@ class Frame(NamedTuple):
 
 
 class MpegLink(NamedTuple):
-    """Frames [begin, end), of which `audio` is the first that holds sound; `declared` samples, if a header says so."""
+    """Frames [begin, end). `audio` is the first frame with sound. `declared` is the number of samples in a header."""
 
     begin: int
     audio: int
@@ -44,7 +44,7 @@ class MpegLink(NamedTuple):
 
 @cache
 def _frame(first: int, second: int) -> Frame | None:
-    """Return the frame whose header has these bytes after 0xFF."""
+    """Return the frame whose header consists of 0xFF and these bytes."""
     version, layer = first >> 3 & 3, 4 - (first >> 1 & 3)
     kbps, rate, padding = second >> 4, second >> 2 & 3, second >> 1 & 1
     if first & 0xE0 != 0xE0 or version == 1 or layer == 4 or kbps in (0, 15) or rate == 3:
@@ -63,7 +63,7 @@ def frame_at(data: bytes, at: int) -> Frame | None:
 
 
 def mpeg_links(content: Content, begin: int) -> list[MpegLink]:
-    """Return the runs of frames from `begin`; empty if the bytes are no MPEG audio."""
+    """Return the runs of frames after `begin`. The list is empty if the bytes are not MPEG audio."""
     links: list[MpegLink] = []
     start = _next_start(content, begin, anywhere=False)
     while start is not None and len(links) < _MOST_LINKS:
@@ -73,7 +73,7 @@ def mpeg_links(content: Content, begin: int) -> list[MpegLink]:
 
 
 def _next_start(content: Content, at: int, anywhere: bool) -> int | None:
-    """Return where frames in a row begin; the first ones within 64 KiB."""
+    """Return the start of the next run of frames. The first run must start within 64 KiB."""
     limit, tries = content.size if anywhere else at + (1 << 16), 0
     while at < limit and tries < _MOST_TRIES and len(block := content.at(at, _BLOCK)) >= 4:
         for match in _SYNC.finditer(block):
@@ -95,10 +95,10 @@ def _are_frames(content: Content, at: int) -> bool:
 
 
 def _walk(content: Content, begin: int) -> MpegLink:
-    """Count the frames of one kind, up to bytes that are none or to the header of another sound."""
+    """Count frames of one kind, up to bytes that are not a frame, or to the header of another sound."""
     head = content.at(begin, 4)
     first = frame_at(head, 0)
-    assert first is not None  # as _next_start found it
+    assert first is not None  # found by _next_start
     declared = _declared(content.at(begin, first.size), first)
     audio = begin if declared is None else begin + first.size
     at, count = audio, 0

@@ -1,4 +1,4 @@
-"""The one function that reads a sound."""
+"""The functions that read a sound: `read_audio` and `stream_audio`."""
 
 import contextlib
 import math
@@ -24,17 +24,17 @@ def read_audio(
     stop_seconds: float | None = None,
     max_seconds: float = 4 * 3600,
 ) -> np.ndarray:
-    """Decode a sound, or a part of it, to mono at the wanted rate.
+    """Decode a sound, or a part of it, to mono at a sample rate.
 
-    A part equals the same samples of the whole. Samples that are not finite become 0.
+    A part has exactly the samples that the whole sound has there. Samples that are not finite become 0.
 
     Arguments
     ---------
     source : str, os.PathLike, bytes, bytearray or dict
-        A file, a file's contents, or a `datasets` row of ``Audio(decode=False)``: ``{"bytes": ..., "path": ...}``,
-        where the path is read if the bytes are None, and otherwise only names the sound.
+        A file, the contents of a file, or a row of a dataset with ``Audio(decode=False)``: ``{"bytes": ..., "path":
+        ...}``. If the bytes are None, the file at the path is read. Otherwise the path is only used in messages.
     sample_rate : int
-        Wanted rate in Hz, 100 to 1,000,000.
+        Sample rate of the result in Hz, 100 to 1,000,000.
     start_seconds, stop_seconds : float
         The part to read; ``stop_seconds=None`` reads to the end.
     max_seconds : float
@@ -43,14 +43,14 @@ def read_audio(
     Returns
     -------
     np.ndarray [samples], float32
-        In [-1, 1] for integer formats; float formats and lossy codecs may exceed that.
+        In [-1, 1] for integer formats. Float formats and lossy codecs may exceed this range.
 
     Raises
     ------
     AudioError
         If the sound is missing, empty, cut off, too long or not audio, or the part is not inside it.
     UserError
-        If an argument is out of its range.
+        If an argument is out of range.
 
     Example
     -------
@@ -67,7 +67,7 @@ def read_audio(
 def stream_audio(
     source: AudioSource, sample_rate: int = 16000, *, max_seconds: float = 100 * 3600
 ) -> Iterator[np.ndarray]:
-    """Decode a sound of any length block by block, in little memory.
+    """Decode a sound of any length block by block, with little memory.
 
     Yields arrays [samples], float32, of any lengths. Together they are the array that `read_audio` returns.
 
@@ -87,7 +87,7 @@ def stream_audio(
 def _blocks(
     source: AudioSource, sample_rate: int, start: float, stop: float | None, max_seconds: float
 ) -> Iterator[np.ndarray]:
-    """Yield the blocks of a part; any failure is one sentence."""
+    """Yield the blocks of a part. Every failure becomes an `AudioError` with one sentence."""
     _check_arguments(sample_rate, start, stop, max_seconds)
     ask = Ask(*_locate(source), int(sample_rate), start, stop, max_seconds)
     if stop is not None and stop - start > max_seconds:
@@ -103,14 +103,14 @@ def _blocks(
     except OSError as error:
         reason = one_line(error.strerror or error)
         raise ask.error(f"cannot be opened ({reason})", "expected a file that may be read") from error
-    except Exception as error:  # a decoder fed with broken bytes may raise anything
+    except Exception as error:  # broken bytes can cause any exception in a decoder
         raise ask.error(f"decoding failed ({one_line(error)})", "the file is probably damaged") from error
     if not some:
         raise ask.error(f"there is not one sample after {ask.start:g} s", "expected an earlier start")
 
 
 def _decode(ask: Ask, content: Content) -> Iterator[np.ndarray]:
-    """Ask libsndfile, and FFmpeg for what libsndfile can't read; the contents decide, not the name."""
+    """Decode with libsndfile, or with FFmpeg what libsndfile can't read. The contents decide, not the name."""
     reason, done = None, 0
     if not ffmpeg.is_for_ffmpeg(content):
         try:
@@ -122,7 +122,7 @@ def _decode(ask: Ask, content: Content) -> Iterator[np.ndarray]:
             reason = error
             if not ffmpeg.may_be_audio(content):
                 raise ask.not_audio(error) from error
-    if done:  # the first of several joined sounds could be read
+    if done:  # at least the first of several joined sounds was decoded
         ask = ask._replace(start=(ask.first + done) / ask.rate)
     yield from ffmpeg.decode(ask, content, reason)
 
@@ -137,7 +137,7 @@ def _check_arguments(rate: float, start: float, stop: float | None, max_seconds:
 
 
 def _locate(source: AudioSource) -> tuple[str, str | bytes]:
-    """Return the name for errors and the content."""
+    """Return the name of the sound for error messages, and its content."""
     path: Any = source
     if isinstance(source, dict):
         path = source.get("path")
@@ -151,7 +151,7 @@ def _locate(source: AudioSource) -> tuple[str, str | bytes]:
     if not named:
         raise UserError(f"source is a {type(source).__name__}: expected a path, bytes, or a row with bytes or path.")
     try:
-        # Absolute, as libsndfile takes "-" for stdin and FFmpeg takes other names for options.
+        # Absolute paths, because "-" is stdin for libsndfile, and FFmpeg reads other names as options.
         path = os.path.abspath(os.fsdecode(path))
         status = os.stat(path)
     except (OSError, ValueError) as error:
@@ -159,7 +159,7 @@ def _locate(source: AudioSource) -> tuple[str, str | bytes]:
         raise AudioError(f"{name}: cannot be opened ({reason}); expected an audio file.") from error
     if stat.S_ISDIR(status.st_mode) and not os.access(path, os.R_OK | os.X_OK):
         raise AudioError(f"{name}: the folder cannot be listed (Permission denied); expected one that may be read.")
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe could wait for ever
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe may block forever
         raise AudioError(f"{name}: is a folder, device or pipe; expected an audio file.")
     if not status.st_size:
         raise AudioError(f"{name}: has 0 bytes; expected an audio file.")

@@ -1,6 +1,6 @@
-"""From a decoder's blocks to the part that was asked for: mono, finite, at the wanted rate.
+"""Convert the blocks of a decoder to the requested part: mono, finite, at the requested sample rate.
 
-`native` is a file's own rate and `rate` the wanted one, both in Hz; a frame is one sample of every channel.
+`native` is the sample rate of the file, and `rate` the requested one, both in Hz. A frame has one sample per channel.
 """
 
 import itertools
@@ -13,14 +13,14 @@ import soxr
 from cochlea_sb.audio.ask import SLACK_SECONDS, Ask
 
 BLOCK_SAMPLES = 1 << 20  # 4 MiB of float32: 24 s of CD mono
-_LOUDEST = 1e18  # no sound is this loud, and its sums and filters cannot overflow float32
+_LOUDEST = 1e18  # louder than any sound; with this limit, sums and filters can't overflow float32
 
 
 def span(native: int, ask: Ask) -> tuple[int, int | None]:
-    """Native frames begin:end to decode for a part.
+    """Return the frames begin:end of the file to decode for a part.
 
-    The lead-in on each side covers the resampler's filter. It begins at a frame that falls on an output sample
-    exactly (every whole second at the latest), so that a part has the whole's samples and not ones between them.
+    They begin before the part and end after it, because the filter of the resampler needs these samples. The first
+    frame lies exactly at the time of an output sample, so that the part has the same samples as the whole sound.
     """
     lead = 0 if native == ask.rate else math.ceil(native * max(0.05, 400 / min(native, ask.rate)))
     grid = native // math.gcd(native, ask.rate)
@@ -29,14 +29,14 @@ def span(native: int, ask: Ask) -> tuple[int, int | None]:
 
 
 def mono(ask: Ask, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield [frames] for each block [frames] or [frames, channels]; raise if none holds a finite number."""
+    """Yield [frames] for each block [frames] or [frames, channels]. Raise an error if no value is finite."""
     usable = empty = True
     for block in blocks:
         if empty:
             usable, empty = False, False
         mixed = _average(block)
         peak = max(mixed.max(), -mixed.min())
-        if peak < _LOUDEST:  # false for NaN too
+        if peak < _LOUDEST:  # also False for NaN
             usable = True
         else:
             finite = np.abs(block) < _LOUDEST
@@ -50,7 +50,7 @@ def mono(ask: Ask, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 def _average(block: np.ndarray) -> np.ndarray:
     if block.ndim == 1:
         return block
-    mixed: np.ndarray = block[:, 0].copy()  # adding columns is many times faster than mean(axis=1)
+    mixed: np.ndarray = block[:, 0].copy()  # many times faster than mean(axis=1)
     for channel in range(1, block.shape[1]):
         mixed += block[:, channel]
     mixed /= block.shape[1]
@@ -58,7 +58,7 @@ def _average(block: np.ndarray) -> np.ndarray:
 
 
 def resample(blocks: Iterator[np.ndarray], native: int, rate: int) -> Iterator[np.ndarray]:
-    """Yield mono blocks at the wanted rate; a sound of one block takes the short way."""
+    """Yield mono blocks at the requested rate. A sound of one block is resampled in one call, which is faster."""
     if native == rate:
         yield from blocks
         return
@@ -67,7 +67,9 @@ def resample(blocks: Iterator[np.ndarray], native: int, rate: int) -> Iterator[n
         return
     if second is None:
         samples: np.ndarray = soxr.resample(first, native, rate)
-        yield samples if len(samples) else first[:1]  # a click shorter than one output sample is a sound all the same
+        yield (
+            samples if len(samples) else first[:1]
+        )  # a sound shorter than one output sample becomes one sample
         return
     stream = soxr.ResampleStream(native, rate, 1)
     for block in itertools.chain((first, second), blocks):
@@ -76,7 +78,7 @@ def resample(blocks: Iterator[np.ndarray], native: int, rate: int) -> Iterator[n
 
 
 def take(ask: Ask, blocks: Iterator[np.ndarray], at: int = 0) -> Iterator[np.ndarray]:
-    """Yield the part alone, from blocks at the wanted rate, the first of which begins with output sample `at`."""
+    """Yield only the part. The blocks have the requested rate, and the first one starts with output sample `at`."""
     first, last = ask.first, ask.last
     limit = first + ask.max_seconds * ask.rate + 1
     for block in blocks:
@@ -94,13 +96,13 @@ def take(ask: Ask, blocks: Iterator[np.ndarray], at: int = 0) -> Iterator[np.nda
 
 
 def join(blocks: Iterator[np.ndarray]) -> np.ndarray:
-    """Return all blocks as one array; empty if there is none."""
+    """Return all blocks as one array, which is empty if there are no blocks."""
     first, second = next(blocks, None), next(blocks, None)
     if first is None:
         return np.empty(0, np.float32)
     if second is None:
         return first
-    joined = bytearray()  # grows in place: no second copy at the end
+    joined = bytearray()  # grows in place, so no second copy is needed
     for block in itertools.chain((first, second), blocks):
         joined += np.ascontiguousarray(block).data
     return np.frombuffer(joined, np.float32)
