@@ -317,8 +317,7 @@ def _ogg_link(content: Content) -> Link:
     rate = int.from_bytes(content.at(40, 4), "little") if opus else 48000
     return Link(
         content,
-        seekable=not opus
-        or rate not in (8000, 12000, 16000, 24000),  # here, Opus depends on all earlier samples
+        seekable=not opus or rate not in (8000, 12000, 16000, 24000),  # here, Opus depends on all earlier samples
         last_seek=max(0, granule) if not opus else None,
         cut=_ogg_cut(tail),
     )

@@ -73,9 +73,7 @@ def _open(ask: Ask, link: Link) -> _ForwardFile:
 
 def _open_link(link: Link) -> _ForwardFile:
     content = link.content
-    if (
-        content.path is not None and os.name == "posix"
-    ):  # not by name: libsndfile trusts suffixes
+    if content.path is not None and os.name == "posix":  # not by name: libsndfile trusts suffixes
         file = _ForwardFile(os.open(content.path, os.O_RDONLY | os.O_CLOEXEC))
     else:
         file = _ForwardFile(ContentFile(content))

@@ -67,9 +67,7 @@ def resample(blocks: Iterator[np.ndarray], native: int, rate: int) -> Iterator[n
         return
     if second is None:
         samples: np.ndarray = soxr.resample(first, native, rate)
-        yield (
-            samples if len(samples) else first[:1]
-        )  # a sound shorter than one output sample becomes one sample
+        yield (samples if len(samples) else first[:1])  # a sound shorter than one output sample becomes one sample
         return
     stream = soxr.ResampleStream(native, rate, 1)
     for block in itertools.chain((first, second), blocks):
