@@ -73,10 +73,10 @@ def query_by_example(
 
 @torch.no_grad()
 def neighbour_recall(anchors: torch.Tensor, neighbours: torch.Tensor, sounds: torch.Tensor) -> float:
-    """Recall@1, in [0, 1]: the share of ``neighbours`` whose nearest anchor comes from the same sound.
+    """Recall@1, in [0, 1]: the share of ``neighbours`` whose nearest anchor comes from the same sound or group.
 
     ``anchors`` and ``neighbours`` are embeddings [pairs, dimensions] of unit norm. ``sounds`` [pairs] identifies the
-    sound that both crops of a pair come from.
+    sound, or the group of sounds, that both crops of a pair come from.
     """
     nearest = torch.cat([(block @ anchors.T).argmax(1) for block in neighbours.split(1024)])
     return float((sounds[nearest] == sounds).float().mean())

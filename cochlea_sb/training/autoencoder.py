@@ -18,8 +18,8 @@ class AutoencoderBrain(EmbeddingBrain):
 
     The encoder reads the deformed crop. The target of the decoder is the crop before the deformation, so the embedding
     need not encode noise. The decoder gets ``embedding * sqrt(D)``, whose values are about 1. A decoder with
-    ``feed_back`` reads a frame before each step. With a probability that falls from ``teacher_forcing`` to 0 during
-    training, this is the previous frame of the target; otherwise it is the previous frame of its own output.
+    ``feed_back`` also reads the frames of the previous step. With a probability that falls from ``teacher_forcing`` to
+    0 during training, these are frames of the target; otherwise they are its own output.
 
     Validation adds the ``relative loss``, ``loss / loss of the mean frame``, and a picture of reconstructed frames.
     """

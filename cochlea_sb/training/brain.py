@@ -1,7 +1,7 @@
 """Train an encoder on batches of pairs, with SpeechBrain's Brain. `recipes/train.py` calls it.
 
 A step deforms the crops of all pairs, encodes them, chooses negatives and computes the loss. A step copies no value
-from the GPU to the CPU, because the GPU would then wait for Python.
+from the GPU to the CPU, because the GPU would then wait for Python; only the losses are copied, every 20 steps.
 
 Axes: B pairs, D embedding dimensions, D' dimensions after the head.
 """
