@@ -163,7 +163,6 @@ def main(argv):
     arguments, options = parser.parse_known_args(argv)
     if arguments.jobs < 1:
         raise UserError(f"--jobs is {arguments.jobs}: expected at least 1.")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # also ends the running processes
     if arguments.whole:
         arguments.folds, arguments.few = [0], []
     for recipe in arguments.recipes:
@@ -186,6 +185,7 @@ def main(argv):
     ]
     threads = max(1, n_cores() // arguments.jobs)
     failed = []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # also ends the running processes
     with ThreadPoolExecutor(arguments.jobs) as pool:
         waiting = {pool.submit(carry_out, folder, scripts, threads): folder for folder, scripts in runs}
         try:
