@@ -79,7 +79,7 @@ def stream_audio(
     Raises
     ------
     AudioError, UserError
-        As in `read_audio`, also after some blocks.
+        As in `read_audio`, but possibly after some blocks.
     """
     return _blocks(source, sample_rate, 0.0, None, max_seconds)
 
@@ -87,7 +87,7 @@ def stream_audio(
 def _blocks(
     source: AudioSource, sample_rate: int, start: float, stop: float | None, max_seconds: float
 ) -> Iterator[np.ndarray]:
-    """Yield the blocks of a part. Every failure becomes an `AudioError` with one sentence."""
+    """Yield the blocks of a part. Every failure to read becomes an `AudioError` of one sentence."""
     _check_arguments(sample_rate, start, stop, max_seconds)
     ask = Ask(*_locate(source), int(sample_rate), start, stop, max_seconds)
     if stop is not None and stop - start > max_seconds:
@@ -110,7 +110,7 @@ def _blocks(
 
 
 def _decode(ask: Ask, content: Content) -> Iterator[np.ndarray]:
-    """Decode with libsndfile, or with FFmpeg what libsndfile can't read. The contents decide, not the name."""
+    """Decode with libsndfile, or with FFmpeg if libsndfile can't. The contents decide, not the name."""
     reason, done = None, 0
     if not ffmpeg.is_for_ffmpeg(content):
         try:
@@ -122,7 +122,7 @@ def _decode(ask: Ask, content: Content) -> Iterator[np.ndarray]:
             reason = error
             if not ffmpeg.may_be_audio(content):
                 raise ask.not_audio(error) from error
-    if done:  # at least the first of several joined sounds was decoded
+    if done:  # libsndfile decoded the first of several sounds in the file
         ask = ask._replace(start=(ask.first + done) / ask.rate)
     yield from ffmpeg.decode(ask, content, reason)
 
@@ -151,7 +151,7 @@ def _locate(source: AudioSource) -> tuple[str, str | bytes]:
     if not named:
         raise UserError(f"source is a {type(source).__name__}: expected a path, bytes, or a row with bytes or path.")
     try:
-        # Absolute paths, because "-" is stdin for libsndfile, and FFmpeg reads other names as options.
+        # An absolute path, because libsndfile reads "-" as stdin, and FFmpeg reads "-name" as an option.
         path = os.path.abspath(os.fsdecode(path))
         status = os.stat(path)
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Convert the blocks of a decoder to the requested part: mono, finite, at the requested sample rate.
+"""Convert decoded blocks to the requested part of a sound: mono, finite, at the requested rate.
 
 `native` is the sample rate of the file, and `rate` the requested one, both in Hz. A frame has one sample per channel.
 """
@@ -20,7 +20,7 @@ def span(native: int, ask: Ask) -> tuple[int, int | None]:
     """Return the frames begin:end of the file to decode for a part.
 
     They begin before the part and end after it, because the filter of the resampler needs these samples. The first
-    frame lies exactly at the time of an output sample, so that the part has the same samples as the whole sound.
+    frame lies exactly at the time of an output sample, so that a part equals this stretch of the whole sound.
     """
     lead = 0 if native == ask.rate else math.ceil(native * max(0.05, 400 / min(native, ask.rate)))
     grid = native // math.gcd(native, ask.rate)

@@ -48,8 +48,8 @@ def compute_frames(
     Returns
     -------
     datasets.Dataset, memory-mapped
-        The columns of ``sounds`` except ``audio``, and ``path``, ``frames`` (float16, n_frames x M values),
-        ``n_frames``, ``problem``. For an unreadable sound, ``problem`` is the reason and ``n_frames`` is 0.
+        ``path``, ``frames`` (float16, n_frames x frame_size values), ``n_frames``, ``problem``, and all columns of
+        ``sounds`` except ``audio``. For an unreadable sound, ``problem`` is the reason and ``n_frames`` is 0.
     """
     kind, settings = type(front_end), front_end.settings()
     processes = min(num_proc or n_cores(), len(sounds))
@@ -102,7 +102,7 @@ def shared_out(sounds: datasets.Dataset, processes: int) -> np.ndarray:
 
 
 def likely_duration(path: str | None, size: int | None) -> float:
-    """Guess the duration of a sound, without a unit, from its size in bytes (None: of its file) and its suffix."""
+    """Guess a relative duration from the suffix and the size in bytes, by default the size of the file."""
     name = as_named(path or "")
     if size is None:
         try:
@@ -115,7 +115,7 @@ def likely_duration(path: str | None, size: int | None) -> float:
 def own_cache() -> Path:
     """Return the folder of cochlea_sb in the cache of `datasets`.
 
-    If that folder isn't writable, `datasets` uses a temporary folder, which is deleted when the process ends.
+    If that folder isn't writable, the cache of `datasets` becomes a temporary folder until the process ends.
     """
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "cochlea_sb"
     try:

@@ -1,4 +1,7 @@
-"""Encode many sounds: threads decode the next sounds while the encoder works. W windows, D embedding dimensions."""
+"""Encode many sounds: threads decode the next sounds while the encoder works.
+
+Axes: W windows, D embedding dimensions.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class Encoded(NamedTuple):
 
 class Decoded(NamedTuple):
     source: Source
-    wav: np.ndarray  # [samples] float32; empty if there was a problem, or if the content is known
+    wav: np.ndarray  # [samples] float32; empty if `problem`, if `is_long`, or if `known` (see `encode_sounds`)
     content: str
     problem: str | None
     is_long: bool = False  # is decoded later
@@ -62,7 +65,7 @@ def encode_sounds(
     """Encode the windows of sounds. Yields an `Encoded` for each source, in the order of the sources.
 
     By default, half of the cores decode. An encoder on the CPU uses the other cores. Memory holds about an hour of
-    sound, and half an hour for each thread. Sounds whose content hash is in ``known`` are neither decoded nor encoded:
+    sound, plus half an hour for each thread. Sounds whose content hash is in ``known`` are neither decoded nor encoded:
     ``known.recall(hashes)`` returns their windows and seconds (see `cochlea_sb.library.writer.KnownContents`).
     """
     cores = n_cores()
@@ -121,13 +124,13 @@ def decode(source: Source, sample_rate: int, known: Any = ()) -> Decoded:
 
 
 def to_read(source: Source) -> Any:
-    """What `read_audio` reads for a source."""
+    """Return the argument of `read_audio` for a source."""
     # hasattr instead of isinstance(source.audio, Row), because importing `Row` would import `datasets`.
     return {"bytes": source.audio.fetch(), "path": source.path} if hasattr(source.audio, "fetch") else source.audio
 
 
 def hash_of(audio: str | bytes) -> str:
-    """`sound_hash`, or an empty string if the file can't be read: decoding reports the reason."""
+    """Return the `sound_hash`, or an empty string if the file can't be read. `decode` later reports the reason."""
     try:
         if isinstance(audio, str) and not os.path.isfile(audio):  # opening a pipe could block
             return ""

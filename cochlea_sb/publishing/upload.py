@@ -1,4 +1,4 @@
-"""Upload a folder to the Hugging Face Hub in one commit, and mark cards, so that edited ones are not replaced.
+"""Upload a folder to the Hugging Face Hub in one commit, and add a checksum to cards, to notice later edits.
 
 `cochlea_sb.publishing.export` makes the folder.
 """
@@ -108,7 +108,7 @@ def upload(
                 )
             if card == "keep":
                 del files[CARD]
-        patterns = () if card == "keep" else replaces  # the card that is kept may show them
+        patterns = () if card == "keep" else replaces  # a kept card may show the old files
         old = [path for path in there if path not in files and any(fnmatch(path, pattern) for pattern in patterns)]
         added = [CommitOperationAdd(path, str(file)) for path, file in files.items()]
         commit = api.create_commit(
