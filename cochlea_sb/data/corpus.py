@@ -101,7 +101,7 @@ def hold_out(
 
     If the column ``fold`` contains one of ``folds``, the sounds of these folds are held out. Otherwise about a
     ``share`` of the sources is held out. A hash of their names chooses the sources, so the choice stays the same when
-    the corpus grows. No source is on both sides: if a source has sounds in several folds, those outside of ``folds`` are
+    the corpus grows. No source is on both sides: if a source has sounds in several folds, those outside ``folds`` are
     left out. A sound without a source is its own source.
 
     Arguments
