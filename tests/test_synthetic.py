@@ -1,4 +1,4 @@
-"""synthetic/library.py, synthetic/instruments.py: the sounds are valid, follow from the seed alone, and do what they claim."""
+"""synthetic/library.py, synthetic/instruments.py: sounds are valid, depend on the seed alone, and do what they claim."""
 
 import collections
 import csv
