@@ -1,4 +1,4 @@
-"""synthetic/library.py, synthetic/instruments.py: sounds are valid, depend on the seed alone, and do what they claim."""
+"""The synthetic library: its sounds are valid, depend on the seed alone, and do what they claim."""
 
 import collections
 import csv
