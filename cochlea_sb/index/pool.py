@@ -1,4 +1,4 @@
-"""The vectors of a `RandomProjectionIndex`, stored cell by cell. After vectors were added, cells have free slots.
+"""The vectors of a `RandomProjectionIndex`, stored cell by cell. Cells that have grown have free slots.
 
 Axes: N vectors, n some of them, S slots, C cells, D dimensions, R rotated dimensions, W = R / 64 words.
 """

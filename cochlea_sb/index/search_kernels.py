@@ -2,8 +2,9 @@
 
 Codes (RaBitQ: Gao & Long, SIGMOD 2024, section 3; with several bits: Gao et al., SIGMOD 2025). A vector ``x`` in a cell
 with the centre ``c`` has the rotated residual ``r = P (x - c)``, where ``P`` is a random rotation. The code of ``x``
-has two bits for each coordinate of ``r``: its sign, and whether its absolute value exceeds the root mean square of all
-coordinates. The two bits stand for a level ``y`` of -3, -1, 1 or 3. A float is stored, too: ``scale = |r|^2 / <r, y>``.
+has two bits for each coordinate of ``r``. They stand for a level ``y`` of -3, -1, 1 or 3: the sign of the coordinate,
+and 3 if its absolute value exceeds the root mean square of all coordinates. A float is stored, too: ``scale = |r|^2 /
+<r, y>``.
 
 Estimate. The cosine with a unit query ``q`` is
 
@@ -297,8 +298,8 @@ def search(
     """Find the best vectors for each query, best first.
 
     For each query, the distances of all centres are estimated, and the distances of near centres are computed exactly.
-    Cells are visited in the order of distance, as far as ``reach`` allows. In a cell, a vector is compared exactly if
-    its estimate plus the margin reaches the score of the worst match so far.
+    Near cells are visited in the order of distance, then all others, as far as ``reach`` allows. In a cell, a vector is
+    compared exactly if its estimate plus the margin reaches the score of the worst match so far.
 
     Arguments
     ---------

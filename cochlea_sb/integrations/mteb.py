@@ -1,4 +1,4 @@
-"""Models of this package for the audio tasks of the benchmark MTEB. Needs the extra ``mteb`` and Python 3.11.
+"""Models of this package for the audio tasks of the benchmark MTEB. Needs the extra ``mteb``, and Python 3.11 or later.
 
     import mteb
     from cochlea_sb.integrations.mteb import QueryByExample, load_model
