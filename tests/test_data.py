@@ -181,11 +181,11 @@ def test_a_corpus_of_several_folders(folder, tmp_path_factory):
         load_corpus(LogMel(), [folder, folder / "test"])
     with pytest.raises(UserError, match="empty list"):
         load_corpus(LogMel(), [])
-    with pytest.raises(UserError, match="'no/such' is.*not a folder|'.*no/such', which is not a folder"):
+    with pytest.raises(UserError, match="no/such', which is not a folder"):
         load_corpus(LogMel(), [folder, "no/such"])
 
 
-def test_processes_share_the_work_by_size(folder, tmp_path):
+def test_processes_share_the_work_by_size(tmp_path):
     for number in range(20):
         write_tone(tmp_path / "many" / f"{number:02}.wav", 300, 0.1 + 0.1 * number)
     sounds = load_sounds(tmp_path / "many")
