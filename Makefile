@@ -5,7 +5,8 @@ BIN := .venv/bin
 .PHONY: demo test clean
 
 demo: .venv/ready
-	$(BIN)/python recipes/train.py hparams/cnn.yaml --output_folder results/demo --number_of_epochs 5 --warm_up_steps 30
+	$(BIN)/python recipes/train.py hparams/cnn.yaml --output_folder results/demo --number_of_epochs 5 --warm_up_steps 30 \
+		--batch_size 96 --channels "[16, 32, 64, 128]" --n_sources 300 --synthetic_share 0.3
 	$(BIN)/python recipes/evaluate.py hparams/cnn.yaml --output_folder results/demo --robustness []
 	$(BIN)/python recipes/evaluate.py hparams/cnn.yaml --output_folder results/shipped --robustness [] --model cochlea_sb:pretrained
 	$(BIN)/python -c "from cochlea_sb.synthetic.library import write_library; write_library('results/sounds')"

@@ -24,7 +24,8 @@ section "indexing a folder"
 python3 benchmarks/embedding.py $results/sounds --model cochlea_sb/pretrained --device "$device" --plain_sounds 50
 section "the demo's training, measured on held-out sounds"
 time python3 recipes/train.py hparams/cnn.yaml --device "$device" --output_folder $results/cnn-"$device" \
-    --number_of_epochs 5 --warm_up_steps 30 --noprogressbar
+    --number_of_epochs 5 --warm_up_steps 30 --batch_size 96 --channels "[16, 32, 64, 128]" --n_sources 300 \
+    --synthetic_share 0.3 --noprogressbar
 python3 recipes/evaluate.py hparams/cnn.yaml --device "$device" --output_folder $results/cnn-"$device" --robustness "[]"
 section "the same embeddings on GPU and CPU"
 python3 - "$device" <<'PYTHON'

@@ -20,26 +20,28 @@ import speechbrain as sb
 from cochlea_sb.cli import run
 from cochlea_sb.data.corpus import column, few_of_each, hold_out, load_corpus, write_problems
 from cochlea_sb.data.frame_bank import FrameBank
+from cochlea_sb.data.source_frames import source_frames
 from cochlea_sb.errors import UserError
 from cochlea_sb.features import LogMel
 from cochlea_sb.files import write_text
 from cochlea_sb.hub import names_on_hub
+from cochlea_sb.inference.audio_encoder import copy_weights
 from cochlea_sb.inference.model_folder import save_model
 from cochlea_sb.machine import check_device
 from cochlea_sb.training.distributed import leave_group
 from cochlea_sb.training.fit import fit_encoder
-from cochlea_sb.training.pairs import PairBatches, group_rows
+from cochlea_sb.training.pairs import MixedBatches, PairBatches, group_rows, own_pairs
 from cochlea_sb.training.recipe import CORPUS_KEYS, check_same_run, load_experiment, parse_arguments
 
 
-def make_loader(frames, groups, batch_size, steps, hparams, device, band=1.0):
-    """A loader of batches of pairs. The device that holds the frames draws the pairs."""
+def make_pairs(frames, groups, batch_size, seed, hparams, device, band=1.0, steps=None):
+    """Batches of pairs. The device that holds the frames draws the pairs."""
     bank = FrameBank.from_dataset(frames, hparams["compute_features"], device)
-    batches = PairBatches(
+    return PairBatches(
         bank,
         batch_size,
-        steps,
-        hparams["seed"],
+        steps or hparams["steps_per_epoch"],
+        seed,
         deformation=hparams["deformation"],
         crop_frames=hparams["crop_frames"],
         proximity_seconds=hparams["proximity_seconds"],
@@ -49,6 +51,23 @@ def make_loader(frames, groups, batch_size, steps, hparams, device, band=1.0):
         device=device,
         rank=sb.utils.distributed.get_rank() or 0,
     )
+
+
+def train_pairs(frames, groups, hparams, device):
+    """Batches of pairs of the corpus and of ``n_sources`` synthetic sources, which have no labels."""
+    batch_size, band = hparams["batch_size"], hparams["length_band"]
+    n_sources = hparams["n_sources"] if hparams["pair_by"] != "label" else 0
+    own = own_pairs(batch_size, hparams["synthetic_share"] if n_sources else 0.0, None if groups else len(frames))
+    corpus = make_pairs(frames, groups, own, hparams["seed"], hparams, device, band)  # finds mistakes in seconds
+    if own == batch_size:
+        return corpus
+    compute = partial(source_frames, hparams["compute_features"], n_sources, num_proc=hparams["num_proc"])
+    sources = sb.utils.distributed.run_on_main(compute)
+    others = make_pairs(sources, sources["source"][:], batch_size - own, hparams["seed"] + 1, hparams, device)
+    return MixedBatches(corpus, others)
+
+
+def make_loader(batches):
     return sb.dataio.dataloader.SaveableDataLoader(batches, batch_size=None)
 
 
@@ -56,17 +75,19 @@ def train_with_brain(hparams, run_opts, device, frames, train_rows, held_out_row
     """Train with the Brain of the yaml, on batches of pairs."""
     train_rows, groups = group_rows(frames, train_rows, hparams["pair_by"])
     held_out_rows, held_out_groups = group_rows(frames, held_out_rows, hparams["pair_by"])
-    batch_size, steps, band = hparams["batch_size"], hparams["steps_per_epoch"], hparams["length_band"]
-    if band < 1:
+    if hparams["length_band"] < 1:
         n_frames = frames["n_frames"]
         train_rows = sorted(train_rows, key=lambda row: n_frames[row])
-    train_loader = make_loader(frames.select(train_rows), groups, batch_size, steps, hparams, device, band)
+    train_loader = make_loader(train_pairs(frames.select(train_rows), groups, hparams, device))
     held_out, valid_loader = frames.select(held_out_rows), None
     # Validation needs sounds of at least two groups. It draws about as many pairs as there are held-out sounds.
     if len(held_out) > 1 and (held_out_groups is None or held_out_groups[0] != held_out_groups[-1]):
-        batch_size = min(batch_size, len(held_out))
-        steps = -(-len(held_out) // batch_size)
-        valid_loader = make_loader(held_out, held_out_groups, batch_size, steps, hparams, device)
+        size = min(hparams["batch_size"], len(held_out))
+        steps = -(-len(held_out) // size)
+        pairs = make_pairs(held_out, held_out_groups, size, hparams["seed"], hparams, device, steps=steps)
+        valid_loader = make_loader(pairs)
+    if hparams["start_from"] is not None:
+        copy_weights(hparams["start_from"], hparams["compute_features"], hparams["embedding_model"])
     brain = hparams["brain"](
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
@@ -106,6 +127,8 @@ def write_training(hparams_file, hparams, frames, skipped, path):
     dataset = hparams["dataset"] if names_on_hub(hparams["dataset"] or "") else None
     kind = "dataset" if dataset else "folder" if hparams["data_folder"] or hparams["dataset"] else "synthetic"
     facts = {"recipe": Path(hparams_file).name, "corpus": kind, "dataset": dataset, "sounds": len(frames)}
+    if hparams.get("n_sources") and hparams["pair_by"] != "label":
+        facts["synthetic_sources"] = hparams["n_sources"]
     facts |= {"hours": round(seconds / 3600, 2), "skipped": skipped, "labels": labelled}
     write_text(path, json.dumps(facts, indent=1) + "\n")
 

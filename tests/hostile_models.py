@@ -68,7 +68,8 @@ HOSTILE_SETTINGS = {
     ),
     "no size": ("encoder", {"embedding_size": 0}, "weights of another model"),
     "negative size": ("encoder", {"embedding_size": -128}, "can't be built"),
-    "huge layer": ("encoder", {"embedding_size": 10**11}, "weights of another model"),
+    "huge layer": ("encoder", {"embedding_size": 10**11, "principal_components": False}, "weights of another model"),
+    "more numbers than features": ("encoder", {"embedding_size": 10**11}, "the network has 1024 features"),
     "huge network": ("encoder", {"channels": [1_000_000, 1_000_000]}, "weights of another model"),
     "overflowing network": ("encoder", {"channels": [10**11, 10**11]}, "can't be built"),
     "other size": ("encoder", {"embedding_size": 64}, "weights of another model"),
@@ -166,7 +167,7 @@ HOSTILE_WEIGHTS = {
     ),
     "overlapping": (
         lambda folder, ran: with_header(
-            folder, lambda header: header | {"project.0.weight": header["convolutions.3.weight"]}
+            folder, lambda header: header | {"project.0.weight": header["network.0.0.weight"]}
         ),
         UNREADABLE,
     ),

@@ -41,6 +41,7 @@ IDENTITIES = {
 }
 COMBINED = {
     "composition": Composition(list(ALL.values())),
+    "weakened": Composition(list(ALL.values()), weaken=True),
     "kind a batch": OneKindPerBatch(list(ALL.values())),
     "kind an example": OneKindPerExample(list(ALL.values())),
 }
@@ -279,3 +280,18 @@ def test_partners_follow_their_example_through_a_joint_batch():
 def test_impossible_strengths(build):
     with pytest.raises(UserError, match="expected"):
         build()
+
+
+def test_a_strength_scales_what_it_should():
+    before = energies()
+    for name in ("stretch", "pitch", "resize", "equalization"):
+        kind = ALL[name]
+        draw = kind.draw(before, torch.Generator().manual_seed(0))
+        torch.testing.assert_close(kind.weaken(draw, torch.ones(8)), draw)
+        nothing = kind.deform(before, kind.weaken(draw, torch.zeros(8)))
+        torch.testing.assert_close(nothing, before, atol=1e-5, rtol=1e-4)
+    draw = PitchShift(4).draw(before)
+    torch.testing.assert_close(PitchShift(4).weaken(draw, torch.full((8,), 0.5)).semitones, draw.semitones / 2)
+    whole, weak = (Composition([PitchShift(4)], weaken=weaken) for weaken in (False, True))
+    shifts = [kind.draw(energies(2000)).draws[0].semitones.abs().mean() for kind in (whole, weak)]
+    assert float(shifts[0]) == pytest.approx(2, abs=0.1) and float(shifts[1]) == pytest.approx(1, abs=0.1)

@@ -24,7 +24,7 @@ from cochlea_sb.data.sounds import list_sources, load_sounds
 from cochlea_sb.errors import UserError
 from cochlea_sb.features import LogMel
 from cochlea_sb.synthetic.library import synthetic_library
-from cochlea_sb.training.pairs import PairBatches, group_rows, in_proximity
+from cochlea_sb.training.pairs import MixedBatches, PairBatches, group_rows, in_proximity, own_pairs
 
 fma_prepare = runpy.run_path(str(Path(__file__).parent.parent / "recipes" / "fma_prepare.py"))["main"]
 UNREAD = datasets.Features(audio={"bytes": datasets.Value("binary"), "path": datasets.Value("string")})
@@ -409,6 +409,21 @@ def test_pairs_by_group_are_sounds_of_one_label():
         assert (anchors != positives).any()
 
 
+def test_mixed_batches_hold_pairs_of_both_corpora():
+    corpus, others = (
+        batches_of(located([300] * 6), size, groups=groups) for size, groups in ((6, range(6)), (3, [0, 0, 1, 1, 2, 2]))
+    )
+    mixed = MixedBatches(corpus, others)
+    mixed.set_epoch(2)
+    batch, ours, theirs = mixed[1], corpus[1], others[1]
+    assert torch.equal(batch.anchors, torch.cat([ours.anchors, theirs.anchors])) and batch.seed == ours.seed
+    assert torch.equal(batch.positives, torch.cat([ours.positives, theirs.positives]))
+    assert batch.groups.tolist() == [*ours.groups.tolist(), *(6 + theirs.groups).tolist()]
+    assert len(mixed) == len(corpus) and mixed.bank is corpus.bank
+    windows = mixed.windows(52)
+    assert torch.equal(windows, torch.cat([corpus.windows(39), others.windows(13)]))
+
+
 @pytest.mark.parametrize(
     "groups, sentence",
     [
@@ -622,3 +637,23 @@ def test_a_row_may_repeat_what_another_says_of_its_file(tmp_path):
     write_tone(tmp_path / "s0.wav")
     (tmp_path / "metadata.csv").write_text("file_name,label,fold\ns0.wav,3,\ns0.wav,3,5\n")
     assert load_sounds(tmp_path)[0] | {"audio": None} == {"audio": None, "label": "3", "fold": "5"}
+
+
+def test_mixed_batches_treat_each_pair_by_its_place_in_the_whole_batch():
+    some = OneKindPerExample([Gain(), TemporalProximity()])
+    corpus, others = (
+        batches_of(located([300] * 6), size, groups=groups, deformation=some)
+        for size, groups in ((2, range(6)), (6, [0, 0, 1, 1, 2, 2]))
+    )
+    mixed = MixedBatches(corpus, others)
+    for step in range(10):
+        batch = mixed[step]
+        same = (batch.anchors == batch.positives).flatten(1).all(1)
+        assert same[:4].all() and not same[4:].any()
+        assert (batch.anchors[4:, 0, 0] != batch.positives[4:, 0, 0]).all()  # two sounds of a group
+
+
+@pytest.mark.parametrize("share, size", [(1.0, 128), (75, 128), (-0.1, 128), (0.75, 4), (0.99, 128), (0.005, 128)])
+def test_shares_that_leave_too_few_pairs_are_one_sentence(share, size):
+    with pytest.raises(UserError, match=f"synthetic_share is {share}"):
+        own_pairs(size, share, None)

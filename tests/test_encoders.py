@@ -32,10 +32,10 @@ def test_output_is_a_unit_vector_whatever_the_length(encoder, frames):
 
 
 def test_it_is_small(encoder):
-    assert 0.4e6 < sum(parameter.numel() for parameter in encoder.parameters()) < 1e6
+    assert 1e6 < sum(parameter.numel() for parameter in encoder.parameters()) < 2e6
     with FlopCounterMode(display=False) as counter:
         encoder(torch.randn(1, 96, 64))
-    assert counter.get_total_flops() / 2 <= 25e6
+    assert counter.get_total_flops() / 2 <= 67e6
 
 
 def test_padding_changes_nothing(encoder):
@@ -188,3 +188,48 @@ def test_a_decoder_learns_to_write_what_its_code_says(feed_back):
         written = decoder(codes, torch.zeros(2, 90, 64))  # the real frames are not looked at
     assert written.shape == (2, 90, 64)
     assert (written - frames[:, :90]).square().mean() < 0.2  # of what never changes: 1
+
+
+@torch.no_grad()
+def test_embeddings_are_principal_components_of_what_changes_over_time():
+    torch.manual_seed(0)
+    encoder = ConvEncoder(SILENCE, channels=(8, 16, 24), embedding_size=16)
+    assert encoder.train()(torch.randn(32, 96, 64)).shape == (32, 1, 16)
+    windows = torch.randn(200, 96, 64)
+    encoder.eval().fit_axes(lambda count: windows)
+    vectors = encoder.encode(windows)
+    torch.testing.assert_close(vectors.mean(0), torch.zeros(16), atol=1e-3, rtol=0)
+    covariance = vectors.T.cov()
+    variances = covariance.diagonal()
+    torch.testing.assert_close(covariance, torch.diag(variances), atol=1e-3 * float(variances[0]), rtol=0)
+    assert (variances.diff() <= 1e-6).all() and variances[-1] > 0
+    mean, _, deviation = encoder.features(windows)
+    changing = (deviation - 0.2 * mean).double()
+    spread = changing.std(0) + 1e-3 * changing.std(0).std()
+    scaled = (changing / spread).T.cov()
+    largest = torch.linalg.eigvalsh(scaled).flip(0)[:16]
+    torch.testing.assert_close(variances / variances[0], (largest / largest[0]).float() ** 0.75, atol=1e-2, rtol=1e-2)
+    twin = ConvEncoder(**encoder.settings())
+    twin.load_state_dict(encoder.state_dict())
+    torch.testing.assert_close(twin.eval()(windows), encoder(windows))
+
+
+@torch.no_grad()
+def test_few_windows_give_no_direction_in_which_new_sounds_are_magnified():
+    torch.manual_seed(0)
+    encoder = ConvEncoder(SILENCE, channels=(8, 16, 24), embedding_size=64).eval()
+    few = torch.randn(20, 96, 64)
+    encoder.fit_axes(lambda count: few.repeat(5, 1, 1))
+    known, new = encoder.encode(few), encoder.encode(torch.randn(200, 96, 64))
+    assert new[:, 20:].abs().max() == 0 and new.norm(dim=1).median() < 2 * known.norm(dim=1).median()
+    encoder.fit_axes(lambda count: few[:1].repeat(50, 1, 1))
+    assert encoder.encode(torch.randn(5, 96, 64)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [({"channels": []}, "channels is an empty list"), ({"embedding_size": 2048}, "the network has 1024 features")],
+)
+def test_sizes_that_do_not_fit_are_one_sentence(settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        ConvEncoder(SILENCE, **settings)

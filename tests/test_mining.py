@@ -119,9 +119,31 @@ def test_info_nce_is_a_softmax_over_the_positive_and_what_is_allowed():
         InfoNCE(0)
 
 
+def test_all_semi_hard_negatives_count_alike():
+    generator = torch.Generator().manual_seed(0)
+    distances = torch.rand(6, 6, generator=generator, requires_grad=True)
+    positives = torch.tensor([1, 0, 3, 2, 5, 4])
+    allowed = mining.disjoint(positives[:, None] // 2, torch.arange(6)[:, None] // 2)
+    chosen = mining.every_semi_hard(distances, positives, allowed)
+    expected = 0
+    for row in range(6):
+        near = distances[row, positives[row]]
+        hinges = [
+            near - distances[row, column] + 0.3
+            for column in range(6)
+            if allowed[row, column] and near < distances[row, column] < near + 0.3
+        ]
+        assert [column for column in range(6) if chosen[row, column]] == [
+            column for column in range(6) if allowed[row, column] and distances[row, column] > near
+        ]
+        expected += sum(hinges) / max(1, len(hinges)) / 6
+    loss = TripletLoss(0.3)(distances, positives, chosen)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert distances.grad.isfinite().all() and distances.grad.any()
+
+
 def test_a_loss_with_a_miner_of_another_kind_is_one_sentence():
     distances, positives, allowed = torch.rand(2, 2), torch.tensor([1, 0]), torch.eye(2, dtype=torch.bool)
-    with pytest.raises(UserError, match="TripletLoss needs one negative"):
-        TripletLoss()(distances, positives, mining.every(distances, positives, allowed))
     with pytest.raises(UserError, match="InfoNCE needs all negatives"):
         InfoNCE()(distances, positives, mining.hardest(distances, positives, allowed))

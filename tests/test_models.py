@@ -15,6 +15,7 @@ from cochlea_sb.encoders.log_mel import FlattenedLogMel
 from cochlea_sb.encoders.windowed import WindowEncoder
 from cochlea_sb.errors import UserError
 from cochlea_sb.features import MFCC, LogMel
+from cochlea_sb.inference.audio_encoder import copy_weights
 from cochlea_sb.inference.model_folder import CONFIG, WEIGHTS, YAML, save_model
 from cochlea_sb.training.recipe import load_experiment
 
@@ -147,7 +148,7 @@ def test_saving_replaces_each_file_as_a_whole_and_others_may_read_them(folder):
         now = (folder / name).stat()
         assert now.st_ino != was.st_ino and now.st_mode == (folder / CONFIG).stat().st_mode
     assert sorted(path.name for path in folder.glob(".*")) == []
-    assert json.loads((folder / CONFIG).read_text())["parameters"] == 651814
+    assert json.loads((folder / CONFIG).read_text())["parameters"] == 1735724
 
 
 def test_a_name_that_is_nowhere_is_one_sentence(monkeypatch, tmp_path):
@@ -158,3 +159,15 @@ def test_a_name_that_is_nowhere_is_one_sentence(monkeypatch, tmp_path):
     ):
         AudioEncoder.from_hparams("nobody/nothing", savedir=str(tmp_path))
     assert not (tmp_path / "models--nobody--nothing" / "snapshots").exists()
+
+
+def test_training_goes_on_from_a_model_with_the_same_settings(folder):
+    hparams, _ = load_experiment("hparams/cnn.yaml", {})
+    copy_weights(folder, hparams["compute_features"], hparams["embedding_model"])
+    theirs = AudioEncoder.from_hparams(folder, run_opts=CPU).mods.embedding_model.state_dict()
+    for name, own in hparams["embedding_model"].state_dict().items():
+        assert torch.equal(own, theirs[name])
+    for other in ({"embedding_size": 64}, {"low_hz": 50.0}):
+        hparams, _ = load_experiment("hparams/cnn.yaml", other)
+        with pytest.raises(UserError, match="has other settings or another kind of encoder"):
+            copy_weights(folder, hparams["compute_features"], hparams["embedding_model"])

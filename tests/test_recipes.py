@@ -22,7 +22,9 @@ from cochlea_sb.training.recipe import parse_arguments
 
 ROOT = Path(__file__).parent.parent
 PRECISION = ["--precision", "bf16", "--eval_precision", "bf16"]
-SMALL = ["--batch_size", "16", "--number_of_epochs", "2", "--steps_per_epoch", "6", "--num_proc", "1"]
+SHORT = ["--batch_size", "16", "--number_of_epochs", "2", "--steps_per_epoch", "6", "--num_proc", "1"]
+SHORT += ["--n_sources", "12"]
+SMALL = [*SHORT, "--channels", "[16, 32, 64]"]
 SOUNDS = 500  # of the library: 20 of each class, the fewest that give each fold two sources of a class
 
 
@@ -111,7 +113,7 @@ def test_every_kind_of_encoder_is_trained_loaded_indexed_and_searched(script, li
     from cochlea_sb import AudioEncoder
 
     model = tmp_path / "model"
-    few = SMALL if recipe == "seq2seq" else []
+    few = SHORT if recipe == "seq2seq" else []
     script("recipes/train.py", f"hparams/{recipe}.yaml", "--data_folder", library, "--output_folder", model, *few)
     assert (model / "embedding_map.png").is_file()
     assert json.loads((model / "history.json").read_text())[-1]["mAP"] > 0.05
@@ -264,7 +266,10 @@ def mistakes(tmp_path):
         (["--data_folder", "{}/texts"], "None of the 1 files could be read as audio"),
         (["--data_folder", "{}/nowhere"], "which is not a folder"),
         (["--data_folder", "{}/single"], "holds one sound"),
-        (["--sounds_per_class", "4", "--batch_size", "5000"], "batch_size is 5000 and the corpus has"),
+        (
+            ["--sounds_per_class", "4", "--batch_size", "5000", "--n_sources", "0"],
+            "batch_size is 5000 and the corpus has",
+        ),
         (["--batch_sise", "5"], "has no key 'batch_sise': did you mean 'batch_size'?"),
         (["--device", "cuda:63"], "device is 'cuda:63', which can't be used here"),
         (["--lr"], "--lr has no value"),

@@ -9,12 +9,17 @@ import datasets
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from cochlea_sb.data.frame_bank import FrameBank
+from cochlea_sb.data.source_frames import source_frames
 from cochlea_sb.errors import UserError
+from cochlea_sb.features import LogMel
 from cochlea_sb.synthetic import instruments
 from cochlea_sb.synthetic import library as synthetic
 from cochlea_sb.synthetic.instruments import Voice
 from cochlea_sb.synthetic.library import CLASSES, library_rows, synthesise, synthetic_library, write_library
+from cochlea_sb.synthetic.sources import SOUNDS_OF_A_SOURCE, random_source
 
 RATE = 16000
 VOICES = [Voice(pitch, timbre, 0.5) for pitch in (0.0, 0.4, 1.0) for timbre in (0.0, 1.0)]
@@ -258,3 +263,21 @@ def test_wrong_arguments_are_one_sentence(arguments, tmp_path):
 def test_examples_in_docstrings(module):
     tried = doctest.testmod(module)
     assert tried.attempted > 0 and tried.failed == 0
+
+
+def test_random_sources_sound_alike_and_differ_from_each_other(tmp_path):
+    for number in range(3):
+        waves = random_source(number, n_sounds=2)
+        for wave, other in zip(waves, random_source(number, n_sounds=2), strict=True):
+            np.testing.assert_array_equal(wave, other)
+            assert wave.dtype == np.float32 and np.isfinite(wave).all() and abs(np.abs(wave).max() - 0.7) < 1e-3
+            assert len(wave) <= 1.6 * RATE
+        assert not np.array_equal(waves[0], waves[1])
+    frames = source_frames(LogMel(), 4, num_proc=2, cache_folder=tmp_path)
+    assert frames["source"] == [row // SOUNDS_OF_A_SOURCE for row in range(4 * SOUNDS_OF_A_SOURCE)]
+    bank = FrameBank.from_dataset(frames, LogMel())
+    twins = FrameBank.from_waveforms([wave for number in range(4) for wave in random_source(number)], LogMel())
+    assert torch.equal(bank.lengths, twins.lengths)
+    torch.testing.assert_close(bank.frames.float(), twins.frames, atol=0.01, rtol=0.001)
+    with pytest.raises(UserError, match="sample_rate is 8000: synthetic sources have 16000; set n_sources to 0"):
+        source_frames(LogMel(sample_rate=8000, high_hz=3900), 1)

@@ -30,6 +30,9 @@ class Composition(Deformation[CombinedDraw]):
     Arguments
     ---------
     deformations : list of Deformation
+    weaken : bool
+        Whether to draw a strength for each example, uniformly from [0, 1], which scales the pitch shift, the stretch,
+        the resizing and the equalization. The encoder then also learns small differences.
 
     Example
     -------
@@ -44,9 +47,9 @@ class Composition(Deformation[CombinedDraw]):
     )
     """
 
-    def __init__(self, deformations: Sequence[Deformation[Any]]) -> None:
+    def __init__(self, deformations: Sequence[Deformation[Any]], weaken: bool = False) -> None:
         super().__init__()
-        self.deformations = nn.ModuleList(deformations)
+        self.deformations, self.weakens = nn.ModuleList(deformations), weaken
 
     def kind(self, number: int) -> Deformation[Any]:
         """Return the deformation at the position ``number``."""
@@ -60,11 +63,17 @@ class Composition(Deformation[CombinedDraw]):
 
     def draw(self, energies: torch.Tensor, generator: torch.Generator | None = None) -> CombinedDraw:
         draw = CombinedDraw([], [], [])
+        strength = uniform(0, 1, energies, generator) if self.weakens else None
         for kind, examples in self.choose(energies, generator):
             draw.kinds.append(kind)
             draw.examples.append(examples)
             draw.draws.append(self.kind(kind).draw(energies[examples], generator))
-        return draw
+        return draw if strength is None else self.weaken(draw, strength)
+
+    def weaken(self, draw: CombinedDraw, strength: torch.Tensor) -> CombinedDraw:
+        parts = zip(draw.kinds, draw.examples, draw.draws, strict=True)
+        weaker = [self.kind(kind).weaken(inner, strength[examples]) for kind, examples, inner in parts]
+        return draw._replace(draws=weaker)
 
     def deform(self, energies: torch.Tensor, draw: CombinedDraw, others: torch.Tensor | None = None) -> torch.Tensor:
         for kind, inner in zip(draw.kinds, draw.draws, strict=True):
@@ -93,6 +102,11 @@ class OneKindPerExample(Composition):
         for kind, part in enumerate(torch.arange(len(energies)).tensor_split(len(self.deformations))):
             yield kind, slice(first, first + len(part))
             first += len(part)
+
+    def weaken(self, draw: CombinedDraw, strength: torch.Tensor) -> CombinedDraw:
+        parts = zip(draw.kinds, draw.examples, draw.draws, strict=True)
+        weaker = [self.kind(kind).weaken(inner, strength[examples]) for kind, examples, inner in parts]
+        return draw._replace(draws=weaker)
 
     def deform(self, energies: torch.Tensor, draw: CombinedDraw, others: torch.Tensor | None = None) -> torch.Tensor:
         others = energies.roll(1, 0) if others is None else others

@@ -41,6 +41,10 @@ class Deformation(nn.Module, Generic[Draw]):
         """
         raise NotImplementedError
 
+    def weaken(self, draw: Draw, strength: torch.Tensor) -> Draw:
+        """Scale the parameters of each example by ``strength`` [B], in [0, 1]. By default, nothing is scaled."""
+        return draw
+
     def forward(
         self, energies: torch.Tensor, others: torch.Tensor | None = None, generator: torch.Generator | None = None
     ) -> torch.Tensor:

@@ -41,6 +41,9 @@ class Equalization(Deformation[EqualizationDraw]):
         normal = torch.randn(len(energies), KNOTS, generator=generator, device=energies.device)
         return EqualizationDraw(self.spread_db * normal)
 
+    def weaken(self, draw: EqualizationDraw, strength: torch.Tensor) -> EqualizationDraw:
+        return EqualizationDraw(draw.gains_db * strength[:, None])
+
     def deform(
         self, energies: torch.Tensor, draw: EqualizationDraw, others: torch.Tensor | None = None
     ) -> torch.Tensor:

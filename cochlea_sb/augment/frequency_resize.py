@@ -20,7 +20,7 @@ class FrequencyResize(Deformation[ResizeDraw]):
     """Scale and shift the mel axis, which changes formants and bandwidths.
 
     BYOL-A (Niizuma et al. 2021) crops and resizes spectrograms along time and frequency. This deformation resizes them
-    along frequency only. On ESC-10 it helps more than any other single deformation (docs/experiments.md).
+    along frequency only.
 
     Arguments
     ---------
@@ -45,6 +45,9 @@ class FrequencyResize(Deformation[ResizeDraw]):
     def draw(self, energies: torch.Tensor, generator: torch.Generator | None = None) -> ResizeDraw:
         scale = 1 + uniform(-self.max_change, self.max_change, energies, generator)
         return ResizeDraw(scale, uniform(-self.max_change, self.max_change, energies, generator) / 4)
+
+    def weaken(self, draw: ResizeDraw, strength: torch.Tensor) -> ResizeDraw:
+        return ResizeDraw(1 + (draw.scale - 1) * strength, draw.shift * strength)
 
     def deform(self, energies: torch.Tensor, draw: ResizeDraw, others: torch.Tensor | None = None) -> torch.Tensor:
         n_mels = energies.shape[2]

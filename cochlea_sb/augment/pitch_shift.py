@@ -40,6 +40,9 @@ class PitchShift(Deformation[PitchDraw]):
     def draw(self, energies: torch.Tensor, generator: torch.Generator | None = None) -> PitchDraw:
         return PitchDraw(uniform(-self.max_semitones, self.max_semitones, energies, generator))
 
+    def weaken(self, draw: PitchDraw, strength: torch.Tensor) -> PitchDraw:
+        return PitchDraw(draw.semitones * strength)
+
     def deform(self, energies: torch.Tensor, draw: PitchDraw, others: torch.Tensor | None = None) -> torch.Tensor:
         ratio = 2 ** (draw.semitones[:, None] / 12)
         came_from = (hz_to_mel(self.centres_hz / ratio) - self.first_mel) / self.band_mels  # [B, M]

@@ -42,6 +42,9 @@ class TimeStretch(Deformation[StretchDraw]):
     def draw(self, energies: torch.Tensor, generator: torch.Generator | None = None) -> StretchDraw:
         return StretchDraw(self.max_rate ** uniform(-1, 1, energies, generator))
 
+    def weaken(self, draw: StretchDraw, strength: torch.Tensor) -> StretchDraw:
+        return StretchDraw(draw.rate**strength)
+
     def deform(self, energies: torch.Tensor, draw: StretchDraw, others: torch.Tensor | None = None) -> torch.Tensor:
         frames = torch.arange(energies.shape[1], device=energies.device)
         return resample_frames(energies, frames * draw.rate[:, None])

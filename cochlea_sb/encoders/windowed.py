@@ -68,8 +68,8 @@ class WindowEncoder(nn.Module):
         n_frames = frames.shape[1]
         # In training each sound is one window. Batch normalisation needs all windows of the batch in one call.
         if n_frames <= WINDOW_FRAMES:
-            windows = F.pad(frames, (0, 0, 0, WINDOW_FRAMES - n_frames), value=self.silence)
-            return F.normalize(self.encode(windows).float(), dim=-1)[:, None]
+            encode = self.vectors if self.training else self.encode
+            return F.normalize(encode(self.padded(frames)).float(), dim=-1)[:, None]
         bank = FrameBank.from_padded(frames, real_frames(frames, lens), self.silence, self.level)
         return average_windows(self, bank)[:, None]
 
@@ -98,8 +98,19 @@ class WindowEncoder(nn.Module):
         return next(chain(self.parameters(), self.buffers()), torch.empty(0)).device
 
     def encode(self, windows: torch.Tensor) -> torch.Tensor:
-        """Encode windows [n, 96, M] to vectors [n, D] of any norm."""
+        """Encode windows [n, 96, M] to embeddings [n, D] of any norm."""
         raise NotImplementedError
+
+    def vectors(self, windows: torch.Tensor) -> torch.Tensor:
+        """Encode windows [n, 96, M] to the vectors [n, D] that the loss reads; by default, the embeddings."""
+        return self.encode(windows)
+
+    def fit_axes(self, draw: Callable[[int], torch.Tensor]) -> None:
+        """Called after each epoch. ``draw(n)`` gives n windows [n, 96, M] of the training; does nothing by default."""
+
+    def padded(self, frames: torch.Tensor) -> torch.Tensor:
+        """Pad frames [n, T, M], T at most 96, with silence to windows [n, 96, M]."""
+        return F.pad(frames, (0, 0, 0, WINDOW_FRAMES - frames.shape[1]), value=self.silence)
 
     def levelled(self, windows: torch.Tensor) -> torch.Tensor:
         """Remove the gain and the faint noise from windows [n, 96, M] of log energies.

@@ -406,3 +406,14 @@ def to_waveforms(given: Any, name: str) -> torch.Tensor:
     if not (wavs.abs() <= LOUDEST).all():
         raise UserError(f"{name} holds NaN, infinite or huge values: expected finite numbers, usually in [-1, 1].")
     return wavs
+
+
+def copy_weights(source: str | os.PathLike[str], front_end: FrontEnd, encoder: WindowEncoder) -> None:
+    """Copy the weights of the model ``source`` into an encoder; raises a UserError if its settings differ."""
+    found = AudioEncoder.from_hparams(source, run_opts={"device": "cpu"})
+    theirs, features = found.mods.embedding_model, found.mods.compute_features
+    if (type(theirs), theirs.settings()) != (type(encoder), encoder.settings()) or (
+        (type(features), features.settings()) != (type(front_end), front_end.settings())
+    ):
+        raise UserError(f"The model '{source}' has other settings or another kind of encoder than the recipe.")
+    encoder.load_state_dict(theirs.state_dict())

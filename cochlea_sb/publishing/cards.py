@@ -19,10 +19,7 @@ PICTURES = {
     "few_labels.png": "Accuracy with few labelled sounds of each class",
     "robustness.png": "How often a deformed copy finds its original",
 }
-LEARNT_BY_DEFORMATIONS = {
-    "ConvEncoder",
-    "ResNet50",
-}  # their cards cite Jansen et al.
+LEARNT_BY_DEFORMATIONS = {"ConvEncoder", "ResNet50"}  # their cards cite Jansen et al.
 
 
 def model_card(
@@ -121,6 +118,8 @@ def corpus_in_words(training: dict[str, Any]) -> str:
     how = "with their labels" if training["labels"] else "without labels"
     text = f"{named[training['corpus']]} {training['sounds']:,} sounds ({training['hours']:g} hours), used {how}. "
     text += "Some of them may have been held out."
+    if training.get("synthetic_sources"):
+        text += f" Most pairs of training sounds came from {training['synthetic_sources']:,} random synthetic sources."
     return text + (f" {training['skipped']:,} more sounds could not be read." if training["skipped"] else "")
 
 

@@ -10,7 +10,6 @@ from cochlea_sb.encoders.windowed import WINDOW_FRAMES
 from cochlea_sb.evaluation import plots
 from cochlea_sb.training.batch import DeformedBatch, PairBatch, anchors_and_positives
 from cochlea_sb.training.brain import EmbeddingBrain, Predictions
-from cochlea_sb.training.distributed import unwrapped
 
 
 class AutoencoderBrain(EmbeddingBrain):
@@ -30,15 +29,14 @@ class AutoencoderBrain(EmbeddingBrain):
         ``outputs`` are the reconstruction and its target, [2 B, T, M], and a mask, bool [2 B, T]: False for padding.
         """
         deformed = self.deform(batch, stage)
-        encoder = unwrapped(self.modules.embedding_model)
         clean = batch.crops.float()[:, :WINDOW_FRAMES]
-        real = encoder.real(clean)
+        real = self.encoder.real(clean)
         crops = deformed.crops[:, :WINDOW_FRAMES].masked_fill(
-            ~real[..., None], encoder.silence
+            ~real[..., None], self.encoder.silence
         )  # padding without noise
         embeddings = self.modules.embedding_model(crops)[:, 0]
         longest = int(real.sum(1).max())
-        real, target = real[:, :longest], encoder.target(clean)[:, :longest]
+        real, target = real[:, :longest], self.encoder.target(clean)[:, :longest]
         done = self.optimizer_step / max(1, self.hparams.number_of_epochs * self.hparams.steps_per_epoch)
         share = self.hparams.teacher_forcing * max(0.0, 1 - done) if stage == sb.Stage.TRAIN else 0.0
         written = self.modules.decoder(embeddings * embeddings.shape[1] ** 0.5, target, share)

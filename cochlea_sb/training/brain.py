@@ -35,7 +35,11 @@ READ_BACK_STEPS = 20  # steps after which the losses are copied from the GPU to 
 
 
 class Predictions(NamedTuple):
-    """Embeddings [2 B, D] of unit norm, and the ``outputs`` that the loss takes: [2 B, D'] from the head."""
+    """What the encoder and the head return for the crops of a batch.
+
+    ``embeddings`` [2 B, D] have unit norm; in training, they are the encoder's `vectors`. ``outputs`` [2 B, D'], from
+    the head, are what the loss takes.
+    """
 
     embeddings: torch.Tensor
     outputs: Any
@@ -43,7 +47,7 @@ class Predictions(NamedTuple):
 
 
 class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
-    """Trains ``modules["embedding_model"]``. ``modules["head"]`` lies between the embedding and the loss.
+    """Trains ``modules["embedding_model"]``. ``modules["head"]`` lies between the encoder's `vectors` and the loss.
 
     The hyperparameters are ``deformation``, ``deform_anchors`` (False: only the positives are deformed), ``distance``
     and ``miner`` (see `cochlea_sb.training.mining`), ``loss``, ``lr_schedule`` (a function that makes a torch scheduler
@@ -84,6 +88,11 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
                 "pair would get different deformations; set deform_anchors to False."
             )
 
+    @property
+    def encoder(self) -> Any:
+        """WindowEncoder, without the wrapper of distributed training."""
+        return unwrapped(self.modules.embedding_model)
+
     def keep_in_checkpoints(self, **objects: Any) -> None:
         if self.checkpointer is not None:
             self.checkpointer.add_recoverables(objects)
@@ -104,8 +113,11 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
 
     def compute_forward(self, batch: PairBatch, stage: sb.Stage) -> Predictions:
         deformed = self.deform(batch, stage)
-        embeddings = self.modules.embedding_model(deformed.crops[:, :WINDOW_FRAMES])[:, 0]
-        return Predictions(embeddings, self.project(embeddings), deformed)
+        windows = deformed.crops[:, :WINDOW_FRAMES]
+        embeddings = vectors = self.modules.embedding_model(windows)[:, 0]
+        if stage != sb.Stage.TRAIN:
+            vectors = F.normalize(self.encoder.vectors(self.encoder.padded(windows)).float(), dim=1)
+        return Predictions(embeddings, self.project(vectors), deformed)
 
     def deform(self, batch: PairBatch, stage: sb.Stage) -> DeformedBatch:
         """Deform the positives, and in training also the anchors if ``deform_anchors`` is True."""
@@ -185,6 +197,9 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
         """After each epoch, log the figures, export the model and save a checkpoint."""
         if stage == sb.Stage.TRAIN:
             self.train_stats = {"loss": self.read_losses(stage_loss)} | self.tally.shares()
+            most = 8 * self.hparams.batch_size * self.step  # fitting then takes no longer than the epoch
+            with self.training_ctx:
+                self.encoder.eval().fit_axes(lambda count: self.train_sampler.windows(min(count, most)))
             if self.valid_set is not None:
                 return
             valid_stats = {}
@@ -212,14 +227,14 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
         """Measure the retrieval of held-out sounds: ``recall@1``, and ``mAP`` if there are labels."""
         anchors, positives, groups = (torch.cat(parts) for parts in zip(*self.seen, strict=True))
         with self.evaluation_ctx:
-            self.embeddings = encode_bank(unwrapped(self.modules.embedding_model), self.valid_set.bank).cpu()
+            self.embeddings = encode_bank(self.encoder, self.valid_set.bank).cpu()
         recall = {"recall@1": neighbour_recall(anchors, positives, groups)}
         return recall | mean_average_precision(self.embeddings, self.labels, self.sources)
 
     def leave_results(self) -> None:
         """Write the model, the figures and the pictures. Only the main process calls it."""
         if self.export is not None and not self.debug:
-            self.export(unwrapped(self.modules.embedding_model))
+            self.export(self.encoder)
         folder = Path(self.hparams.output_folder)
         write_text(folder / "history.json", json.dumps(self.history.rows, indent=1) + "\n")
         with plots.pictures_where_possible():

@@ -20,6 +20,8 @@ class ClassifierBrain(EmbeddingBrain):
 
     def fit(self, epoch_counter: Iterable[int], train_set: Any, valid_set: Any = None, **kwargs: Any) -> None:
         """Like `EmbeddingBrain.fit`, but more labels than ``number_of_classes`` raise `UserError`."""
+        if getattr(self.encoder, "principal_components", False):
+            raise UserError("principal_components is True: a classifier reads the trained vectors; set it to False.")
         loaders = [loader for loader in (train_set, valid_set) if loader is not None]
         n_labels = 1 + int(max(loader.dataset.groups.max() for loader in loaders))
         if n_labels > self.hparams.number_of_classes:

@@ -7,8 +7,7 @@ class ProjectionHead(nn.Sequential):
     """Two linear layers, [n, embedding_size] to [n, output_size] (Chen et al. 2020, SimCLR, section 4.2).
 
     The loss pushes apart even similar sounds, and a search should find similar sounds. The head therefore keeps the
-    loss away from the embedding. On ESC-10, the head increased the held-out mAP from 0.57 to 0.62, and the mAP did not
-    fall with longer training.
+    loss away from the encoder.
 
     Example
     -------

@@ -34,12 +34,17 @@ class TripletLoss(nn.Module):
         super().__init__()
         self.margin = margin
 
-    def forward(self, distances: torch.Tensor, positives: torch.Tensor, negatives: Negatives) -> torch.Tensor:
-        """Mean over the anchors that have a negative. If no anchor has a negative, 0 with gradients of 0."""
+    def forward(
+        self, distances: torch.Tensor, positives: torch.Tensor, negatives: Negatives | torch.Tensor
+    ) -> torch.Tensor:
+        """Mean over the anchors that have a negative. If no anchor has a negative, 0 with gradients of 0.
+
+        If ``negatives`` is bool [A, C], the loss of an anchor is the mean over its negatives whose loss is above 0, and
+        the mean is over all anchors.
+        """
         if not isinstance(negatives, Negatives):
-            raise UserError(
-                "TripletLoss needs one negative for each anchor: set miner to semi_hard, hardest or random."
-            )
+            hinges = (distances.gather(1, positives[:, None]) - distances + self.margin).relu() * negatives
+            return (hinges.sum(1) / (hinges > 0).sum(1).clamp(min=1)).mean()
         columns = torch.stack([positives, negatives.columns], dim=1)
         positive, negative = distances.gather(1, columns).unbind(1)
         hinge = (positive - negative + self.margin).relu() * negatives.found

@@ -1,13 +1,14 @@
 """Distances, and miners, which choose a negative for each anchor.
 
-A miner is a function ``miner(distances, positives, allowed, generator=None) -> Negatives``:
+A miner is a function ``miner(distances, positives, allowed, generator=None)`` that returns `Negatives`:
 
     distances [A, C]   from each anchor to each candidate
     positives [A]      column of the positive of each anchor
     allowed   [A, C]   True if the candidate may be a negative of the anchor (see `disjoint`)
     generator          random generator, used only by `random`
 
-The miner `every` returns ``allowed`` instead of `Negatives`. Time and memory of all miners are O(A x C).
+The miners `every` and `every_semi_hard` return bool [A, C]: several negatives for each anchor. Time and memory of all
+miners are O(A x C).
 
 Axes: A anchors, C candidates, D embedding dimensions, P groups that a crop may contain.
 """
@@ -71,6 +72,14 @@ def semi_hard(
     farthest, fallback = distances.masked_fill(~allowed, -torch.inf).max(1)
     is_semi_hard = closest < torch.inf
     return Negatives(torch.where(is_semi_hard, columns, fallback), farthest > -torch.inf, is_semi_hard)
+
+
+@torch.no_grad()
+def every_semi_hard(
+    distances: torch.Tensor, positives: torch.Tensor, allowed: torch.Tensor, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Return bool [A, C]: all allowed candidates that are farther than the positive."""
+    return allowed & (distances > distances.gather(1, positives[:, None]))
 
 
 @torch.no_grad()

@@ -50,7 +50,8 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
     proximity_seconds : float, above 0
         Largest distance between the window of an anchor and the window of its positive. Not used with ``groups``.
     groups : list of int [N], ascending, optional
-        Group of each sound, from `group_rows`. The positive then comes from any window of the anchor's group.
+        Group of each sound, from `group_rows`. The positive then comes from another sound of the anchor's group, or
+        from any window of the anchor's sound if this is the only sound of its group.
     max_seconds, quiet_weight : float
         For the probability of a window, see above.
     hop_seconds : float
@@ -110,7 +111,8 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         self.device = torch.device(device) if device else bank.device
         self.epoch = 0
         self.hop = window_frames // 2
-        self.in_proximity = in_proximity(deformation or TemporalProximity(), batch_size).to(bank.device)
+        self.deformation = deformation or TemporalProximity()
+        self.in_proximity = in_proximity(self.deformation, batch_size).to(bank.device)
         self.window_sounds, self.window_starts = bank.windows(window_frames, self.hop)
         self.groups = ids.to(bank.device)  # [N]
         # The positive of window w is drawn from the windows lowest[w] to highest[w].
@@ -121,6 +123,11 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         reach = round(proximity_seconds / hop_seconds / self.hop) if groups is None else len(here)
         self.lowest = torch.maximum(here - reach, after - sizes[window_groups])
         self.highest = torch.minimum(here + reach, after - 1)
+        # Windows that are not drawn as a positive of window w: from skipped[0, w] to skipped[1, w], exclusive.
+        counts = torch.bincount(self.window_sounds, minlength=len(bank))
+        ends = counts.cumsum(0)
+        several = torch.bincount(self.groups)[self.groups] > 1  # [N]: sounds that share their group
+        self.skipped = torch.stack([ends - counts, torch.where(several, ends, ends - counts)])[:, self.window_sounds]
         self.cumulative = self.cumulative_weights(max_seconds, quiet_weight, hop_seconds)
 
     def cumulative_weights(self, max_seconds: float, quiet_weight: float, hop_seconds: float) -> torch.Tensor:
@@ -164,8 +171,19 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
             share[0] = (1 - self.band) * first + self.band * share[0]
         anchors = self.window_at(share[0] * self.cumulative[-1])
         low, high = self.cumulative[self.lowest[anchors]], self.cumulative[self.highest[anchors] + 1]
-        positives = self.window_at(low + share[1] * (high - low))
+        # In a group of several sounds, the positive comes from another sound: the anchor's own weights are skipped.
+        own_low, own_high = self.cumulative[self.skipped[:, anchors]]
+        weight = low + share[1] * (high - low - (own_high - own_low))
+        positives = self.window_at(weight + torch.where(weight >= own_low, own_high - own_low, 0.0))
         return anchors, torch.clamp(positives, self.lowest[anchors], self.highest[anchors])
+
+    def windows(self, count: int) -> torch.Tensor:
+        """Draw windows of anchors without deformation, [count, window_frames, M], float32, the same in each call."""
+        generator = torch.Generator(self.bank.device).manual_seed(self.seed)
+        share = torch.rand(count, generator=generator, device=self.bank.device, dtype=torch.float64)
+        drawn = self.window_at(share * self.cumulative[-1])
+        crops = self.bank.crops(self.window_sounds[drawn], self.window_starts[drawn], self.window_frames)
+        return crops.to(self.device).float()
 
     def window_at(self, weight: torch.Tensor) -> torch.Tensor:
         """Find the windows at which the cumulative weights reach ``weight``: float64 [B] to int64 [B]."""
@@ -177,6 +195,68 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         moved = torch.randint(-half_hop, half_hop + 1, windows.shape, generator=generator, device=self.bank.device)
         latest = (self.bank.lengths[self.window_sounds[windows]] - self.window_frames).clamp(min=0)
         return torch.minimum((self.window_starts[windows] + moved).clamp(min=0), latest)
+
+
+class MixedBatches(torch.utils.data.Dataset[PairBatch]):
+    """Batches whose pairs come from two corpora: first the pairs of ``corpus``, then those of ``others``.
+
+    The number of pairs of each is the ``batch_size`` of its `PairBatches`. Methods and attributes that describe the
+    corpus are those of ``corpus``.
+    """
+
+    def __init__(self, corpus: PairBatches, others: PairBatches) -> None:
+        self.corpus, self.others = corpus, others
+        # A combined deformation treats the pairs of a batch by their position in the whole batch.
+        nearby = in_proximity(corpus.deformation, corpus.batch_size + others.batch_size).to(corpus.bank.device)
+        corpus.in_proximity, others.in_proximity = nearby.split([corpus.batch_size, others.batch_size])
+        self.bank, self.groups = corpus.bank, corpus.groups
+        self.first_group = int(corpus.groups.max()) + 1  # of ``others``
+
+    def __len__(self) -> int:
+        return len(self.corpus)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the number of the epoch. SpeechBrain calls this method before each epoch."""
+        self.corpus.set_epoch(epoch)
+        self.others.set_epoch(epoch)
+
+    def windows(self, count: int) -> torch.Tensor:
+        """Draw windows as `PairBatches.windows` does; a quarter of them are of ``others``."""
+        return torch.cat([self.corpus.windows(count - count // 4), self.others.windows(count // 4)])
+
+    def __getitem__(self, step: int) -> PairBatch:
+        ours, theirs = self.corpus[step], self.others[step]
+        groups = torch.cat([ours.groups, theirs.groups + self.first_group])
+        anchors, positives = torch.cat([ours.anchors, theirs.anchors]), torch.cat([ours.positives, theirs.positives])
+        return PairBatch(anchors, positives, groups, ours.seed)
+
+
+def own_pairs(batch_size: int, synthetic_share: float, n_sounds: int | None) -> int:
+    """Number of pairs of a batch that come from the corpus; the others come from synthetic sources.
+
+    Raises `UserError` if the share is out of range, or if the batch is too small.
+
+    Arguments
+    ---------
+    batch_size : int
+    synthetic_share : float in [0, 1)
+    n_sounds : int or None
+        Number of sounds of a small corpus: a batch has at most as many of its pairs. None: no such limit.
+
+    Example
+    -------
+    >>> own_pairs(128, 0.75, None), own_pairs(128, 0.75, 20), own_pairs(128, 0.0, 20)
+    (32, 20, 128)
+    """
+    if not 0 <= synthetic_share < 1:
+        raise UserError(f"synthetic_share is {synthetic_share}: expected a number from 0 to less than 1.")
+    own = round(batch_size * (1 - synthetic_share))
+    if synthetic_share and not 2 <= own <= batch_size - 2:
+        raise UserError(
+            f"batch_size is {batch_size} and synthetic_share is {synthetic_share}: expected at least two pairs of the "
+            "corpus and two of synthetic sources; use a larger batch_size, or set n_sources to 0."
+        )
+    return own if n_sounds is None or not synthetic_share else max(2, min(own, n_sounds))
 
 
 def in_proximity(deformation: torch.nn.Module, n_pairs: int) -> torch.Tensor:
