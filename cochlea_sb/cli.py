@@ -129,20 +129,55 @@ def search(arguments: Namespace) -> None:
         with_query=arguments.with_query,
         path=arguments.path,
         label=arguments.label,
+        words=arguments.words,
+        min_seconds=arguments.min_seconds,
+        max_seconds=arguments.max_seconds,
+        per_folder=arguments.per_folder,
+        fold_copies=arguments.fold_copies,
         effort=arguments.effort,
     )
     if arguments.json:
         return show_json([match._asdict() for match in matches])
     for rank, match in enumerate(matches, arguments.skip + 1):
         part = f"{match.start_seconds:8.2f} -{match.end_seconds:8.2f} s"
-        print(f"{rank:4d}  {match.score:6.3f}  {part}  {match.path}  {match.label or ''}".rstrip())
+        copies = f"(and {len(match.copies)} like it)" if match.copies else ""
+        print(f"{rank:4d}  {match.score:6.3f}  {part}  {match.path}  {match.label or ''}  {copies}".rstrip())
     if not matches:
         filters = [
-            f"--{name} {getattr(arguments, name)}" for name in ("path", "label", "skip") if getattr(arguments, name)
+            f"--{name} {getattr(arguments, name)}"
+            for name in ("path", "label", "words", "min_seconds", "max_seconds", "skip")
+            if getattr(arguments, name)
         ]
         left_out = f"no sound is left after {', '.join(filters)}" if filters else "the library holds no other sound"
         reason = left_out if len(library) else "the library is empty"
         print(f"Nothing found: {reason}.", file=sys.stderr)
+
+
+def duplicates(arguments: Namespace) -> None:
+    """Print groups of files that hold the same sound in another format, level, lead-in or length."""
+    from cochlea_sb.library.sound_library import SoundLibrary
+
+    groups = SoundLibrary.open(arguments.library).duplicates(progress=not arguments.quiet)
+    if arguments.json:
+        return show_json([[sound._asdict() for sound in group] for group in groups])
+    for group in groups:
+        for sound in group:
+            rate = f"{sound.sample_rate:,} Hz" if sound.sample_rate else ""
+            print(
+                f"{sound.seconds:10.3f} s  {sound.size:12,} bytes  {rate:>10}  {sound.encoding or '':9}  {sound.path}"
+            )
+        print()
+    print(f"{sum(map(len, groups)):,} files in {len(groups):,} groups of the same sound.")
+
+
+def export(arguments: Namespace) -> None:
+    """Write the windows of a library and their embeddings to a Parquet or npy file."""
+    from cochlea_sb.library.sound_library import SoundLibrary
+
+    windows = SoundLibrary.open(arguments.library).export(arguments.file, progress=not arguments.quiet)
+    if arguments.json:
+        return show_json({"windows": windows})
+    print(f"'{arguments.file}' holds {windows:,} windows.")
 
 
 def info(arguments: Namespace) -> None:
@@ -172,6 +207,15 @@ def info(arguments: Namespace) -> None:
     print(f"{library.n_windows:,} windows, one every {library.hop_seconds} s, {facts['bytes'] / 1e6:,.1f} MB on disk")
     print(f"encoder {library.identity['source']}, fingerprint {library.identity['fingerprint'][:12]}")
     show_problems(problems, arguments.library, every=arguments.problems)
+
+
+def serve(arguments: Namespace) -> None:
+    """Open a library as a page in the browser: hear its sounds, and walk from one to the next."""
+    from cochlea_sb.library.sound_library import SoundLibrary
+    from cochlea_sb.serve.run import serve as run_server
+
+    encoder = load_encoder(arguments.model) if arguments.model else None
+    run_server(SoundLibrary.open(arguments.library, encoder), arguments.host, arguments.port)
 
 
 def remove(arguments: Namespace) -> None:
@@ -267,6 +311,11 @@ def main(argv: list[str] | None = None) -> None:
     add("--with_query", action="store_true", help="also show the query itself")
     add("--path", help="show only sounds whose path contains this text or matches this pattern")
     add("--label", help="show only sounds with this label")
+    add("--words", help="show only sounds whose path holds all of these words; without a word: --words='kick -808'")
+    add("--min_seconds", type=float, help="show only sounds of at least this duration")
+    add("--max_seconds", type=float, help="show only sounds of at most this duration")
+    add("--per_folder", type=int, metavar="N", help="show at most N sounds of a folder")
+    add("--fold_copies", action="store_true", help="leave out sounds that are almost equal to a better match")
     add(
         "--effort",
         type=float,
@@ -274,9 +323,24 @@ def main(argv: list[str] | None = None) -> None:
     )
     add("--model", help="folder or Hub name of the library's encoder, if the encoder has moved")
 
+    add = command(duplicates).add_argument
+    add("library", metavar="LIBRARY")
+    add("--quiet", action="store_true", help="show no progress bar")
+
+    add = command(export).add_argument
+    add("library", metavar="LIBRARY")
+    add("file", metavar="FILE", help="NAME.parquet; or NAME.npy, with NAME.csv for the paths and times")
+    add("--quiet", action="store_true", help="show no progress bar")
+
     add = command(info).add_argument
     add("library", metavar="LIBRARY")
     add("--problems", action="store_true", help="list all files that could not be read")
+
+    add = command(serve).add_argument
+    add("library", metavar="LIBRARY")
+    add("--host", default="127.0.0.1", help="address to listen at; default 127.0.0.1, this computer only")
+    add("--port", type=int, default=8000, help="default 8000; 0 takes a free one")
+    add("--model", help="folder or Hub name of the library's encoder, if the encoder has moved")
 
     add = command(remove).add_argument
     add("library", metavar="LIBRARY")

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,7 +77,9 @@ def test_index_search_info_remove(cochlea, library, folder):
 def test_json_is_all_that_is_on_stdout(cochlea, library, folder, tmp_path, model_folder):
     query = folder / "tone" / "1.wav"
     matches = json.loads(cochlea("search", library, query, "--json", "--with_query")[1])
-    assert matches[0].keys() == {"path", "start_seconds", "end_seconds", "score", "label"} and len(matches) == 8
+    assert (
+        matches[0].keys() == {"path", "start_seconds", "end_seconds", "score", "label", "copies"} and len(matches) == 8
+    )
     facts = json.loads(cochlea("info", library, "--json", "--problems")[1])
     assert facts["sounds"] == 8 and list(facts["problems"]) == [str(folder / "notes.txt")]
     other = tmp_path / "b.library"
@@ -108,12 +111,17 @@ def test_mixtures_stretches_pages_and_filters(cochlea, library, folder):
         "windows": ["--every_window", "-k", 100],
         "label": ["--label", "noise"],
         "path": ["--path", "noise"],
+        "words": ["--words=-TONE"],
+        "lasting": ["--min_seconds", 0.1, "--max_seconds", 100, "--label", "noise"],
+        "capped": ["--per_folder", 1],
     }.items():
         status, out, err = cochlea("search", library, tone, "--json", *options)
         assert status == 0, err
         found[name] = json.loads(out)
     assert found["page"] == found["plain"][2:4] and len(found["windows"]) > len(found["plain"])
-    assert found["label"] == found["path"] and len(found["label"]) == 4
+    assert found["label"] == found["path"] == found["words"] == found["lasting"] and len(found["label"]) == 4
+    assert {Path(match["path"]).parent for match in found["capped"]} == {folder / "tone", folder / "noise"}
+    assert len(found["capped"]) == 2
     library = SoundLibrary.open(library)
     for name, query in (
         ("mixed", {tone: 1, noise: 1}),
@@ -123,6 +131,22 @@ def test_mixtures_stretches_pages_and_filters(cochlea, library, folder):
         expected = [match._asdict() for match in library.search(query)]
         assert [one["path"] for one in found[name]] == [one["path"] for one in expected]
         np.testing.assert_allclose([x["score"] for x in found[name]], [x["score"] for x in expected], atol=1e-6)
+
+
+def test_duplicates_and_exports(cochlea, library, folder, tmp_path):
+    shutil.copy(folder / "noise" / "0.wav", folder / "again.wav")
+    assert cochlea("index", folder, "--library", library, "--quiet")[0] == 0
+    groups = json.loads(cochlea("duplicates", library, "--json", "--quiet")[1])
+    assert [sorted(sound["path"] for sound in group) for group in groups] == [
+        [str(folder / "again.wav"), str(folder / "noise" / "0.wav")]
+    ]
+    status, out, _ = cochlea("duplicates", library, "--quiet")
+    assert status == 0 and "PCM_16" in out and out.endswith("2 files in 1 groups of the same sound.\n")
+    windows = SoundLibrary.open(library).n_windows
+    assert json.loads(cochlea("export", library, tmp_path / "a.npy", "--json", "--quiet")[1]) == {"windows": windows}
+    assert f"holds {windows} windows" in cochlea("export", library, tmp_path / "a.parquet", "--quiet")[1]
+    copied = json.loads(cochlea("search", library, folder / "tone" / "0.wav", "--fold_copies", "--json")[1])
+    assert any(match["copies"] for match in copied)
 
 
 def test_where_no_model_is_named_it_is_the_one_that_comes_with_the_package(cochlea, folder, tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ PAGES = {
     "docs/compare.md": 5,
 }
 PAGES |= {"docs/index.md": 1}  # the least number of commands and blocks on each page
-OTHER_PAGES = ["docs/safety.md", "docs/experiments.md", "cochlea_sb/pretrained/README.md"]
+OTHER_PAGES = ["docs/safety.md", "docs/page.md", "docs/experiments.md", "cochlea_sb/pretrained/README.md"]
 FEW_STEPS = ["--batch_size", "16", "--number_of_epochs", "1", "--steps_per_epoch", "3", "--n_sources", "6"]
 FEW_STEPS += ["--channels", "[16, 32, 64]"]
 FEWER = {

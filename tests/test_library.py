@@ -1,5 +1,6 @@
 """The sound library: what is added is found; what has changed, gone or broken is dealt with; queries of every form."""
 
+import csv
 import errno
 import os
 import shutil
@@ -7,6 +8,7 @@ from fractions import Fraction
 
 import datasets
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
@@ -15,7 +17,7 @@ from cochlea_sb import AudioEncoder, SoundLibrary
 from cochlea_sb.audio import read_audio
 from cochlea_sb.errors import UserError
 from cochlea_sb.inference import batch
-from cochlea_sb.library import writer
+from cochlea_sb.library import duplicates, filters, writer
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,40 @@ def test_filters(library, folder):
     assert len(library.search(query, 100, path="noise/noise")) == 6
     assert len(library.search(query, 100, path="*/tone?.wav")) == 5
     assert library.search(query, 100, path="no such") == library.search(query, 100, label="no such") == []
+    assert {match.label for match in library.search(query, 100, words="SOUNDS -Noise")} == {"tone"}
+    assert [match.path for match in library.search(query, words="noise noise3")] == [str(folder / "noise/noise3.wav")]
+    assert len(library.search(query, 100, min_seconds=1.5)) == 5 + 4  # the tones, and noises of 1.5 to 2.25 s
+    assert len(library.search(query, 100, max_seconds=1.25, label="noise")) == 2
+    for mistake, name in (({"words": 3}, "words is 3"), ({"min_seconds": "1"}, "min_seconds is '1'")):
+        with pytest.raises(UserError, match=name):
+            library.search(query, **mistake)
+
+
+def test_matches_of_one_folder_are_capped_and_copies_are_folded(library, folder, monkeypatch):
+    monkeypatch.setattr(filters, "COPY_SIMILARITY", 0.9999)  # the encoder of the tests is not trained
+    query = folder / "tone" / "tone0.wav"
+    everything = [match.path for match in library.search(query, 100)]
+    capped = [match.path for match in library.search(query, 100, per_folder=2)]
+    expected = []
+    for path in everything:
+        if sum(os.path.dirname(other) == os.path.dirname(path) for other in expected) < 2:
+            expected.append(path)
+    assert capped == expected and len(capped) == 4
+    (folder / "copies").mkdir()
+    for kind in ("tone3", "noise2"):
+        wav, _ = soundfile.read(folder / kind[:-1] / f"{kind}.wav")
+        soundfile.write(folder / "copies" / f"{kind}.flac", 0.5 * wav, 16000)
+    library.add(folder / "copies", progress=False)
+    folded = library.search(query, 100, fold_copies=True)
+    copies = {os.path.basename(match.path): match.copies for match in folded}
+    for kind in ("tone3", "noise2"):
+        found = [name for name in copies if name.startswith(kind)]
+        assert len(found) == 1
+        other = folder / "copies" / f"{kind}.flac" if found[0].endswith(".wav") else folder / kind[:-1] / f"{kind}.wav"
+        assert str(other) in copies[found[0]]
+    assert len(folded) + sum(map(len, copies.values())) == 13
+    pages = [m for skip in range(0, len(folded), 2) for m in library.search(query, 2, skip=skip, fold_copies=True)]
+    assert [match.path for match in pages] == [match.path for match in folded]
 
 
 def test_nothing_is_added_twice_and_what_changed_is_replaced(library, encoder, folder):
@@ -488,3 +524,48 @@ def test_long_paths_and_deep_folders(encoder, tmp_path):
         file.unlink()
     for folder in reversed(made[:-1]):  # shutil.rmtree recurses
         folder.rmdir()
+
+
+def test_the_same_sound_in_other_files_is_found_and_takes_are_not(library, folder, monkeypatch):
+    monkeypatch.setattr(duplicates, "SIMILAR", 0.3)  # the encoder of the tests is not trained
+    wav, _ = soundfile.read(folder / "noise" / "noise1.wav")
+    (folder / "copies").mkdir()
+    soundfile.write(folder / "copies" / "level.flac", 0.3 * wav, 16000, subtype="PCM_24")
+    soundfile.write(folder / "copies" / "late.wav", np.concatenate([np.zeros(2000), wav]), 16000)
+    soundfile.write(folder / "copies" / "short.ogg", wav[: int(0.7 * len(wav))], 16000)
+    other = np.random.default_rng(7).standard_normal(len(wav)) * 0.1
+    soundfile.write(folder / "copies" / "another.wav", other, 16000)
+    library.add(folder, progress=False)
+    groups = library.duplicates(progress=False)
+    assert [sorted(os.path.basename(sound.path) for sound in group) for group in groups] == [
+        ["late.wav", "level.flac", "noise1.wav", "short.ogg"]
+    ]
+    facts = {os.path.basename(sound.path): sound for sound in groups[0]}
+    assert facts["level.flac"].encoding == "PCM_24" and facts["late.wav"].sample_rate == 16000
+    assert facts["late.wav"].seconds == pytest.approx(facts["noise1.wav"].seconds + 0.125)
+    assert facts["noise1.wav"].size == (folder / "noise" / "noise1.wav").stat().st_size
+    (folder / "copies" / "late.wav").unlink()
+    assert len(library.duplicates(progress=False)[0]) == 3
+
+
+def test_exports_hold_every_window_as_the_encoder_gives_it(library, encoder, folder, tmp_path):
+    library.remove(folder / "tone" / "tone1.wav")
+    n_windows = library.export(tmp_path / "out" / "windows.parquet", progress=False)
+    assert n_windows == library.export(tmp_path / "out" / "windows.npy", progress=False) == library.n_windows
+    table = pq.read_table(tmp_path / "out" / "windows.parquet").to_pydict()
+    vectors = np.load(tmp_path / "out" / "windows.npy")
+    np.testing.assert_array_equal(vectors, np.array(table["embedding"], np.float32))
+    with open(tmp_path / "out" / "windows.csv", newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [row["path"] for row in rows] == table["path"] and [row["label"] for row in rows] == table["label"]
+    assert [float(row["start_seconds"]) for row in rows] == table["start_seconds"]
+    assert str(folder / "tone" / "tone1.wav") not in table["path"]
+    for path in sorted(set(table["path"])):
+        own = [place for place, other in enumerate(table["path"]) if other == path]
+        expected, seconds = encoder.encode_windows(path, library.hop_seconds)[0].numpy(), len(read_audio(path)) / 16000
+        np.testing.assert_allclose(vectors[own], expected, atol=1e-5)
+        assert [table["start_seconds"][place] for place in own] == [round(0.48 * k, 6) for k in range(len(own))]
+        assert table["end_seconds"][own[-1]] == pytest.approx(min(0.48 * (len(own) - 1) + 0.96, seconds))
+    assert sorted(os.listdir(tmp_path / "out")) == ["windows.csv", "windows.npy", "windows.parquet"]
+    with pytest.raises(UserError, match="has the suffix '.txt': expected .parquet or .npy"):
+        library.export(tmp_path / "a.txt")

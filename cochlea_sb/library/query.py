@@ -35,6 +35,8 @@ class Query(NamedTuple):
 
 def encode_query(given: Any, dimensions: int, get_encoder: Callable[[], AudioEncoder]) -> Query:
     """Encode a query, with the errors of `SoundLibrary.search`. ``get_encoder`` is not called for an embedding."""
+    if isinstance(given, Query):
+        return given
     if isinstance(given, list) and given and all(isinstance(part, (str, os.PathLike)) for part in given):
         given = [(part, 1.0) for part in given]
     if isinstance(given, dict) or (isinstance(given, list) and given and all(is_weighted(part) for part in given)):

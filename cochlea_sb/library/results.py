@@ -10,6 +10,7 @@ class Match(NamedTuple):
     start_seconds, end_seconds : float, the part of the sound
     score : float, cosine of the part's embedding and the query
     label : str, or None
+    copies : tuple of str, paths of sounds that are left out because they are almost equal (``fold_copies``)
     """
 
     path: str
@@ -17,6 +18,7 @@ class Match(NamedTuple):
     end_seconds: float
     score: float
     label: str | None = None
+    copies: tuple[str, ...] = ()
 
 
 class Added(NamedTuple):

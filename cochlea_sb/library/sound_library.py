@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cochlea_sb.errors import UserError
 from cochlea_sb.files import as_named
+from cochlea_sb.library.filters import Filter, varied
 from cochlea_sb.library.query import Query, encode_query
 from cochlea_sb.library.results import Added, Match
 from cochlea_sb.library.state import State
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from cochlea_sb.inference.audio_encoder import AudioEncoder
+    from cochlea_sb.library.duplicates import Duplicate
     from cochlea_sb.library.writer import Writer
 
 
@@ -188,6 +187,11 @@ class SoundLibrary:
         with_query: bool = False,
         path: str | os.PathLike[str] | None = None,
         label: str | None = None,
+        words: str | None = None,
+        min_seconds: float | None = None,
+        max_seconds: float | None = None,
+        per_folder: int | None = None,
+        fold_copies: bool = False,
         effort: float | None = None,
     ) -> list[Match]:
         """Find the sounds that are most similar to a query.
@@ -196,8 +200,9 @@ class SoundLibrary:
         ---------
         query : str, Path, tuple, np.ndarray, torch.Tensor, dict or list
             A file; a part of a file, ``(file, start_seconds, end_seconds)``; a waveform [samples] in [-1, 1] at the
-            encoder's sample rate (16 kHz by default); an embedding [D]; or a mixture. A mixture is a dict from queries
-            to weights, a list of pairs ``(query, weight)``, or a list of files with weight 1. Weights may be negative.
+            encoder's sample rate (16 kHz by default); an embedding [D]; the result of `encode`; or a mixture. A mixture
+            is a dict from queries to weights, a list of pairs ``(query, weight)``, or a list of files with weight 1.
+            Weights may be negative.
         k : int, at least 1, number of matches
         skip : int, at least 0, number of best matches to leave out: ``skip=20, k=20`` gives the matches 21 to 40
         every_window : bool, whether to return every matching window of a sound, not only its best window
@@ -205,6 +210,13 @@ class SoundLibrary:
         path : str or Path, optional
             Find only sounds whose path contains this text. A pattern (``*/kicks/*.wav``) must match the full path.
         label : str, optional, to find only sounds with this label
+        words : str, optional
+            Find only sounds whose path holds all of these words, in capital or small letters. It must not hold a word
+            after a minus sign: ``kick -808``.
+        min_seconds, max_seconds : float, optional, to find only sounds of this duration
+        per_folder : int, at least 1, optional, largest number of matches from one folder
+        fold_copies : bool
+            Whether to leave out sounds that are almost equal to a better match. `Match.copies` holds their paths.
         effort : float in (0, 1], optional, see `RandomProjectionIndex.query`; 1 is an exact search
 
         Returns
@@ -219,7 +231,9 @@ class SoundLibrary:
             If the query has another form, is zero or not finite, or is a mixture whose sum is zero; if another argument
             has a wrong type or is out of range; if the index is damaged; if `encoder` is needed but can't be loaded.
         """
-        for name, number, least in (("k", k, 1), ("skip", skip, 0)):
+        for name, number, least in (("k", k, 1), ("skip", skip, 0), ("per_folder", per_folder, 1)):
+            if name == "per_folder" and number is None:
+                continue
             if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
                 raise UserError(f"{name} is {number!r}: expected a whole number, at least {least}.")
         is_number = isinstance(effort, (int, float, np.number)) and not isinstance(effort, bool)
@@ -228,7 +242,8 @@ class SoundLibrary:
         encoded = self.encode(query)
         left_out, wanted = set() if with_query else encoded.paths, skip + k
         state = self._state  # another thread may replace self._state during the search
-        allowed = None if path is None and label is None else state.windows_of(rows_where(state, path, label))
+        passed = Filter(path, label, words, min_seconds, max_seconds).rows(state)
+        allowed = None if passed is None else state.windows_of(passed)
         n, paths = 2 * wanted + 32, state.sounds["path"]
         while True:
             scores, windows = state.nearest(encoded.vector, n, effort, allowed)
@@ -239,10 +254,60 @@ class SoundLibrary:
             kept = np.flatnonzero(kept)
             if not every_window:
                 kept = kept[np.sort(np.unique(rows[kept], return_index=True)[1])]
+            copies: dict[int, list[int]] = {}
+            if per_folder is not None or fold_copies:
+                folders = [os.path.dirname(paths[row].as_py()) for row in rows[kept].tolist()]
+                vectors = state.vectors_in_order(windows[kept]) if fold_copies else None
+                chosen, copies_of = varied(folders, vectors, per_folder)
+                copies = {int(kept[place]): kept[others].tolist() for place, others in copies_of.items()}
+                kept = kept[chosen]
             if len(kept) >= wanted or len(windows) < n:
                 break
             n *= 4
-        return [match_of(state, rows[i], windows[i], scores[i]) for i in kept[skip:wanted].tolist()]
+        matches = [match_of(state, rows[i], windows[i], scores[i]) for i in kept[skip:wanted].tolist()]
+        if fold_copies:
+            names = [[as_named(paths[int(rows[i])].as_py()) for i in copies[j]] for j in kept[skip:wanted].tolist()]
+            matches = [match._replace(copies=tuple(own)) for match, own in zip(matches, names, strict=True)]
+        return matches
+
+    def duplicates(self, progress: bool = True) -> list[list[Duplicate]]:
+        """Find groups of files that hold the same sound in another format, level, lead-in or length.
+
+        Raises a UserError if the index is damaged. Nothing is changed. Only files are compared, not sounds of datasets.
+
+        Arguments
+        ---------
+        progress : bool, whether to show a progress bar
+
+        Returns
+        -------
+        list of list of Duplicate, the largest group first
+        """
+        from cochlea_sb.library.duplicates import find_duplicates
+
+        return find_duplicates(self._state, progress)
+
+    def export(self, file: str | os.PathLike[str], progress: bool = True) -> int:
+        """Write the windows and their embeddings to ``file``, for other programs.
+
+        Arguments
+        ---------
+        file : str or Path
+            ``NAME.parquet``: columns ``path``, ``label``, ``start_seconds``, ``end_seconds``, ``embedding``.
+            ``NAME.npy``: the embeddings [windows, D]; the other columns are in ``NAME.csv``.
+        progress : bool, whether to show a progress bar
+
+        Returns
+        -------
+        int: number of windows
+
+        Raises
+        ------
+        UserError : if the suffix is not ``.parquet`` or ``.npy``, or if the index is damaged
+        """
+        from cochlea_sb.library.export import export_windows
+
+        return export_windows(self._state, file, progress)
 
     def encode(
         self, query: str | os.PathLike[str] | tuple[Any, ...] | list[Any] | dict[Any, float] | np.ndarray | torch.Tensor
@@ -360,18 +425,3 @@ def match_of(state: State, row: int, window: int, score: float) -> Match:
     start = round(int(window - state.firsts[row]) * state.manifest["hop_seconds"], 6)
     end = min(start + state.manifest["window_seconds"], seconds)
     return Match(as_named(path), start, max(start, round(end, 6)), float(score), label)
-
-
-def rows_where(state: State, path: str | os.PathLike[str] | None, label: str | None) -> np.ndarray:
-    """Rows of the readable sounds that match ``path`` and ``label`` (see `SoundLibrary.search`). None means all."""
-    if not isinstance(label, (str, type(None))) or not isinstance(path, (str, os.PathLike, type(None))):
-        raise UserError(f"path is {path!r} and label is {label!r}: expected text, or None for all sounds.")
-    passed = state.readable.copy()
-    if label is not None:
-        passed &= pc.fill_null(pc.equal(state.sounds["label"], label), False).to_numpy()
-    if path is not None:
-        path = os.fspath(path)
-        wild = any(sign in path for sign in "*?[")
-        matches = re.compile(fnmatch.translate(path)).match if wild else lambda name: path in name
-        passed &= np.array([bool(matches(name)) for name in state.sounds["path"].to_pylist()], bool)
-    return np.flatnonzero(passed)

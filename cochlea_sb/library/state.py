@@ -75,6 +75,12 @@ class State:
             parts += [self.delta.vectors_of(windows[n_in_index:])]
         return np.concatenate(parts)
 
+    def vectors_in_order(self, windows: np.ndarray) -> np.ndarray:
+        """Unit vectors [n, D] of windows, whose numbers may have any order."""
+        order = np.argsort(windows)
+        vectors: np.ndarray = self.vectors_of(windows[order])
+        return vectors[np.argsort(order)]
+
     def nearest(
         self, query: np.ndarray, n: int, effort: float | None = None, allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:

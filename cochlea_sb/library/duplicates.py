@@ -1,0 +1,121 @@
+"""Find sounds that are the same to the ear, although their files differ in format, level, lead-in or length.
+
+The embeddings propose pairs of sounds. The waveforms decide: two sounds are the same if they correlate at some shift.
+"""
+
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+from scipy.signal import correlate
+
+from cochlea_sb.audio import read_audio
+from cochlea_sb.errors import AudioError
+from cochlea_sb.files import as_named
+from cochlea_sb.library.state import State
+from cochlea_sb.machine import progress_bar
+
+NEIGHBOURS = 64  # windows that are looked at for each sound
+SIMILAR = 0.6  # cosine from which on the waveforms of two sounds are compared
+SAME = 0.9  # correlation of two waveforms that are the same
+SHARE = 0.5  # of the energy of both sounds that must lie where they overlap
+COMPARED_SECONDS = 30.0
+SAMPLE_RATE = 16_000
+KEPT = 64  # decoded sounds that are kept in memory, 2 MB each
+
+
+class Duplicate(NamedTuple):
+    """A sound of a group of duplicates, and what tells it apart from the others.
+
+    path : str
+    seconds : float
+    size : int, bytes of the file
+    sample_rate : int or None, in Hz; None for formats that only FFmpeg reads
+    encoding : str or None, such as ``PCM_24``
+    """
+
+    path: str
+    seconds: float
+    size: int
+    sample_rate: int | None
+    encoding: str | None
+
+
+def find_duplicates(state: State, progress: bool = True) -> list[list[Duplicate]]:
+    """Return the groups of duplicates among the files of a library, the largest group first.
+
+    Sounds of datasets, and files that can't be read any more, are left out. Of long sounds, 30 s are compared.
+    """
+    paths = [as_named(path) for path in state.sounds["path"].to_pylist()]
+    leader = list(range(len(paths)))  # union-find
+
+    def root(row: int) -> int:
+        while leader[row] != row:
+            row = leader[row] = leader[leader[row]]
+        return row
+
+    @lru_cache(KEPT)
+    def waveform(row: int) -> np.ndarray | None:
+        try:
+            seconds = min(COMPARED_SECONDS, state.sounds["seconds"][row].as_py())
+            return read_audio(paths[row], SAMPLE_RATE, stop_seconds=seconds)
+        except (AudioError, OSError):
+            return None
+
+    for first, second in similar_sounds(state, progress):
+        if root(first) != root(second) and os.path.isfile(paths[first]) and os.path.isfile(paths[second]):
+            one, other = waveform(first), waveform(second)
+            if one is not None and other is not None and are_the_same(one, other):
+                leader[root(second)] = root(first)
+    groups: dict[int, list[int]] = {}
+    for row in np.flatnonzero(state.readable).tolist():
+        groups.setdefault(root(row), []).append(row)
+    found = [rows for rows in groups.values() if len(rows) > 1]
+    found.sort(key=lambda rows: (-len(rows), paths[rows[0]]))
+    return [[described(state, row, paths[row]) for row in rows] for rows in found]
+
+
+def similar_sounds(state: State, progress: bool) -> Iterator[tuple[int, int]]:
+    """Yield pairs of rows whose sounds have similar windows. The middle window stands for a sound."""
+    rows = np.flatnonzero(state.readable)
+    for row in progress_bar(rows.tolist(), show=progress, unit="sound", desc="Comparing"):
+        middle = state.firsts[row] + state.counts[row] // 2
+        scores, windows = state.nearest(state.vectors_of(np.array([middle]))[0], NEIGHBOURS)
+        others = np.unique(state.rows_of(windows[scores >= SIMILAR]))
+        yield from ((row, int(other)) for other in others[state.readable[others]] if other != row)
+
+
+def are_the_same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two waveforms [samples] correlate at a shift where at least `SHARE` of their energies overlap.
+
+    Example
+    -------
+    >>> noise = np.random.default_rng(0).standard_normal(16000)
+    >>> are_the_same(noise, -0.1 * np.pad(noise, (800, 0))), are_the_same(noise, noise[::-1])
+    (True, False)
+    """
+    products = np.abs(correlate(one, other, mode="full", method="fft"))
+    shift = int(products.argmax()) - (len(other) - 1)  # the start of `other`, in samples of `one`
+    start, end = max(0, shift), min(len(one), shift + len(other))
+    energies = [
+        float(np.square(part, dtype=np.float64).sum()) for part in (one[start:end], other[start - shift : end - shift])
+    ]
+    totals = [float(np.square(wave, dtype=np.float64).sum()) for wave in (one, other)]
+    if min(energies) <= 0 or any(part < SHARE * total for part, total in zip(energies, totals, strict=True)):
+        return False
+    return bool(products.max() >= SAME * (energies[0] * energies[1]) ** 0.5)
+
+
+def described(state: State, row: int, path: str) -> Duplicate:
+    """Describe the file of a row."""
+    sample_rate, encoding = None, None
+    try:
+        facts = soundfile.info(path)
+        sample_rate, encoding = facts.samplerate, facts.subtype
+    except (soundfile.SoundFileError, OSError):
+        pass
+    seconds = round(state.sounds["seconds"][row].as_py(), 3)
+    return Duplicate(path, seconds, os.path.getsize(path), sample_rate, encoding)
