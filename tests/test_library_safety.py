@@ -22,7 +22,8 @@ from cochlea_sb import AudioEncoder, SoundLibrary
 from cochlea_sb.errors import UserError
 from cochlea_sb.index.exact import ExactIndex
 from cochlea_sb.index.storage import DamagedIndex
-from cochlea_sb.library.store import Store
+from cochlea_sb.library.bounds import DICTIONARY_PAGE, Allowance, chunks_of, pages_of
+from cochlea_sb.library.store import CATALOGUE, Store
 
 KILLS = 20
 SOUNDS = 300
@@ -33,7 +34,8 @@ import torch
 torch.set_num_threads(1)
 from cochlea_sb import AudioEncoder, SoundLibrary
 from cochlea_sb.library import writer
-from cochlea_sb.library.store import Store
+from cochlea_sb.library.bounds import DICTIONARY_PAGE, Allowance, chunks_of, pages_of
+from cochlea_sb.library.store import CATALOGUE, Store
 writer.FEW, writer.MOST_FILES = 150, 4  # so that the index is often written anew
 model, folder = sys.argv[1:]
 encoder = AudioEncoder.from_hparams(model, run_opts={"device": "cpu"})
@@ -418,3 +420,142 @@ def test_many_files_that_cannot_be_read(encoder, tmp_path):
     assert len(SoundLibrary.open(tmp_path / "a.library").problems) == 12_000
     assert library.remove("/no/such") == 12_000
     assert not SoundLibrary.open(tmp_path / "a.library").problems
+
+
+ROWS = 1_000_000
+
+
+def rows(**columns):
+    """A catalogue of many equal rows, with some columns replaced."""
+    equal = {field.name: pa.repeat(pa.scalar("x" if field.type == pa.string() else 0), ROWS) for field in CATALOGUE}
+    table = pa.table(equal)
+    for name, column in columns.items():
+        table = table.slice(0, len(column)).set_column(table.column_names.index(name), name, column)
+    return table
+
+
+def repeated(text):
+    return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), ROWS), [text])
+
+
+def starting_alike(number, length):
+    return pa.array(["x" * length + str(place) for place in range(number)])
+
+
+HOSTILE = {
+    "rows": (lambda: pa.concat_tables([rows()] * 4).combine_chunks(), {"row_group_size": 4 * ROWS}),
+    "row groups": (lambda: pa.concat_tables([rows()] * 4), {"row_group_size": 100_000}),
+    "a long path": (lambda: rows(path=repeated("x" * 20_000)), {}),
+    "a long label": (lambda: rows(label=repeated("x" * 20_000)), {"data_page_version": "2.0"}),
+    "zeros": (lambda: rows(path=starting_alike(64, 2_000_000)), {"use_dictionary": False}),
+    "shared starts": (
+        lambda: rows(path=starting_alike(4000, 30_000)),
+        {"use_dictionary": False, "column_encoding": {"path": "DELTA_BYTE_ARRAY"}},
+    ),
+}
+
+
+@pytest.fixture
+def pool():
+    """A memory pool of Arrow that knows the most memory that was taken from it."""
+    pool, usual = pa.proxy_memory_pool(pa.default_memory_pool()), pa.default_memory_pool()
+    pa.set_memory_pool(pool)
+    yield pool
+    pa.set_memory_pool(usual)
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_small_catalogue_that_unfolds_to_gigabytes_is_refused_before_it_is_read(saved, kind, request):
+    table, options = HOSTILE[kind]
+    file = next(saved.glob("sounds-*.parquet"))
+    pq.write_table(table(), file, compression="zstd", **options)
+    assert file.stat().st_size < 1 << 20
+    pool = request.getfixturevalue("pool")
+    with pytest.raises(UserError, match="far more memory than its size|unexpected encoding") as caught:
+        SoundLibrary.open(saved)
+    assert str(saved) in str(caught.value) and "\n" not in str(caught.value)
+    assert pool.max_memory() < 16 << 20
+
+
+@pytest.mark.parametrize("column", ["embedding", "path", "nested"])
+def test_a_small_shard_that_unfolds_to_gigabytes_is_refused_before_it_is_read(saved, column, request):
+    file = next(saved.glob("delta-*.parquet"))
+    table = pq.read_table(file)
+    facts, equal = table.schema.metadata, table.take([0] * (1 if column == "embedding" else ROWS))
+    path = repeated("x" * 20_000)
+    nested = pa.ListArray.from_arrays(pa.array(np.arange(ROWS + 1), pa.int32()), path)
+    if column == "embedding":
+        equal = table.slice(0, 1).take([0] * 300_000)
+        values = pa.repeat(pa.scalar(0.5, pa.float32()), 300_000 * 128)
+        equal = equal.set_column(2, "embedding", pa.FixedSizeListArray.from_arrays(values, 128))
+    elif column == "path":
+        equal = equal.drop_columns("embedding").set_column(0, "path", path).append_column("embedding", path)
+    else:
+        equal = equal.drop_columns("embedding").append_column("embedding", nested)
+    pq.write_table(equal.replace_schema_metadata(facts), file, compression="zstd")
+    del equal, table, path, nested
+    assert file.stat().st_size < 1 << 20
+    pool = request.getfixturevalue("pool")
+    with pytest.raises(UserError, match="far more memory than its size|unexpected type"):
+        SoundLibrary.open(saved)
+    assert pool.max_memory() < 16 << 20
+
+
+def test_many_small_shards_share_one_allowance(saved):
+    manifest = json.loads((saved / "library.json").read_text())
+    (name,) = manifest["delta"]
+    (saved / "library.json").write_text(json.dumps(manifest | {"delta": [name] * 2}))
+    with pytest.raises(UserError, match="invalid values"):
+        SoundLibrary.open(saved)
+    catalogue = rows().slice(0, 200_000)
+    names = [f"sounds-{number:016x}.parquet" for number in range(4)]
+    allowance = Allowance()
+    with pytest.raises(ValueError, match="far more memory"):
+        for name in names:
+            pq.write_table(catalogue, saved / name, compression="zstd")
+            allowance.take(saved / name, CATALOGUE.names)
+    Allowance().take(saved / names[0], CATALOGUE.names)
+
+
+def test_a_pipe_is_no_catalogue(saved):
+    file = next(saved.glob("sounds-*.parquet"))
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(UserError, match="not a regular file"):
+        SoundLibrary.open(saved)
+
+
+@pytest.mark.parametrize("data", ["[" * 100_000, '{"hop_seconds": 1, "identity": {}, "unread": [{"size": 1e400}]}'])
+def test_metadata_of_a_shard_that_python_cannot_hold(saved, data):
+    file = next(saved.glob("delta-*.parquet"))
+    table = pq.read_table(file)
+    pq.write_table(table.replace_schema_metadata({"cochlea_sb": data.replace("1e400", "9" * 40)}), file)
+    with pytest.raises(UserError, match="damaged") as caught:
+        SoundLibrary.open(saved)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [20, 300, 4000])
+def test_an_honest_catalogue_is_allowed(tmp_path, length):
+    rng, number = np.random.default_rng(0), 20_000
+    columns = {
+        "path": pa.array([f"/{'samples/' * (length // 8)}{place}.wav" for place in range(number)]),
+        "label": pa.array([f"label {place % 7}" for place in range(number)]),
+        "seconds": rng.uniform(0, 9, number),
+        "size": rng.integers(1 << 20, size=number),
+        "changed_ns": rng.integers(1 << 60, size=number),
+        "content": pa.array([rng.bytes(16).hex() for _ in range(number)]),
+        "n_windows": rng.integers(9, size=number),
+        "problem": pa.array(["It is broken." if place % 9 == 0 else None for place in range(number)]),
+        "first_window": np.arange(number) * 9,
+    }
+    allowance = Allowance()
+    for options in ({}, {"data_page_version": "2.0"}, {"compression": "zstd", "write_page_index": True}):
+        allowance.left = 0  # nothing beyond `MOST_TIMES`
+        file = tmp_path / "sounds.parquet"
+        pq.write_table(pa.table(columns), file, **options)
+        allowance.take(file, CATALOGUE.names)
+        with pq.ParquetFile(file) as parquet, open(file, "rb") as opened:
+            for _, chunk in chunks_of(parquet.metadata):
+                pages = [page for page in pages_of(opened, chunk) if page.kind != DICTIONARY_PAGE]
+                assert sum(page.n_values for page in pages) == number

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from cochlea_sb.errors import UserError, is_damage, one_line
 from cochlea_sb.files import whole_file
 from cochlea_sb.inference.batch import Encoded
+from cochlea_sb.library.bounds import Allowance
 
 METADATA = b"cochlea_sb"
 # `size` and `changed_ns`: see `Source`. `content`: hash of the file. `problem`: why reading failed, or null.
@@ -32,6 +33,7 @@ SOUND = pa.schema(
     }
 )
 OF_EACH_WINDOW = ("path", "label", "seconds", "size", "changed_ns", "content")
+COLUMNS = ("path", "start_seconds", "embedding", *OF_EACH_WINDOW[1:])
 
 
 class Shard(NamedTuple):
@@ -76,24 +78,27 @@ def write_shard(
     columns = {name: sounds[name].combine_chunks().take(pa.array(rows)) for name in OF_EACH_WINDOW}
     columns["start_seconds"] = pa.array(starts, pa.float64())
     columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), size)
-    order = ["path", "start_seconds", "embedding", *OF_EACH_WINDOW[1:]]
     unread = sound_table([one for one in embedded if one.problem is not None]).to_pylist()
     facts = {"identity": identity, "hop_seconds": hop_seconds, "unread": unread, "removed": list(removed)}
     facts |= {"made_of": made_of}
-    table = pa.table({name: columns[name] for name in order})
+    table = pa.table({name: columns[name] for name in COLUMNS})
     table = table.replace_schema_metadata({METADATA: json.dumps(facts).encode()})
     write_parquet(path, table)
 
 
-def write_parquet(path: str | os.PathLike[str], table: pa.Table) -> None:
-    """Write a Parquet file atomically: ``path`` never holds an incomplete file."""
+def write_parquet(path: str | os.PathLike[str], table: pa.Table, repeated: Sequence[str] | None = None) -> None:
+    """Write a Parquet file atomically: ``path`` never holds an incomplete file.
+
+    ``repeated`` are the columns that hold the same values many times; by default, all except the embeddings.
+    """
     plain = [name for name in table.column_names if name != "embedding"]
     # Compressing the embeddings would take long and save almost nothing.
     compression = {name: "zstd" for name in plain} | (
         {"embedding.list.element": "none"} if "embedding" in table.column_names else {}
     )
+    dictionaries = plain if repeated is None else list(repeated)
     with whole_file(path) as partial:
-        pq.write_table(table, partial, compression=compression, use_dictionary=plain)
+        pq.write_table(table, partial, compression=compression, use_dictionary=dictionaries)
 
 
 def read_facts(path: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -102,17 +107,24 @@ def read_facts(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         metadata = pq.read_schema(path).metadata or {}
         facts: dict[str, Any] = json.loads(metadata[METADATA])
         return facts if isinstance(facts.get("identity"), dict) else None
-    except (KeyError, ValueError, AttributeError, OSError, pa.ArrowException):
+    except (KeyError, ValueError, AttributeError, RecursionError, OSError, pa.ArrowException):
         return None
 
 
-def read_shard(path: str | os.PathLike[str]) -> Shard:
-    """Read a shard; raises a UserError if the file is damaged or no shard."""
+def read_columns(path: str | os.PathLike[str], columns: Sequence[str], allowance: Allowance | None = None) -> pa.Table:
+    """Read columns of a shard; raises a ValueError if they need more memory than ``allowance``."""
+    (allowance or Allowance()).take(path, columns)
+    # Threads would keep several times the memory of the table.
+    return pq.read_table(path, columns=list(columns), use_threads=False)
+
+
+def read_shard(path: str | os.PathLike[str], allowance: Allowance | None = None) -> Shard:
+    """Read a shard; raises a UserError if the file is damaged or no shard, or needs more memory than ``allowance``."""
     facts = read_facts(path)
     try:
         if facts is None or not 0 < float(facts["hop_seconds"]) < 1e6:
             raise ValueError("its metadata are missing or invalid")
-        table = pq.read_table(path, use_threads=False)  # its threads would keep several times the memory of the table
+        table = read_columns(path, COLUMNS, allowance)
         lists = table["embedding"].combine_chunks()
         vectors = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
         vectors = vectors.reshape(-1, lists.type.list_size)
@@ -137,7 +149,7 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
         return Shard(sounds, vectors, facts["identity"], float(facts["hop_seconds"]), removed)
     except FileNotFoundError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, OSError, pa.ArrowException) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, OSError, pa.ArrowException) as error:
         if not is_damage(error):
             raise
         reason = one_line(error)

@@ -30,6 +30,7 @@ from cochlea_sb.files import link, write_text
 from cochlea_sb.hub import names_on_hub
 from cochlea_sb.index.interface import Index, load_index
 from cochlea_sb.index.storage import DamagedIndex
+from cochlea_sb.library.bounds import Allowance
 from cochlea_sb.library.shards import SOUND, Shard, read_shard, write_parquet
 
 VERSION = 2
@@ -40,6 +41,7 @@ OWN = re.compile(
 LOCK, OWNER = "lock", "lock.owner"
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}  # of a disk without flock
 CATALOGUE = SOUND.append(pa.field("first_window", pa.int64()))
+REPEATED = ("label", "seconds", "n_windows", "problem")
 
 
 class Store:
@@ -84,6 +86,7 @@ class Store:
             whole = whole and all(isinstance(count, int) and 0 < count < 1 << 62 for count in counts)
             numbers = [manifest["hop_seconds"], manifest["window_seconds"]]
             whole = whole and all(isinstance(number, (int, float)) and 0 < number < 1e6 for number in numbers)
+            whole = whole and len(set(manifest["delta"])) == len(manifest["delta"])
         except (FileNotFoundError, NotADirectoryError) as error:
             hint = "make one with `cochlea index FOLDER --library NAME`"
             if names_on_hub(self.folder):
@@ -153,7 +156,7 @@ class Store:
     def write_catalogue(self, table: pa.Table) -> str:
         """Write a table with the columns of `CATALOGUE`; returns the file name."""
         name = self.new_name("sounds", ".parquet")
-        write_parquet(self.folder / name, table)
+        write_parquet(self.folder / name, table, REPEATED)
         return name
 
     def read(self) -> tuple[dict[str, Any], pa.Table, Index | None, list[Shard]]:
@@ -161,12 +164,13 @@ class Store:
         while True:
             manifest = self.manifest()
             try:
-                catalogue = CATALOGUE.empty_table()
+                catalogue, allowance = CATALOGUE.empty_table(), Allowance()
                 if manifest["catalogue"] is not None:
+                    allowance.take(self.folder / manifest["catalogue"], CATALOGUE.names)
                     catalogue = pq.read_table(self.folder / manifest["catalogue"], schema=CATALOGUE)
                 index = None if manifest["index"] is None else self.open_index(manifest["index"])
-                delta = [read_shard(self.folder / name) for name in manifest["delta"]]
-            except (OSError, UserError, pa.ArrowException) as error:
+                delta = [read_shard(self.folder / name, allowance) for name in manifest["delta"]]
+            except (OSError, ValueError, pa.ArrowException) as error:
                 if self.manifest() != manifest:  # a writer has replaced the files: read the new files
                     continue
                 if isinstance(error, UserError):

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +19,12 @@ import ruamel.yaml
 
 from cochlea_sb.data import LIBRARY_MANIFEST
 from cochlea_sb.data.sounds import ROW
-from cochlea_sb.errors import UserError
+from cochlea_sb.errors import UserError, one_line
 from cochlea_sb.files import write_text
 from cochlea_sb.hub import names_on_hub
 from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
 from cochlea_sb.inference.model_folder import CONFIG, model_config
-from cochlea_sb.library.shards import METADATA, embedding_shards, read_facts, write_parquet
+from cochlea_sb.library.shards import COLUMNS, METADATA, embedding_shards, read_columns, read_facts, write_parquet
 from cochlea_sb.library.sound_library import SoundLibrary
 from cochlea_sb.library.store import LOCK, OWNER, Store
 from cochlea_sb.publishing.cards import PICTURES, embeddings_card, library_card, model_card
@@ -222,11 +223,11 @@ def export_embeddings(
         )
     facts = [read_facts(file) or {} for file in files]
     encoder = public_encoder(facts[0]["identity"], model)
-    tables = pa.concat_tables(pq.read_table(file, columns=["path"]) for file in files)
+    tables = pa.concat_tables(columns_of(file, ["path"]) for file in files)
     known = tables["path"].unique().to_pylist()
     shown = dict(zip(known, without_root(known), strict=True))
     for file, own in zip(files, facts, strict=True):
-        table = pq.read_table(file)
+        table = columns_of(file, COLUMNS)
         paths = pa.array([shown[path] for path in table["path"].to_pylist()], pa.string())
         own = own | {"identity": own["identity"] | encoder, "unread": [], "made_of": None}
         table = table.set_column(table.column_names.index("path"), "path", paths)
@@ -235,6 +236,14 @@ def export_embeddings(
     sizes["dimensions"] = pq.read_schema(files[0]).field("embedding").type.list_size
     card = embeddings_card(name, encoder=encoder, license=license, **sizes)
     return card, notes_on(list(shown.values()), sizes["sounds"], encoder["source"])
+
+
+def columns_of(file: Path, columns: Sequence[str]) -> pa.Table:
+    """Read columns of a shard; raises a UserError if the shard is damaged."""
+    try:
+        return read_columns(file, columns)
+    except (ValueError, pa.ArrowException) as error:
+        raise UserError(f"'{file}' is damaged ({one_line(error)}): embed its sounds again.") from error
 
 
 def public_encoder(identity: dict[str, Any], model: str | None) -> dict[str, Any]:
