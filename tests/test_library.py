@@ -2,12 +2,15 @@
 
 import csv
 import errno
+import fnmatch
 import os
+import re
 import shutil
 from fractions import Fraction
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -145,6 +148,34 @@ def test_filters(library, folder):
     for mistake, name in (({"words": 3}, "words is 3"), ({"min_seconds": "1"}, "min_seconds is '1'")):
         with pytest.raises(UserError, match=name):
             library.search(query, **mistake)
+
+
+def test_filters_of_paths_are_those_of_a_plain_loop():
+    rng = np.random.default_rng(0)
+    letters = list("aAb/.*?[]!-\nßẞİΣςéÉ%_\\") + [".wav", r"\xff"]
+    names = ["".join(rng.choice(letters, rng.integers(1, 12))) for _ in range(300)]
+    paths = pa.chunked_array([names[:100], names[100:], []])
+    for text in ["".join(rng.choice(letters, rng.integers(1, 4))) for _ in range(300)] + ["*.wav", "a*", "?", "[!a]*"]:
+        pattern = fnmatch.translate(text) if set(text) & set("*?[") else f"(?s:.*{re.escape(text)})"
+        assert filters.with_path(paths, text).tolist() == [bool(re.match(pattern, name)) for name in names], text
+        word = text.casefold()
+        assert filters.with_words(paths, [word]).tolist() == [
+            (word[1:] not in name.casefold()) if word[0] == "-" and word[1:] else word in name.casefold()
+            for name in names
+        ], text
+
+
+def test_a_name_that_is_not_utf8_is_found_by_its_bytes_and_by_its_escaped_form(encoder, folder, tmp_path):
+    name = os.fsdecode(b"caf\xe9.wav")
+    shutil.copy(folder / "tone" / "tone0.wav", tmp_path / name)
+    library = SoundLibrary.create(tmp_path / "a.library", encoder)
+    library.add(tmp_path / name, progress=False)
+    vector = np.ones(library.encoder.embedding_size)
+    for options in ({"words": name}, {"path": name}, {"path": "*" + name}, {"words": r"CAF\xe9"}):
+        assert len(library.search(vector, **options)) == 1
+    for options in ({"words": "\ud800"}, {"path": "\ud800"}, {"label": "\ud800"}):
+        with pytest.raises(UserError, match="no path holds"):
+            library.search(vector, **options)
 
 
 def test_matches_of_one_folder_are_capped_and_copies_are_folded(library, folder, monkeypatch):

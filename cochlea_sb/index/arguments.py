@@ -69,6 +69,12 @@ def whole_numbers(ids: ArrayLike) -> np.ndarray:
     return ids.astype(np.int64)
 
 
+def ascending(ids: np.ndarray) -> np.ndarray:
+    """The ids in ascending order, each once."""
+    flat = ids.reshape(-1)
+    return flat if (flat[1:] > flat[:-1]).all() else np.unique(flat)
+
+
 def positions_of(ids: np.ndarray, among: np.ndarray) -> np.ndarray:
     """Position of each id in ``among``, which may have any order, [n]."""
     order = np.argsort(among)

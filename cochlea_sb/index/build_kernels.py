@@ -98,11 +98,17 @@ def find(wanted, ids, starts, counts, slots):
     n = 0
     if wanted.shape[0] == 0:
         return n
+    low, span = wanted[0], wanted[-1] - wanted[0] + 1
+    dense = 0 < span <= 2 * ids.shape[0]  # then a table is faster than a binary search; a sum of huge ids can wrap
+    table = np.zeros(span if dense else 0, np.bool_)
+    if dense:
+        for i in range(wanted.shape[0]):
+            table[wanted[i] - low] = True
     for cell in range(starts.shape[0]):
         for slot in range(starts[cell], starts[cell] + counts[cell]):
-            if wanted[0] <= ids[slot] <= wanted[-1]:
-                place = np.searchsorted(wanted, ids[slot])
-                if wanted[place] == ids[slot] and n < slots.shape[0]:
+            if low <= ids[slot] <= wanted[-1]:
+                present = table[ids[slot] - low] if dense else wanted[np.searchsorted(wanted, ids[slot])] == ids[slot]
+                if present and n < slots.shape[0]:
                     slots[n] = slot
                     n += 1
     return n

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from . import build_kernels, calibration, search_kernels, storage
-from .arguments import as_array, checked_ids, checked_k, positions_of, query_rows, unit_rows, whole_numbers
+from .arguments import as_array, ascending, checked_ids, checked_k, positions_of, query_rows, unit_rows, whole_numbers
 from .partition import nearest_cells, partition
 from .pool import Layout, Pool, cell_labels, encode, insert, lay_out, take_all, used_slots
 from .threads import share_out
@@ -203,7 +203,7 @@ class RandomProjectionIndex:
             reach, margin = self._limits(effort, k if k > few else few)
             scores, slots = self._search(rows, max(k, min(few, self.n_vectors)), reach, margin, NO_MASK, threads)
         else:
-            scores, slots = self._query_among(rows, k, effort, np.unique(whole_numbers(allowed)), threads)
+            scores, slots = self._query_among(rows, k, effort, ascending(whole_numbers(allowed)), threads)
         ids = self.pool.ids[slots]
         return (scores[0, :k], ids[0, :k]) if queries.ndim == 1 else (scores[:, :k], ids[:, :k])
 

@@ -6,9 +6,11 @@ import re
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from cochlea_sb.errors import UserError
+from cochlea_sb.files import as_utf8
 from cochlea_sb.library.state import State
 
 COPY_SIMILARITY = 0.97  # cosine of two windows from which on their sounds count as copies
@@ -46,22 +48,64 @@ class Filter(NamedTuple):
         if self == Filter():
             return None
         passed = state.readable.copy()
+        paths = state.sounds["path"]
         if self.label is not None:
-            passed &= pc.fill_null(pc.equal(state.sounds["label"], self.label), False).to_numpy()
+            passed &= pc.fill_null(pc.equal(state.sounds["label"], stored(self.label)), False).to_numpy()
         if self.min_seconds is not None:
             passed &= state.sounds["seconds"].to_numpy() >= self.min_seconds
         if self.max_seconds is not None:
             passed &= state.sounds["seconds"].to_numpy() <= self.max_seconds
-        names = state.sounds["path"].to_pylist() if self.path is not None or self.words else []
         if self.path is not None:
-            path = os.fspath(self.path)
-            wild = any(sign in path for sign in "*?[")
-            matches = re.compile(fnmatch.translate(path)).match if wild else None
-            passed &= np.array([bool(matches(name)) if matches else path in name for name in names], bool)
-        for word in (self.words or "").casefold().split():
-            absent = word.startswith("-") and len(word) > 1
-            passed &= np.array([(word[absent:] in name.casefold()) != absent for name in names], bool)
+            passed &= with_path(paths, stored(os.fspath(self.path)))
+        if self.words:
+            passed &= with_words(paths, stored(self.words.casefold()).split())
         return np.flatnonzero(passed)
+
+
+def stored(text: str) -> str:
+    """The text as a library stores it (`as_utf8`); raises a UserError for a text that no file name can hold."""
+    try:
+        return as_utf8(text)
+    except UnicodeEncodeError as error:
+        raise UserError(f"{text[:40]!r} holds a character that no path holds: leave the character out.") from error
+
+
+def with_path(paths: pa.ChunkedArray, path: str) -> np.ndarray:
+    """Which paths hold a text, or match a pattern, [S] bool."""
+    wild = any(sign in path for sign in "*?[")
+    passed = np.ones(len(paths), bool)
+    for part in re.split(r"[*?]|\[.*", path, flags=re.DOTALL) if wild else [path]:
+        passed &= pc.match_substring(paths, part).to_numpy()
+    if wild:  # few paths are left for the pattern
+        matches = re.compile(fnmatch.translate(path)).match
+        rows = np.flatnonzero(passed)
+        passed[rows] = [matches(name) is not None for name in paths.take(pa.array(rows)).to_pylist()]
+    return passed
+
+
+def with_words(paths: pa.ChunkedArray, words: list[str]) -> np.ndarray:
+    """Which paths hold all words, in lower case, and none of the words after a minus sign, [S] bool."""
+    passed, lower = np.ones(len(paths), bool), casefolded(paths)
+    for word in words:
+        absent = word.startswith("-") and len(word) > 1
+        passed &= pc.match_substring(lower, word[absent:]).to_numpy() != absent
+    return passed
+
+
+def casefolded(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Fold the case of texts as `str.casefold` does.
+
+    Example
+    -------
+    >>> casefolded(pa.chunked_array([["KICK", "Straße"]])).to_pylist()
+    ['kick', 'strasse']
+    """
+    chunks = []
+    for chunk in texts.chunks:
+        others = pc.invert(pc.string_is_ascii(chunk))
+        folded = pa.array([text.casefold() for text in chunk.filter(others).to_pylist()], pa.string())
+        chunks.append(pc.replace_with_mask(pc.ascii_lower(chunk), others, folded))
+    return pa.chunked_array(chunks, pa.string())
 
 
 def varied(
