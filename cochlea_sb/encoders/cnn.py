@@ -113,7 +113,8 @@ class ConvEncoder(WindowEncoder):
         )
         if principal_components:
             self.register_buffer("centre", torch.zeros(n_features))
-            self.register_buffer("axes", torch.eye(n_features, embedding_size))
+            # `torch.eye` on the device "meta" would import the compiler of PyTorch, which takes more than a second.
+            self.register_buffer("axes", torch.zeros(n_features, embedding_size).fill_diagonal_(1))
 
     def features(self, windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Mean, maximum and standard deviation over time of the last feature maps of windows: each [n, features]."""
