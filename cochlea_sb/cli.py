@@ -23,6 +23,7 @@ from cochlea_sb.machine import is_open, silence_decoders
 
 if TYPE_CHECKING:
     from cochlea_sb.inference.audio_encoder import AudioEncoder
+    from cochlea_sb.library.results import Match
 
 STATUS_DEFECT = 1
 STATUS_MISTAKE = 2  # as argparse does
@@ -136,13 +137,8 @@ def search(arguments: Namespace) -> None:
         fold_copies=arguments.fold_copies,
         effort=arguments.effort,
     )
-    if arguments.json:
-        return show_json([match._asdict() for match in matches])
-    for rank, match in enumerate(matches, arguments.skip + 1):
-        part = f"{match.start_seconds:8.2f} -{match.end_seconds:8.2f} s"
-        copies = f"(and {len(match.copies)} like it)" if match.copies else ""
-        print(f"{rank:4d}  {match.score:6.3f}  {part}  {match.path}  {match.label or ''}  {copies}".rstrip())
-    if not matches:
+    show_matches(matches, arguments)
+    if not matches and not arguments.json:
         filters = [
             f"--{name} {getattr(arguments, name)}"
             for name in ("path", "label", "words", "min_seconds", "max_seconds", "skip")
@@ -151,6 +147,39 @@ def search(arguments: Namespace) -> None:
         left_out = f"no sound is left after {', '.join(filters)}" if filters else "the library holds no other sound"
         reason = left_out if len(library) else "the library is empty"
         print(f"Nothing found: {reason}.", file=sys.stderr)
+
+
+def rank(arguments: Namespace) -> None:
+    """Print the sounds that are most probably wanted, from a list of wanted and a list of unwanted sounds."""
+    from cochlea_sb.library.sound_library import SoundLibrary
+
+    yes, no = (read_lines(file) if file else [] for file in (arguments.yes, arguments.no))
+    options = {name: getattr(arguments, name) for name in ("skip", "path", "label", "words")}
+    options |= {name: getattr(arguments, name) for name in ("min_seconds", "max_seconds", "per_folder", "fold_copies")}
+    library = SoundLibrary.open(arguments.library)
+    show_matches(library.rank(yes, no, arguments.k, doubtful=arguments.doubtful, **options), arguments)
+
+
+def show_matches(matches: list[Match], arguments: Namespace) -> None:
+    """Print matches, as JSON if asked for, and copy their files into the folder of --copy_to."""
+    if arguments.copy_to:
+        from cochlea_sb.library.take_away import copy_to
+
+        left_out = copy_to(arguments.copy_to, list(dict.fromkeys(match.path for match in matches)))
+        for path in left_out:
+            print(f"Not copied, because it is not a file: {path}", file=sys.stderr)
+    if arguments.json:
+        return show_json([match._asdict() for match in matches])
+    for place, match in enumerate(matches, arguments.skip + 1):
+        part = f"{match.start_seconds:8.2f} -{match.end_seconds:8.2f} s"
+        copies = f"(and {len(match.copies)} like it)" if match.copies else ""
+        print(f"{place:4d}  {match.score:6.3f}  {part}  {match.path}  {match.label or ''}  {copies}".rstrip())
+
+
+def read_lines(file: str) -> list[str]:
+    """The lines of a text file that are not empty."""
+    with open(os.path.expanduser(file), encoding="utf-8", errors="surrogateescape") as lines:
+        return [line.rstrip("\r\n") for line in lines if line.strip()]
 
 
 def duplicates(arguments: Namespace) -> None:
@@ -215,7 +244,7 @@ def serve(arguments: Namespace) -> None:
     from cochlea_sb.serve.run import serve as run_server
 
     encoder = load_encoder(arguments.model) if arguments.model else None
-    run_server(SoundLibrary.open(arguments.library, encoder), arguments.host, arguments.port)
+    run_server(SoundLibrary.open(arguments.library, encoder), arguments.host, arguments.port, arguments.public)
 
 
 def remove(arguments: Namespace) -> None:
@@ -299,29 +328,43 @@ def main(argv: list[str] | None = None) -> None:
     add("--threads", type=int, help="number of threads that decode files; default: half the number of cores")
     add("--quiet", action="store_true", help="show no progress bar")
 
-    add = command(search).add_argument
-    add("library", metavar="LIBRARY")
+    def with_matches(function: Callable[[Namespace], None]) -> ArgumentParser:
+        """A command that prints matches; its options are those of both `search` and `rank`."""
+        added = command(function)
+        add = added.add_argument
+        add("library", metavar="LIBRARY")
+        add("-k", type=int, default=10, help="number of matches; default 10")
+        add("--skip", type=int, default=0, help="number of best matches to leave out: 10 shows matches 11 to 20")
+        add("--path", help="show only sounds whose path contains this text or matches this pattern")
+        add("--label", help="show only sounds with this label")
+        add("--words", help="show only sounds whose path holds all of these words; without a word: --words='kick -808'")
+        add("--min_seconds", type=float, help="show only sounds of at least this duration")
+        add("--max_seconds", type=float, help="show only sounds of at most this duration")
+        add("--per_folder", type=int, metavar="N", help="show at most N sounds of a folder")
+        add("--fold_copies", action="store_true", help="leave out sounds that are almost equal to a better match")
+        add(
+            "--copy_to", metavar="FOLDER", help="copy the files of the matches into a folder; no file there is replaced"
+        )
+        return added
+
+    add = with_matches(search).add_argument
     add("query", metavar="FILE", help="the sound to start from")
-    add("-k", type=int, default=10, help="number of matches; default 10")
-    add("--skip", type=int, default=0, help="number of best matches to leave out: 10 shows matches 11 to 20")
     add("--start", type=float, help="start of the part of the file to search with, in seconds")
     add("--end", type=float, help="end of the part of the file to search with, in seconds")
     add("--mix", action="append", metavar="FILE[=WEIGHT]", help="add a sound to the query, or subtract it (weight < 0)")
     add("--every_window", action="store_true", help="show all matching windows, not only the best of each sound")
     add("--with_query", action="store_true", help="also show the query itself")
-    add("--path", help="show only sounds whose path contains this text or matches this pattern")
-    add("--label", help="show only sounds with this label")
-    add("--words", help="show only sounds whose path holds all of these words; without a word: --words='kick -808'")
-    add("--min_seconds", type=float, help="show only sounds of at least this duration")
-    add("--max_seconds", type=float, help="show only sounds of at most this duration")
-    add("--per_folder", type=int, metavar="N", help="show at most N sounds of a folder")
-    add("--fold_copies", action="store_true", help="leave out sounds that are almost equal to a better match")
     add(
         "--effort",
         type=float,
         help="recall of the nearest windows to aim for; default 0.98; 1 searches exactly",
     )
     add("--model", help="folder or Hub name of the library's encoder, if the encoder has moved")
+
+    add = with_matches(rank).add_argument
+    add("yes", metavar="YES", help="text file with the paths of wanted sounds of the library, one in each line")
+    add("no", nargs="?", metavar="NO", help="text file with the paths of unwanted sounds")
+    add("--doubtful", action="store_true", help="show the sounds whose answer would teach most, to mark them next")
 
     add = command(duplicates).add_argument
     add("library", metavar="LIBRARY")
@@ -340,6 +383,7 @@ def main(argv: list[str] | None = None) -> None:
     add("library", metavar="LIBRARY")
     add("--host", default="127.0.0.1", help="address to listen at; default 127.0.0.1, this computer only")
     add("--port", type=int, default=8000, help="default 8000; 0 takes a free one")
+    add("--public", action="store_true", help="let everyone who reaches the address open the page, without a token")
     add("--model", help="folder or Hub name of the library's encoder, if the encoder has moved")
 
     add = command(remove).add_argument

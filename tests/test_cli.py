@@ -149,6 +149,20 @@ def test_duplicates_and_exports(cochlea, library, folder, tmp_path):
     assert any(match["copies"] for match in copied)
 
 
+def test_lists_of_paths_rank_a_library_and_matches_are_copied(cochlea, library, folder, tmp_path):
+    wanted = folder / "tone" / "0.wav"
+    (tmp_path / "yes.txt").write_text(f"{wanted}\n\n")
+    (tmp_path / "no.txt").write_text(f"{folder / 'noise' / '0.wav'}\n")
+    lists = tmp_path / "yes.txt", tmp_path / "no.txt"
+    ranked = json.loads(cochlea("rank", library, *lists, "--json")[1])
+    assert str(wanted) not in [match["path"] for match in ranked] and "tone" in ranked[0]["path"]
+    status, out, _ = cochlea("rank", library, *lists, "-k", "1", "--copy_to", tmp_path / "taken")
+    assert status == 0 and ranked[0]["path"] in out
+    assert os.listdir(tmp_path / "taken") == [os.path.basename(ranked[0]["path"])]
+    assert cochlea("search", library, wanted, "-k", "1", "--copy_to", tmp_path / "taken")[0] == 0
+    assert len(os.listdir(tmp_path / "taken")) == 2
+
+
 def test_where_no_model_is_named_it_is_the_one_that_comes_with_the_package(cochlea, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, out, _ = cochlea("index", folder, "--library", "a.library", "--quiet")

@@ -22,7 +22,7 @@ PAGES = {
     "docs/library.md": 9,
     "docs/python.md": 3,
     "docs/train.md": 6,
-    "docs/publish.md": 10,
+    "docs/publish.md": 12,
     "docs/batch.md": 5,
     "docs/compare.md": 5,
 }
@@ -58,9 +58,19 @@ def session(samples, tmp_path):
     metadata.write_text("\n".join(",".join(row[:2] + row[3:]) for row in rows) + "\n")
     rng = np.random.default_rng(0)
     (tmp_path / "more").mkdir()
-    names = {"samples/dog.wav": 1, "more/cat.wav": 1, "dog.wav": 1, "rain.flac": 2, "long.wav": 5, "song.wav": 15}
+    names = {
+        "samples/dog.wav": 1,
+        "samples/rain.flac": 1,
+        "more/cat.wav": 1,
+        "dog.wav": 1,
+        "rain.flac": 2,
+        "long.wav": 5,
+        "song.wav": 15,
+    }
     for path, seconds in (names | {"drums.wav": 1, "flute.wav": 2}).items():
         soundfile.write(tmp_path / path, 0.1 * rng.normal(size=16000 * seconds), 16000)
+    (tmp_path / "yes.txt").write_text("samples/dog.wav\nsamples/rain.flac\n")
+    (tmp_path / "no.txt").write_text("more/cat.wav\n")
     with Hub() as hub:
         environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
         environment |= {"HOME": str(tmp_path), "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}

@@ -21,6 +21,8 @@ from cochlea_sb.audio import read_audio
 from cochlea_sb.errors import UserError
 from cochlea_sb.inference import batch
 from cochlea_sb.library import duplicates, filters, writer
+from cochlea_sb.library.map import middle_vectors, principal_places, regions
+from cochlea_sb.library.take_away import copy_to
 
 
 @pytest.fixture(scope="module")
@@ -600,3 +602,54 @@ def test_exports_hold_every_window_as_the_encoder_gives_it(library, encoder, fol
     assert sorted(os.listdir(tmp_path / "out")) == ["windows.csv", "windows.npy", "windows.parquet"]
     with pytest.raises(UserError, match="has the suffix '.txt': expected .parquet or .npy"):
         library.export(tmp_path / "a.txt")
+
+
+def test_marks_rank_a_library(library, folder):
+    tones, noises = ([str(folder / kind / f"{kind}{n}.wav") for n in range(6)] for kind in ("tone", "noise"))
+    ranked = library.rank(tones[:2], noises[:2], k=20)
+    assert {match.path for match in ranked} == set(tones[2:] + noises[2:])
+    assert {match.path for match in ranked[:4]} == set(tones[2:]) and ranked[0].score > 0.5 > ranked[-1].score
+    assert library.rank(tones[:2], noises[:2], k=2, skip=1) == ranked[1:3]
+    assert [match.label for match in library.rank(tones[:2], label="noise", k=20)] == ["noise"] * 6
+    doubts = [abs(match.score - 0.5) for match in library.rank(tones[:2], noises[:2], k=3, doubtful=True)]
+    assert doubts == sorted(doubts) and len(doubts) == 3
+    assert doubts[0] == pytest.approx(min(abs(match.score - 0.5) for match in ranked), abs=1e-6)
+    for yes, no, words in (
+        ([], tones, "No sound is marked with yes"),
+        (tones[:1], tones[:1], "with yes and with no"),
+        (["nowhere.wav"], [], "'nowhere.wav' is no sound of the library"),
+        (tones + noises, [], "nothing to rank"),
+    ):
+        with pytest.raises(UserError, match=words):
+            library.rank(yes, no)
+
+
+def test_copies_replace_no_file(folder, tmp_path):
+    files = [str(folder / "tone" / "tone0.wav"), str(folder / "noise" / "noise0.wav"), "dataset:a#0"]
+    target = tmp_path / "taken"
+    assert copy_to(target, files) == copy_to(target, files[:1] + files[2:]) == ["dataset:a#0"]
+    assert sorted(os.listdir(target)) == ["noise0.wav", "tone0 (2).wav", "tone0.wav"]
+    assert (target / "tone0 (2).wav").read_bytes() == (folder / "tone" / "tone0.wav").read_bytes()
+    with pytest.raises(UserError, match="can't be written"):
+        copy_to(files[0], files)
+
+
+def test_regions_are_named_by_words_that_set_them_apart():
+    rng = np.random.default_rng(0)
+    places = np.concatenate([rng.uniform(0, 0.4, (30, 2)), rng.uniform(0.6, 1, (30, 2))])
+    paths = [f"/my sounds/pack {n}/kick_{n}.wav" for n in range(30)] + [f"/my sounds/x/Hat {n}.wav" for n in range(30)]
+    named = regions(places, paths, squares=[2])
+    assert [(region.name, region.level) for region in named] in ([("kick", 0), ("hat", 0)], [("pack", 0), ("hat", 0)])
+    assert named[0].x < 0.4 and named[1].y > 0.6
+    assert regions(places, ["/a/sound.wav"] * 60) == []  # the word of all paths names nothing
+
+
+def test_alike_sounds_lie_close_on_the_map(library):
+    state = library._state
+    rows = np.flatnonzero(state.readable)
+    places = principal_places(middle_vectors(state, rows))
+    assert places.shape == (12, 2) and places.min() >= 0 and places.max() <= 1
+    labels = np.array(state.sounds["label"].take(rows).to_pylist())
+    distances = np.linalg.norm(places[:, None] - places, axis=-1)
+    same = labels[:, None] == labels
+    assert distances[same].mean() < distances[~same].mean()

@@ -1,18 +1,26 @@
 """The web application: it answers what the page asks, serves only sounds of the library, and refuses others."""
 
+import csv
+import io
 import json
 import threading
 import time
 import urllib.error
 import urllib.request
+import zipfile
+from contextlib import contextmanager
+from types import SimpleNamespace
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 import soundfile
 
 from cochlea_sb import AudioEncoder, SoundLibrary
-from cochlea_sb.serve import run
-from cochlea_sb.serve.collection import short_name
+from cochlea_sb.serve import collection, guard, run
+from cochlea_sb.serve.app import create_app
+from cochlea_sb.serve.collection import POINT, kept_places, short_name
+from cochlea_sb.serve.outlines import FILE, MOST, RECORD, Outline, Outlines
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +42,23 @@ def site(folder, model_folder, tmp_path_factory):
         AudioEncoder.from_hparams(model_folder, run_opts={"device": "cpu"}),
     )
     library.add(folder, progress=False)
-    server, address = run.prepare(library, "127.0.0.1", 0)
+    with running(library, "127.0.0.1") as address:
+        yield address
+
+
+@contextmanager
+def running(library, host):
+    server, address = run.prepare(library, host, 0)
     thread = threading.Thread(target=server.run)
     thread.start()
     deadline = time.monotonic() + 30
     while not server.started and time.monotonic() < deadline:
         time.sleep(0.01)
-    yield address
-    server.should_exit = True
-    thread.join(30)
+    try:
+        yield address
+    finally:
+        server.should_exit = True
+        thread.join(30)
 
 
 def get(address, headers=(), data=None):
@@ -81,7 +97,98 @@ def test_a_sound_of_the_library_finds_others(site, folder):
     part = results(f"{site}api/search?like={query},0.2,1.2&like={found[0]['id']}*-0.5&k=10")
     assert len(part) == 5
     assert [sound["name"] for sound in results(f"{site}api/search?like={query}&words=noise")] == ["<b>noise.aiff"]
-    assert len(results(f"{site}api/random?k=3")) == 3
+
+
+def test_sounds_in_random_order(site, folder):
+    pages = [results(f"{site}api/browse?seed=5&k=3&skip={skip}") for skip in (0, 3, 6)]
+    assert [len(page) for page in pages] == [3, 3, 1]
+    assert len({sound["id"] for page in pages for sound in page}) == 7
+    assert pages[0] == results(f"{site}api/browse?seed=5&k=3") != results(f"{site}api/browse?seed=6&k=3")
+    assert {
+        sound["name"] for sound in results(f"{site}api/browse?words=tone -tone1&max_seconds=2".replace(" ", "%20"))
+    } == {f"tone{number}.wav" for number in (0, 2, 3, 4, 5)}
+    assert len(results(f"{site}api/browse?folder={quote(str(folder))}")) == 7
+    assert results(f"{site}api/browse?folder=/nowhere") == []
+
+
+def test_marks_rank_the_library(site, folder):
+    ids = {number: short_name(str(folder / f"tone{number}.wav")) for number in range(6)}
+    found = results(f"{site}api/rank?yes={ids[0]}&yes={ids[1]}&no={ids[5]}")
+    assert len(found) == 4 and not {ids[0], ids[1], ids[5]} & {sound["id"] for sound in found}
+    assert 1 >= found[0]["score"] >= found[-1]["score"] >= 0
+    assert found[0]["name"] == "tone2.wav" and found[-1]["name"] != "tone2.wav"
+    doubtful = results(f"{site}api/rank?yes={ids[0]}&no={ids[5]}&doubtful=1&k=2")
+    rest = results(f"{site}api/rank?yes={ids[0]}&no={ids[5]}")
+    assert abs(doubtful[0]["score"] - 0.5) == min(abs(sound["score"] - 0.5) for sound in rest)
+
+
+def test_a_collection_as_zip(site, folder):
+    names = ["tone3.wav", "<b>noise.aiff"]
+    query = "&".join(f"id={short_name(str(folder / name))}" for name in names)
+    status, headers, body = get(f"{site}api/collection.zip?{query}")
+    assert status == 200 and "sounds.zip" in headers["content-disposition"]
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        assert archive.testzip() is None
+        assert {name: archive.read(name) for name in names} == {name: (folder / name).read_bytes() for name in names}
+        rows = list(csv.DictReader(io.StringIO(archive.read("sounds.csv").decode("utf-8-sig"))))
+    assert [(row["file"], row["path"], row["seconds"]) for row in rows] == [
+        (names[0], str(folder / names[0]), "1.500"),
+        (names[1], str(folder / names[1]), "5.000"),
+    ]
+
+
+def test_a_file_is_downloaded_under_its_name(site, folder):
+    name = "<b>noise.aiff"
+    status, headers, body = get(f"{site}api/sounds/{short_name(str(folder / name))}/file")
+    assert status == 200 and body == (folder / name).read_bytes()
+    assert headers["content-disposition"] == f"attachment; filename*=UTF-8''{quote(name)}"
+
+
+def test_the_map(site, folder):
+    facts = json.loads(get(f"{site}api/map")[2])
+    assert facts["ready"] and facts["count"] == 7 and facts["folders"] == [str(folder)]
+    assert "tone" in [region["name"] for region in facts["regions"]] or facts["regions"] == []
+    points = np.frombuffer(get(f"{site}api/map/points")[2], POINT)
+    assert {point.tobytes().hex() for point in points["id"]} == {short_name(str(path)) for path in folder.iterdir()}
+    places = np.stack([points["x"], points["y"]], 1) / 65535
+    assert places.min() >= 0 and places.max() <= 1 and places.std() > 0.1
+    assert get(f"{site}api/map?by=magic")[0] == 400
+
+
+def test_a_map_of_neighbours_is_kept(tmp_path, monkeypatch):
+    state = SimpleNamespace(manifest={"next_window": 3})
+    vectors = np.eye(3, dtype=np.float32)
+    computed = []
+    monkeypatch.setattr(collection, "neighbour_places", lambda given: computed.append(1) or given[:, :2] / 2)
+    first = kept_places(tmp_path, state, vectors)
+    np.testing.assert_array_equal(kept_places(tmp_path, state, vectors), first)
+    assert len(computed) == 1
+    (kept,) = tmp_path.glob("map-*.npy")
+    kept.write_bytes(b"damaged")
+    np.testing.assert_array_equal(kept_places(tmp_path, state, vectors), first)
+    kept_places(tmp_path, SimpleNamespace(manifest={"next_window": 4}), vectors)
+    assert len(computed) == 3 and len(list(tmp_path.glob("map-*.npy"))) == 1
+
+
+def test_duplicates(site):
+    deadline = time.monotonic() + 60
+    while (found := json.loads(get(f"{site}api/duplicates")[2]))["done"] < 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert found == {"done": 1, "groups": []}
+
+
+def test_the_interface_is_described(site):
+    described = json.loads(get(f"{site}static/openapi.json")[2])["paths"]
+    app = create_app(SimpleNamespace(), None)
+    routes = {
+        (route.path, method.lower())
+        for route in app.routes
+        if route.path.startswith("/api")
+        for method in route.methods
+    }
+    assert {(path, method) for path, methods in described.items() for method in methods} == routes - {
+        (path, "head") for path, _ in routes
+    }
 
 
 def test_an_uploaded_file_is_a_query(site, folder):
@@ -119,6 +226,29 @@ def test_outlines(site, folder):
     facts = json.loads(body)
     assert status == 200 and len(facts["outline"]) == 240 and max(facts["outline"]) == 100
     assert facts["level"] == pytest.approx(20 * np.log10(0.3 / 2**0.5), abs=0.2)
+    assert facts["peak"] == pytest.approx(20 * np.log10(0.3), abs=0.1)
+
+
+def test_outlines_are_kept_beside_the_library(tmp_path, monkeypatch):
+    one = Outline(list(range(100)) * 2 + [7] * 40, -20.5, -3.0)
+    outlines = Outlines(tmp_path)
+    outlines.put("0" * 16, one)
+    assert Outlines(tmp_path).get("0" * 16) == one and Outlines(tmp_path).get("1" * 16) is None
+    file = tmp_path / FILE
+    file.write_bytes(file.read_bytes() + b"torn")  # a process was killed while it wrote
+    again = Outlines(tmp_path)
+    again.put("1" * 16, one)
+    assert Outlines(tmp_path).get("1" * 16) == Outlines(tmp_path).get("0" * 16) == one
+    monkeypatch.setattr("cochlea_sb.serve.outlines.MOST", 2)
+    for number in range(5):
+        again.put(f"{number:016}", one)
+        assert file.stat().st_size <= 2 * RECORD.itemsize
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"precious")
+    file.unlink()
+    file.symlink_to(elsewhere)  # a library made by somebody else
+    Outlines(tmp_path).put("0" * 16, one)
+    assert elsewhere.read_bytes() == b"precious" and MOST * RECORD.itemsize < 30e6
 
 
 @pytest.mark.parametrize(
@@ -127,7 +257,12 @@ def test_outlines(site, folder):
         ("api/search", "0 examples"),
         ("api/search?like=nothing", "holds no sound 'nothing'"),
         ("api/search?like=../../etc/passwd", "holds no sound"),
+        ("api/search?like=u0123", "forgotten your sound"),
         ("api/search?like=ID&k=x", "k is 'x'"),
+        ("api/browse?seed=-1", "seed is '-1'"),
+        ("api/rank", "No sound is marked with yes"),
+        ("api/rank?yes=ID&no=ID", "marked with yes and with no"),
+        ("api/collection.zip", "has 0 sounds"),
         ("api/search?like=ID&min_seconds=x", "min_seconds is 'x'"),
         ("api/search?like=ID,5,2", "expected one inside"),
         ("api/search?like=ID*x", "weight is 'x'"),
@@ -146,22 +281,29 @@ def test_requests_from_elsewhere_are_refused(site):
     assert get(f"{site}api/library", {"Origin": site.rstrip("/")})[0] == 200
 
 
+def test_what_changed_on_the_disk_is_seen(folder, model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(collection, "LOOK_SECONDS", 0.0)
+    encoder = AudioEncoder.from_hparams(model_folder, run_opts={"device": "cpu"})
+    library = SoundLibrary.create(tmp_path / "a.library", encoder)
+    library.add(folder / "tone1.wav", progress=False)
+    with running(library, "127.0.0.1") as address:
+        assert json.loads(get(f"{address}api/library")[2])["sounds"] == 1
+        SoundLibrary.open(tmp_path / "a.library", encoder).add(folder / "tone2.wav", progress=False)
+        assert json.loads(get(f"{address}api/library")[2])["sounds"] == 2
+        assert results(f"{address}api/search?like={short_name(str(folder / 'tone2.wav'))}")[0]["name"] == "tone1.wav"
+        monkeypatch.setattr(guard, "MOST_WAITING", 0)
+        status, headers, body = get(f"{address}api/library")
+        assert status == 503 and headers["retry-after"] == "1" and "Too many" in json.loads(body)["error"]
+
+
 def test_other_addresses_want_the_printed_token(folder, model_folder, tmp_path):
     library = SoundLibrary.create(tmp_path / "a.library", AudioEncoder.from_hparams(model_folder))
     library.add(folder / "tone1.wav", progress=False)
-    server, address = run.prepare(library, "0.0.0.0", 0)
-    place, token = address.split("?token=")
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
+    with running(library, "0.0.0.0") as address:
+        place, token = address.split("?token=")
         place = place.replace("0.0.0.0", "127.0.0.1")
         assert get(f"{place}api/library")[0] == get(f"{place}?token=wrong")[0] == 403
         status, headers, _ = get(f"{place}?token={token}")
         assert status == 200 and "HttpOnly" in headers["set-cookie"]
         cookie = headers["set-cookie"].split(";")[0]
         assert get(f"{place}api/library", {"Cookie": cookie})[0] == 200
-    finally:
-        server.should_exit = True
-        thread.join(30)

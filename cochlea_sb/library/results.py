@@ -1,6 +1,13 @@
 """The results of `SoundLibrary.search` and `SoundLibrary.add`."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from cochlea_sb.files import as_named
+
+if TYPE_CHECKING:
+    from cochlea_sb.library.state import State
 
 
 class Match(NamedTuple):
@@ -32,3 +39,11 @@ class Added(NamedTuple):
     added: int
     unchanged: int
     problems: dict[str, str]
+
+
+def match_of(state: State, row: int, window: int, score: float) -> Match:
+    """Describe a window of the sound in a row of ``state.sounds`` as a `Match`."""
+    path, seconds, label = (state.sounds[name][int(row)].as_py() for name in ("path", "seconds", "label"))
+    start = round(int(window - state.firsts[row]) * state.manifest["hop_seconds"], 6)
+    end = min(start + state.manifest["window_seconds"], seconds)
+    return Match(as_named(path), start, max(start, round(end, 6)), float(score), label)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +14,11 @@ import pyarrow as pa
 from cochlea_sb.errors import UserError
 from cochlea_sb.files import as_named
 from cochlea_sb.library.filters import Filter, varied
-from cochlea_sb.library.query import Query, encode_query
-from cochlea_sb.library.results import Added, Match
+from cochlea_sb.library.query import Query, encode_query, is_number
+from cochlea_sb.library.results import Added, Match, match_of
 from cochlea_sb.library.state import State
 from cochlea_sb.library.store import Store
+from cochlea_sb.machine import progress_bar
 
 if TYPE_CHECKING:
     import datasets
@@ -231,13 +233,11 @@ class SoundLibrary:
             If the query has another form, is zero or not finite, or is a mixture whose sum is zero; if another argument
             has a wrong type or is out of range; if the index is damaged; if `encoder` is needed but can't be loaded.
         """
-        for name, number, least in (("k", k, 1), ("skip", skip, 0), ("per_folder", per_folder, 1)):
-            if name == "per_folder" and number is None:
-                continue
+        most = 1 if per_folder is None else per_folder
+        for name, number, least in (("k", k, 1), ("skip", skip, 0), ("per_folder", most, 1)):
             if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
                 raise UserError(f"{name} is {number!r}: expected a whole number, at least {least}.")
-        is_number = isinstance(effort, (int, float, np.number)) and not isinstance(effort, bool)
-        if effort is not None and not (is_number and 0 < effort <= 1):
+        if effort is not None and not (is_number(effort) and 0 < effort <= 1):
             raise UserError(f"effort is {effort!r}: expected a number above 0 and at most 1 (exact).")
         encoded = self.encode(query)
         left_out, wanted = set() if with_query else encoded.paths, skip + k
@@ -285,7 +285,38 @@ class SoundLibrary:
         """
         from cochlea_sb.library.duplicates import find_duplicates
 
-        return find_duplicates(self._state, progress)
+        return find_duplicates(self._state, partial(progress_bar, show=progress, unit="sound", desc="Comparing"))
+
+    def rank(
+        self,
+        yes: Iterable[str | os.PathLike[str]],
+        no: Iterable[str | os.PathLike[str]] = (),
+        k: int = 10,
+        *,
+        doubtful: bool = False,
+        **options: Any,
+    ) -> list[Match]:
+        """Find the sounds that a listener probably wants, from sounds that were marked with yes and no.
+
+        Arguments
+        ---------
+        yes, no : list of str or Path, sounds of the library; at least one yes
+        k : int, at least 1, number of matches
+        doubtful : bool, whether to return instead the sounds about which the ranking is least certain, to mark next
+        options : keyword arguments of `search`: ``skip``, the filters, ``per_folder`` and ``fold_copies``
+
+        Returns
+        -------
+        list of Match, without the marked sounds; ``score`` is the probability of yes
+
+        Raises
+        ------
+        UserError : if a sound is not in the library, if no sound is marked with yes, or as in `search`
+        """
+        from cochlea_sb.library.rank import Ranking
+
+        ranking = Ranking(self, yes, no)
+        return ranking.doubtful(k) if doubtful else ranking.matches(k, **options)
 
     def export(self, file: str | os.PathLike[str], progress: bool = True) -> int:
         """Write the windows and their embeddings to ``file``, for other programs.
@@ -417,11 +448,3 @@ class SoundLibrary:
                 yield writer
             finally:
                 self._state = writer.state
-
-
-def match_of(state: State, row: int, window: int, score: float) -> Match:
-    """Describe a window of the sound in a row of ``state.sounds`` as a `Match`."""
-    path, seconds, label = (state.sounds[name][int(row)].as_py() for name in ("path", "seconds", "label"))
-    start = round(int(window - state.firsts[row]) * state.manifest["hop_seconds"], 6)
-    end = min(start + state.manifest["window_seconds"], seconds)
-    return Match(as_named(path), start, max(start, round(end, 6)), float(score), label)

@@ -1,48 +1,41 @@
-"""The web application of `cochlea serve`: a page, and a small JSON interface that it calls.
+"""The web application of `cochlea serve`: a page, and the JSON interface that it calls.
 
-    GET  /api/library                          numbers of sounds and windows, labels
-    GET  /api/random?k=24                      sounds, drawn at random
-    GET  /api/search?like=ID[,start,end][*weight]&like=...&k=24&skip=0&words=&label=&min_seconds=&max_seconds=
-                     &per_folder=&fold_copies=1
-    POST /api/examples                         the contents of a file -> {"id": ...} for `like`; the file is not kept
-    GET  /api/sounds/ID                        a sound
-    GET  /api/sounds/ID/audio                  the file, or WAV if a browser can't play it; byte ranges work
-    GET  /api/sounds/ID/outline                240 numbers from 0 to 100, the peaks of its parts; its level in dB
-
-An error is JSON, ``{"error": "one sentence"}``, with the status 400, 403, 404, 413 or 415.
+`page/openapi.json` describes the interface. An error is JSON, ``{"error": "one sentence"}``.
 """
 
 import mimetypes
+import os
 import secrets
-from collections.abc import Awaitable, Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import anyio
+import anyio.to_thread
 import soundfile
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from cochlea_sb.errors import AudioError, UserError
-from cochlea_sb.serve.collection import Collection, Sound, short_name
+from cochlea_sb.errors import UserError
+from cochlea_sb.library.results import Match
+from cochlea_sb.machine import n_cores
+from cochlea_sb.serve import params
+from cochlea_sb.serve.archive import archive
+from cochlea_sb.serve.collection import Collection, Sound
+from cochlea_sb.serve.guard import COOKIE, Guard, problem, with_headers, with_public_headers
 from cochlea_sb.serve.wav import wav_range
 
 LARGEST_UPLOAD = 64 << 20  # bytes
-MOST_RESULTS = 200
+LONGEST_WAIT = 20.0  # seconds that a request waits for a map
 PLAYED_BY_BROWSERS = {"WAV": {"PCM_16", "PCM_U8"}, "OGG": None, "FLAC": None, "MP3": None}
-POLICY = (
-    "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; style-src 'self'; script-src 'self'; "
-    "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-COOKIE = "cochlea_token"
-
-Handler = Callable[[Request], Awaitable[Response]]
+PAGE = Path(str(resources.files("cochlea_sb.serve") / "page"))
 
 
 def create_app(collection: Collection, hosts: set[str] | None, token: str | None = None) -> Starlette:
@@ -53,39 +46,48 @@ def create_app(collection: Collection, hosts: set[str] | None, token: str | None
     collection : Collection
     hosts : set of str or None
         Values of the header ``Host`` that are answered, such as ``127.0.0.1:8000``. Others are refused, so that a page
-        of another site can't reach the application under its own name (DNS rebinding). None: any, but with a token.
+        of another site can't reach the application under its own name (DNS rebinding). None: any, with a token; or
+        for everyone, if there is no token. For everyone, ``X-Forwarded-Host`` of a proxy is also a name of this site.
     token : str, optional
         A secret that each request must bring: in the cookie that the address ``/?token=...`` sets.
     """
+    searching = anyio.CapacityLimiter(n_cores())
+
+    async def computed(function: Any, *arguments: Any) -> Any:
+        """The result of a function that takes the processor, outside the event loop."""
+        return await anyio.to_thread.run_sync(function, *arguments, limiter=searching)
+
+    async def look() -> None:
+        if collection.is_stale():
+            await computed(collection.read)
 
     async def library(request: Request) -> Response:
         state = collection.state
-        labels = sorted({label for label in state.sounds["label"].to_pylist() if label is not None})
+        labels = sorted({label for label in state.sounds["label"].unique().to_pylist() if label is not None})
         facts = {"sounds": len(collection.names), "windows": collection.library.n_windows, "labels": labels[:1000]}
         return JSONResponse({**facts, "hop_seconds": state.manifest["hop_seconds"]})
 
-    async def random(request: Request) -> Response:
-        sounds = collection.random(number(request, "k", 24, 1, MOST_RESULTS))
-        return JSONResponse({"results": [shown(sound) for sound in sounds]})
+    def listed(matches: list[Match]) -> Response:
+        return JSONResponse({"results": [collection.sound_of(match) for match in matches]})
+
+    async def browse(request: Request) -> Response:
+        values = request.query_params
+        seed = params.number(values, "seed", secrets.randbelow(10**6), 0, 10**9)
+        sounds = await computed(collection.browse, params.filters(values), seed, *params.page_of(values))
+        return JSONResponse({"results": [sound.as_json() for sound in sounds]})
 
     async def search(request: Request) -> Response:
         values = request.query_params
-        examples = [weighted(text) for text in values.getlist("like")]
-        if not 1 <= len(examples) <= 20:
-            raise UserError(f"The query has {len(examples)} examples: expected 1 to 20.")
-        filters: dict[str, Any] = {name: values[name] for name in ("words", "label") if values.get(name)}
-        filters |= {name: real(values[name], name) for name in ("min_seconds", "max_seconds") if values.get(name)}
-        if values.get("per_folder"):
-            filters["per_folder"] = number(request, "per_folder", 1, 1, 10**6)
-        filters["fold_copies"] = values.get("fold_copies") == "1"
-        k, skip = number(request, "k", 24, 1, MOST_RESULTS), number(request, "skip", 0, 0, 10**6)
-        matches = await run_in_threadpool(collection.search, examples, k, skip, filters)
-        results = []
-        for match in matches:
-            sound = collection.sound(short_name(match.path))
-            stretch = {"start": match.start_seconds, "end": match.end_seconds, "score": round(match.score, 4)}
-            results.append(shown(sound) | stretch | {"copies": [shown_path(path) for path in match.copies]})
-        return JSONResponse({"results": results})
+        k, skip = params.page_of(values)
+        options = params.filters(values) | params.variety(values) | {"skip": skip}
+        return listed(await computed(collection.search, params.examples(values), k, options))
+
+    async def rank(request: Request) -> Response:
+        values = request.query_params
+        yes, no = params.marks(values, "yes"), params.marks(values, "no")
+        k, skip = params.page_of(values)
+        options = params.filters(values) | params.variety(values) | {"skip": skip}
+        return listed(await computed(collection.rank, yes, no, values.get("doubtful") == "1", k, options))
 
     async def add_example(request: Request) -> Response:
         content = bytearray()
@@ -93,114 +95,101 @@ def create_app(collection: Collection, hosts: set[str] | None, token: str | None
             content += part
             if len(content) > LARGEST_UPLOAD:
                 return problem(f"The file has more than {LARGEST_UPLOAD >> 20} MiB: drop a shorter one.", 413)
-        return JSONResponse({"id": await run_in_threadpool(collection.add_example, bytes(content))})
+        return JSONResponse({"id": await computed(collection.add_example, bytes(content))})
+
+    def named(request: Request) -> Sound:
+        return collection.sound(request.path_params["name"])
 
     async def sound(request: Request) -> Response:
-        return JSONResponse(shown(collection.sound(request.path_params["name"])))
+        return JSONResponse(named(request).as_json())
 
     async def audio(request: Request) -> Response:
-        found = collection.sound(request.path_params["name"])
+        found = named(request)
         if await run_in_threadpool(plays_in_browsers, found):
-            kind = mimetypes.guess_type(found.path)[0] or "application/octet-stream"
-            return FileResponse(found.path, media_type=kind)
+            return FileResponse(found.path, media_type=media_type(found))
         return await run_in_threadpool(wav_range, found.path, found.seconds, request.headers.get("range"))
 
+    async def file(request: Request) -> Response:
+        found = named(request)
+        if not os.path.isfile(found.path):
+            return problem("This sound is not a file, or not there any more.", 404)
+        return FileResponse(found.path, media_type=media_type(found), headers=as_download(found.as_json()["name"]))
+
     async def outline(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(collection.outline, request.path_params["name"]))
+        found = await run_in_threadpool(collection.outline, request.path_params["name"])
+        return JSONResponse({"outline": found.points, "level": found.level, "peak": found.peak})
 
-    def guarded(handler: Handler) -> Handler:
-        async def answer(request: Request) -> Response:
-            response = refused(request, hosts, token)
-            if response is None:
-                try:
-                    response = await handler(request)
-                except (UserError, AudioError) as error:
-                    response = problem(str(error), 404 if "holds no sound" in str(error) else 400)
-                except FileNotFoundError as error:
-                    response = problem(f"'{error.filename}' is not there any more.", 404)
-            return response
+    async def collected(request: Request) -> Response:
+        names = request.query_params.getlist("id")
+        if not 1 <= len(names) <= params.MOST_MARKS:
+            raise UserError(f"The collection has {len(names):,} sounds: expected 1 to {params.MOST_MARKS:,}.")
+        sounds = [collection.sound(name) for name in names]
+        return StreamingResponse(archive(sounds), media_type="application/zip", headers=as_download("sounds.zip"))
 
-        return answer
+    async def duplicates(request: Request) -> Response:
+        task = collection.task("duplicates")
+        groups = [[collection.duplicate(one) for one in group] for group in task.result or []]
+        return JSONResponse({"done": task.done if task.result is None else 1, "groups": groups})
+
+    async def mapped(request: Request) -> Any:
+        """The map and its points, or None if it is still being computed."""
+        kind = request.query_params.get("by") or "pca"
+        if kind not in ("pca", "umap"):
+            raise UserError(f"by is '{kind[:20]}': expected pca or umap.")
+        task = collection.task(kind)
+        await run_in_threadpool(task.thread.join, LONGEST_WAIT if kind == "pca" else 0.5)
+        if task.error:
+            raise UserError(task.error)
+        return task.result
+
+    async def map_facts(request: Request) -> Response:
+        found = await mapped(request)
+        return JSONResponse({"ready": False} if found is None else {"ready": True, **found[0]})
+
+    async def map_points(request: Request) -> Response:
+        found = await mapped(request)
+        if found is None:
+            return problem("The map is still being computed: try again later.", 503, {"Retry-After": "2"})
+        return Response(found[1], media_type="application/octet-stream")
+
+    guarded = Guard(hosts, token, look)
 
     async def page(request: Request) -> Response:
         given = request.query_params.get("token")
         response = Response((PAGE / "index.html").read_bytes(), media_type="text/html")
-        if token is not None and given is not None and secrets.compare_digest(given, token):
+        if token is not None and given is not None and secrets.compare_digest(given.encode(), token.encode()):
             response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
             return response
-        return refused(request, hosts, token) or response
+        return guarded.refusal(request) or response
 
     routes = [
         Route("/", page),
         Route("/api/library", guarded(library)),
-        Route("/api/random", guarded(random)),
+        Route("/api/browse", guarded(browse)),
         Route("/api/search", guarded(search)),
+        Route("/api/rank", guarded(rank)),
         Route("/api/examples", guarded(add_example), methods=["POST"]),
         Route("/api/sounds/{name}", guarded(sound)),
         Route("/api/sounds/{name}/audio", guarded(audio)),
+        Route("/api/sounds/{name}/file", guarded(file)),
         Route("/api/sounds/{name}/outline", guarded(outline)),
+        Route("/api/collection.zip", guarded(collected)),
+        Route("/api/duplicates", guarded(duplicates)),
+        Route("/api/map", guarded(map_facts)),
+        Route("/api/map/points", guarded(map_points)),
         Mount("/static", StaticFiles(directory=PAGE)),
     ]
-
-    async def headers(request: Request, call_next: Handler) -> Response:
-        response = await call_next(request)
-        response.headers["Content-Security-Policy"] = POLICY
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "no-referrer"
-        response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
-        return response
-
-    return Starlette(routes=routes, middleware=[Middleware(BaseHTTPMiddleware, dispatch=headers)])
+    dispatch = with_public_headers if guarded.public else with_headers
+    return Starlette(routes=routes, middleware=[Middleware(BaseHTTPMiddleware, dispatch=dispatch)])
 
 
-PAGE = Path(str(resources.files("cochlea_sb.serve") / "page"))
+def media_type(sound: Sound) -> str:
+    return mimetypes.guess_type(sound.path)[0] or "application/octet-stream"
 
 
-def refused(request: Request, hosts: set[str] | None, token: str | None) -> Response | None:
-    """The refusal of a request from elsewhere, or None."""
-    host, origin = request.headers.get("host"), request.headers.get("origin")
-    if hosts is not None and host not in hosts:
-        return problem("This address is not served here.", 403)
-    if origin is not None and origin.partition("://")[2] != host:
-        return problem("Requests of other sites are refused.", 403)
-    if token is not None and not secrets.compare_digest(request.cookies.get(COOKIE, ""), token):
-        return problem("Open the address with the token that `cochlea serve` has printed.", 403)
-    return None
-
-
-def problem(sentence: str, status: int) -> Response:
-    return JSONResponse({"error": sentence}, status)
-
-
-def shown(sound: Sound) -> dict[str, Any]:
-    return sound.as_json()
-
-
-def shown_path(path: str) -> str:
-    return path.encode("utf-8", "replace").decode()
-
-
-def number(request: Request, name: str, default: int, least: int, most: int) -> int:
-    """A whole number of the query string; raises a UserError if it is none, or out of range."""
-    text = request.query_params.get(name)
-    if not text:
-        return default
-    if not text.isdecimal() or not least <= int(text) <= most:
-        raise UserError(f"{name} is '{text[:20]}': expected a whole number from {least} to {most}.")
-    return int(text)
-
-
-def real(text: str, name: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise UserError(f"{name} is '{text[:20]}': expected a number of seconds.") from error
-
-
-def weighted(text: str) -> tuple[str, float]:
-    """Split ``ID[,start,end][*weight]``."""
-    example, times, weight = text.partition("*")
-    return example, real(weight, "weight") if times else 1.0
+def as_download(name: str) -> dict[str, str]:
+    """The header that makes a browser save an answer under a name."""
+    return {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}"}
 
 
 def plays_in_browsers(sound: Sound) -> bool:

@@ -1,0 +1,57 @@
+"""Write sounds into a zip file piece by piece, without keeping it in memory or on the disk."""
+
+import csv
+import io
+import os
+import zipfile
+from collections.abc import Iterator
+from typing import IO, cast
+
+from cochlea_sb.library.take_away import unique_names
+from cochlea_sb.serve.collection import Sound, shown_path
+
+TABLE = "sounds.csv"
+
+
+class Pieces(io.RawIOBase):
+    """A file that can only be written; what was written is taken by `take`."""
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: bytes) -> int:  # type: ignore[override]
+        self.written += content
+        return len(content)
+
+    def take(self) -> bytes:
+        content = bytes(self.written)
+        self.written.clear()
+        return content
+
+
+def archive(sounds: list[Sound]) -> Iterator[bytes]:
+    """Yield the pieces of a zip file with the files of sounds, and a table of their paths, labels and lengths.
+
+    Sounds that are no files (any more) are in the table alone, without a name.
+    """
+    pieces = Pieces()
+    present = [os.path.isfile(sound.path) for sound in sounds]
+    files = [sound for sound, there in zip(sounds, present, strict=True) if there]
+    names = iter(unique_names([shown_path(sound.path) for sound in files], taken=[TABLE]))
+    table = io.StringIO()
+    rows = csv.writer(table)
+    rows.writerow(["file", "path", "label", "seconds"])
+    with zipfile.ZipFile(cast(IO[bytes], pieces), "w", zipfile.ZIP_STORED) as written:
+        for sound, there in zip(sounds, present, strict=True):
+            name = next(names) if there else ""
+            rows.writerow([name, shown_path(sound.path), sound.label or "", f"{sound.seconds:.3f}"])
+            if there:
+                with open(sound.path, "rb") as source, written.open(name, "w", force_zip64=True) as target:
+                    while content := source.read(1 << 20):
+                        target.write(content)
+                        yield pieces.take()
+        written.writestr(TABLE, "\ufeff" + table.getvalue())  # the mark tells spreadsheets that it is UTF-8
+    yield pieces.take()
