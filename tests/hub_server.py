@@ -16,6 +16,16 @@ from urllib.parse import parse_qs, unquote, urlsplit
 TOKEN, OWN = "hf_right", ("ada", "user")  # whoever has the token may write below these names
 LARGE = (".safetensors", ".parquet", ".npy", ".png")  # kept by LFS, as the Hub does
 
+SPACE_CARD = """---
+title: {}
+emoji: 🌍
+sdk: docker
+pinned: false
+---
+
+Check out the configuration reference at https://huggingface.co/docs/hub/spaces-config-reference
+"""
+
 
 class Hub(ThreadingHTTPServer):
     """Serves while the ``with`` block runs; ``url`` is for ``HF_ENDPOINT``."""
@@ -104,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
         if parts[0] == "api":
             kind, name, rest = parts[1], "/".join(parts[2:4]), parts[4:]
         else:
-            kind, parts = ("datasets", parts[1:]) if parts[0] == "datasets" else ("models", parts)
+            kind, parts = (parts[0], parts[1:]) if parts[0] in ("datasets", "spaces") else ("models", parts)
             name, rest = "/".join(parts[:2]).removesuffix(".git"), parts[2:]
         repo = hub.repos.get((kind, name))
         if repo is None or (repo["private"] and not self.may_write):
@@ -130,6 +140,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(409, {"error": "You already created this repo", "url": address})
         private = bool(asked.get("private")) or asked.get("visibility") == "private"
         self.server.repos[key] = new_repo(private)
+        if key[0] == "spaces":  # the Hub wants to know how to run a Space, and writes a card into it
+            if asked.get("sdk") != "docker":
+                return self.refuse(400, "", "Invalid sdk")
+            self.server.put(key[1], {"README.md": SPACE_CARD.format(asked["name"]).encode()}, "spaces")
         return self.answer(200, {"url": address, "name": key[1]})
 
     def in_repo(self, kind, name, repo, rest, body):

@@ -416,6 +416,34 @@ def test_a_library_travels(hub, client, push, results, sounds, tmp_path):
     assert abs(matches[1].score - found["other.wav"]) < 1e-6
 
 
+def test_a_library_becomes_a_space(hub, client, push, results, sounds, tmp_path):
+    library = SoundLibrary.create(tmp_path / "a.library", AudioEncoder.from_hparams(str(results)))
+    library.add([str(sounds)], progress=False)
+    options = (tmp_path / "a.library", "ada/page", "--space")
+    said = push(*options, token=TOKEN)  # the card that the Hub has written into the new Space is replaced
+    assert said.startswith("0 ") and "its 3 sounds, such as 'high.wav'" in said, said
+    files = hub.files("ada/page", "spaces")
+    assert files["sounds/high.wav"] == (sounds / "high.wav").read_bytes() and b"--public" in files["Dockerfile"]
+    assert b"app_port: 7860" in files["README.md"] and not any(
+        str(tmp_path).encode() in file for file in files.values()
+    )
+    library.remove([str(sounds / "high.wav")])
+    assert push(*options, token=TOKEN).startswith("0 ")
+    assert set(files) - set(hub.files("ada/page", "spaces")) == {"sounds/high.wav"}
+
+    del hub.requests[:]
+    said, left = push(*options, "--dry_run"), tmp_path / "a.library-space"
+    assert said.startswith("0 ") and f"python recipes/push_to_hub.py {left} ada/page --space" in said
+    assert f"cochlea index {left}/sounds" in said and not hub.requests
+    (left / "README.md").write_text("my own words")
+    said = push(left, "ada/page", "--space", "--license", "mit", token=TOKEN)
+    assert said.startswith("2 ") and "is published as it is" in said
+    assert push(left, "ada/page", "--space", token=TOKEN).startswith("0 ")
+    assert hub.files("ada/page", "spaces")["README.md"] == b"my own words"
+    said = push(*options, token=TOKEN)
+    assert said.startswith("2 ") and "has another card" in said
+
+
 def test_a_library_finds_its_encoder_again_when_the_hub_has_a_newer_one(hub, client, results, sounds, tmp_path):
     hub.put("ada/moves", model_files(results))
     SoundLibrary.create(tmp_path / "a.library", AudioEncoder.from_hparams("ada/moves")).add([sounds], progress=False)

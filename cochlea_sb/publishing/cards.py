@@ -1,16 +1,17 @@
-"""Cards (``README.md``) of published models, libraries and embeddings, from the texts in ``templates/``."""
+"""Cards (``README.md``) of published models, libraries, embeddings and Spaces, from the texts in ``templates/``."""
 
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from huggingface_hub import DatasetCardData, EvalResult, ModelCardData
+from huggingface_hub import DatasetCardData, EvalResult, ModelCardData, SpaceCardData
 
 from cochlea_sb import __version__
 from cochlea_sb.evaluation.tables import markdown
 from cochlea_sb.inference.audio_encoder import SHIPPED
 
 TAGS = ["audio", "cochlea_sb", "embeddings", "audio-retrieval"]
+PORT = 7860  # of the page in a Space, also in templates/Dockerfile
 # The pictures that a results folder may hold, and their captions.
 PICTURES = {
     "loss.png": "Training and validation loss by epoch",
@@ -167,7 +168,29 @@ def embeddings_card(name: str, *, encoder: dict[str, Any], license: str | None =
     return filled("embeddings.md", **heading(name, metadata), encoder=words, model=model, **facts)
 
 
-def heading(name: str, metadata: ModelCardData | DatasetCardData) -> dict[str, str]:
+def space_card(name: str, *, encoder: dict[str, Any], license: str | None = None, **facts: float) -> str:
+    """Write the card of a Space, whose metadata tell the Hub how to run it.
+
+    Arguments
+    ---------
+    name : str
+        ``user/name``.
+    encoder : dict
+        ``source`` and ``fingerprint`` of the encoder, as in `AudioEncoder.identity`.
+    license : str, optional
+    **facts
+        ``sounds``, ``hours``.
+
+    Returns
+    -------
+    str
+    """
+    settings: dict[str, Any] = {"sdk": "docker", "app_port": PORT, "license": license, "tags": TAGS}
+    metadata = SpaceCardData(title=name.split("/")[-1], short_description="Search sounds by example", **settings)
+    return filled("space.md", **heading(name, metadata), encoder=encoder_in_words(encoder), **facts)
+
+
+def heading(name: str, metadata: ModelCardData | DatasetCardData | SpaceCardData) -> dict[str, str]:
     """Return the name, title and metadata of a card, for its template."""
     return {"name": name, "title": name.split("/")[-1], "metadata": metadata.to_yaml()}
 

@@ -38,7 +38,7 @@ OF_THE_RUN |= {"num_proc", "ckpt_interval_minutes", "model", "evaluate_all", "fe
 class Exported(NamedTuple):
     """Result of `export`.
 
-    repo_type : str, ``model`` or ``dataset``
+    repo_type : str, ``model``, ``dataset`` or ``space``
     replaces : tuple of str, patterns of file names. `upload` deletes such files of an earlier upload.
     notes : list of str, messages for the publisher, such as a missing licence
     """
@@ -88,10 +88,7 @@ def export(
     source, folder = Path(source).expanduser(), Path(folder)
     if model is not None and model != SHIPPED and not names_on_hub(model):
         raise UserError(f"The model is '{model}': expected the encoder's user/name on the Hub.")
-    if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
-        raise UserError(
-            f"The licence is '{license}': expected its identifier on the Hub, such as apache-2.0, cc-by-4.0."
-        )
+    check_license(license)
     own_card = source / CARD if (source / CARD).is_file() else None
     if own_card and (license or data):
         raise UserError(
@@ -129,6 +126,14 @@ def export(
     if not own_card and license is None:
         notes.append("The card names no licence: add one with --license, for example --license apache-2.0.")
     return Exported("model" if is_model else "dataset", replaces, notes)
+
+
+def check_license(license: str | None) -> None:
+    """Raise a `UserError` if a licence does not look like an identifier of the Hub."""
+    if license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
+        raise UserError(
+            f"The licence is '{license}': expected its identifier on the Hub, such as apache-2.0, cc-by-4.0."
+        )
 
 
 def export_model(source: Path, folder: Path, name: str, license: str | None, data: str | None) -> tuple[str, list[str]]:

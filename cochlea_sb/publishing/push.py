@@ -4,7 +4,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from cochlea_sb.publishing.export import export
+from cochlea_sb.errors import UserError
+from cochlea_sb.publishing.export import Exported, export
+from cochlea_sb.publishing.space import REPLACES, export_space, is_space
 from cochlea_sb.publishing.upload import upload
 
 
@@ -18,8 +20,9 @@ def push(
     private: bool = False,
     revision: str | None = None,
     card: str | None = None,
+    space: bool = False,
 ) -> tuple[str, list[str]]:
-    """Publish a results folder, a library or embedding shards on the Hub.
+    """Publish a results folder, a library or embedding shards on the Hub, or a library as a Space.
 
     Arguments
     ---------
@@ -27,6 +30,8 @@ def push(
         As in `cochlea_sb.publishing.export.export`.
     private, revision, card :
         As in `cochlea_sb.publishing.upload.upload`.
+    space : bool
+        Publish a library, or a folder that `cochlea_sb.publishing.space.export_space` has made, as a Space.
 
     Returns
     -------
@@ -40,7 +45,13 @@ def push(
     beside = source.parent if os.access(source.parent, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix=f".{source.name}-", dir=beside) as temporary:
         folder = Path(temporary, "folder")
-        exported = export(source, folder, name, license=license, data=data, model=model)
+        if space and is_space(source):
+            if license or data or model:
+                raise UserError(f"'{source}' is published as it is: leave --license, --data and --model out.")
+            folder, exported = source, Exported("space", REPLACES, [])
+        else:
+            make = export_space if space else export
+            exported = make(source, folder, name, license=license, data=data, model=model)
         address = upload(
             folder,
             name,

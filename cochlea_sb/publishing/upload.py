@@ -13,6 +13,7 @@ from cochlea_sb.errors import UserError
 from cochlea_sb.hub import hub_errors
 
 CARD = "README.md"
+OF_THE_HUB = "Check out the configuration reference at https://huggingface.co/docs/hub/spaces-config-reference"
 STAMP = "\n<!-- Written by cochlea_sb, and by nobody since: {} -->\n"
 
 
@@ -30,6 +31,17 @@ def stamped(card: str) -> str:
 def is_stamped(card: str) -> bool:
     """Tell whether a card has the checksum that `stamped` added, so nobody has edited it."""
     return card == stamped(card[: -len(stamped(""))])
+
+
+def is_of_the_hub(card: str) -> bool:
+    r"""Tell whether a card is the one that the Hub writes into a new Space.
+
+    Example
+    -------
+    >>> is_of_the_hub(f"---\ntitle: Rain\nsdk: docker\n---\n\n{OF_THE_HUB}\n"), is_of_the_hub(f"# Rain\n\n{OF_THE_HUB}")
+    (True, False)
+    """
+    return re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL).strip() == OF_THE_HUB
 
 
 def upload(
@@ -52,7 +64,7 @@ def upload(
     name : str
         ``user/name`` of the repository, which is created if it does not exist.
     repo_type : str
-        ``model`` or ``dataset``.
+        ``model``, ``dataset`` or ``space`` (which runs a ``Dockerfile``).
     private : bool
         Create a private repository. An existing public one is refused.
     revision : str, optional
@@ -87,7 +99,8 @@ def upload(
                 raise UserError(f"'{name}' is there already and is public: make it private on its page first.")
         except RepositoryNotFoundError:
             pass
-        api.create_repo(name, repo_type=repo_type, private=private or None, exist_ok=True)
+        sdk = "docker" if repo_type == "space" else None
+        api.create_repo(name, repo_type=repo_type, private=private or None, exist_ok=True, space_sdk=sdk)
         if revision is not None:
             api.create_branch(name, repo_type=repo_type, branch=revision, exist_ok=True)
         head = api.repo_info(name, repo_type=repo_type, revision=revision).sha
@@ -95,7 +108,7 @@ def upload(
         if CARD in files and CARD in there and card != "replace":
             theirs = api.hf_hub_download(name, CARD, repo_type=repo_type, revision=head)
             other, own = (Path(one).read_text("utf-8", "replace") for one in (theirs, files[CARD]))
-            if card is None and other != own and not is_stamped(other):
+            if card is None and other != own and not is_stamped(other) and not is_of_the_hub(other):
                 raise UserError(
                     f"'{name}' has another card on the Hub, so nothing was uploaded: add --card replace to "
                     "replace that card, or --card keep to upload all but the card."
