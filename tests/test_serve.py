@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import shutil
 import threading
 import time
 import urllib.error
@@ -142,6 +144,27 @@ def test_a_file_is_downloaded_under_its_name(site, folder):
     status, headers, body = get(f"{site}api/sounds/{short_name(str(folder / name))}/file")
     assert status == 200 and body == (folder / name).read_bytes()
     assert headers["content-disposition"] == f"attachment; filename*=UTF-8''{quote(name)}"
+
+
+def test_a_library_of_somebody_else_gives_no_file_that_is_no_sound(folder, model_folder, tmp_path):
+    library = SoundLibrary.create(tmp_path / "a.library", AudioEncoder.from_hparams(model_folder))
+    path = shutil.copy(folder / "tone1.wav", tmp_path / "secret")
+    library.add(path, progress=False)
+    name = short_name(str(path))
+    with running(library, "127.0.0.1") as address:
+        assert get(f"{address}api/sounds/{name}/file")[0] == 200
+        (tmp_path / "secret").write_text("password")
+        assert get(f"{address}api/sounds/{name}/file")[0] == 404
+        assert get(f"{address}api/sounds/{name}/audio")[0] == 400
+        with zipfile.ZipFile(io.BytesIO(get(f"{address}api/collection.zip?id={name}")[2])) as archive:
+            assert archive.namelist() == ["sounds.csv"]
+        os.unlink(path)
+        os.mkfifo(path)  # reading it would wait for ever
+        assert [get(f"{address}api/sounds/{name}/{kind}")[0] for kind in ("file", "audio", "outline")] == [
+            404,
+            400,
+            400,
+        ]
 
 
 def test_the_map(site, folder):

@@ -27,7 +27,7 @@ from cochlea_sb.errors import UserError
 from cochlea_sb.library.results import Match
 from cochlea_sb.machine import n_cores
 from cochlea_sb.serve import params
-from cochlea_sb.serve.archive import archive
+from cochlea_sb.serve.archive import archive, is_sound_file
 from cochlea_sb.serve.collection import Collection, Sound
 from cochlea_sb.serve.guard import COOKIE, Guard, problem, with_headers, with_public_headers
 from cochlea_sb.serve.wav import wav_range
@@ -111,7 +111,7 @@ def create_app(collection: Collection, hosts: set[str] | None, token: str | None
 
     async def file(request: Request) -> Response:
         found = named(request)
-        if not os.path.isfile(found.path):
+        if not await run_in_threadpool(is_sound_file, found.path):
             return problem("This sound is not a file, or not there any more.", 404)
         return FileResponse(found.path, media_type=media_type(found), headers=as_download(found.as_json()["name"]))
 
@@ -194,6 +194,8 @@ def as_download(name: str) -> dict[str, str]:
 
 def plays_in_browsers(sound: Sound) -> bool:
     """Whether browsers play the file as it is."""
+    if not os.path.isfile(sound.path):  # a pipe would wait for its writer
+        return False
     try:
         facts = soundfile.info(sound.path)
     except (soundfile.SoundFileError, OSError):

@@ -7,6 +7,8 @@ import zipfile
 from collections.abc import Iterator
 from typing import IO, cast
 
+from cochlea_sb.audio import stream_audio
+from cochlea_sb.errors import AudioError
 from cochlea_sb.library.take_away import unique_names
 from cochlea_sb.serve.collection import Sound, shown_path
 
@@ -32,13 +34,23 @@ class Pieces(io.RawIOBase):
         return content
 
 
+def is_sound_file(path: str) -> bool:
+    """Whether a path is a file of audio. A library that somebody else has made could name any file of this computer."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        return next(stream_audio(path, 8000), None) is not None
+    except (AudioError, OSError):
+        return False
+
+
 def archive(sounds: list[Sound]) -> Iterator[bytes]:
     """Yield the pieces of a zip file with the files of sounds, and a table of their paths, labels and lengths.
 
     Sounds that are no files (any more) are in the table alone, without a name.
     """
     pieces = Pieces()
-    present = [os.path.isfile(sound.path) for sound in sounds]
+    present = [is_sound_file(sound.path) for sound in sounds]
     files = [sound for sound, there in zip(sounds, present, strict=True) if there]
     names = iter(unique_names([shown_path(sound.path) for sound in files], taken=[TABLE]))
     table = io.StringIO()

@@ -16,10 +16,13 @@ export async function open(by) {
   section.hidden = false;
   state.ready = false;
   say("Drawing the map ...");
+  const started = performance.now();
   do {
     facts = await ask(`/api/map?by=${by}`);
-    if (!facts.ready) await new Promise((done) => setTimeout(done, 1000));
-  } while (!facts.ready && !section.hidden);
+    if (facts.ready) break;
+    say(`Placing the sounds, once: ${Math.round((performance.now() - started) / 1000)} s ...`);
+    await new Promise((done) => setTimeout(done, 1000));
+  } while (!section.hidden);
   if (section.hidden) return;
   const answer = await fetch(`/api/map/points?by=${by}`);
   bytes = await answer.arrayBuffer();
