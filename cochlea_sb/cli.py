@@ -22,7 +22,7 @@ from cochlea_sb.errors import UserError, one_line
 from cochlea_sb.machine import is_open, silence_decoders
 
 if TYPE_CHECKING:
-    from cochlea_sb.inference.audio_encoder import AudioEncoder
+    from cochlea_sb.inference.sound_encoder import SoundEncoder
     from cochlea_sb.library.results import Match
 
 STATUS_DEFECT = 1
@@ -78,13 +78,13 @@ def index(arguments: Namespace) -> None:
     options: dict[str, Any] = {"run_opts": {"device": arguments.device}} if arguments.device else {}
     created = not Store(arguments.library).exists()
     if not created:
-        encoder = load_encoder(arguments.model, **options) if arguments.model else None
+        encoder = load_encoder(arguments.model, arguments.device) if arguments.model else None
         library = SoundLibrary.open(arguments.library, encoder, **options)
         hop = library.hop_seconds
         if arguments.hop_seconds is not None and abs(arguments.hop_seconds - hop) > 0.005:
             raise UserError(f"'{arguments.library}' has a window every {hop} s: omit --hop_seconds.")
     else:
-        encoder = load_encoder(arguments.model, **options)
+        encoder = load_encoder(arguments.model, arguments.device)
         hop = 0.48 if arguments.hop_seconds is None else arguments.hop_seconds
         library = SoundLibrary.create(arguments.library, encoder, hop_seconds=hop)
     try:
@@ -211,7 +211,7 @@ def export(arguments: Namespace) -> None:
 
 def info(arguments: Namespace) -> None:
     """Print what a library holds."""
-    from cochlea_sb.data.sounds import file_stamp
+    from cochlea_sb.files import file_stamp
     from cochlea_sb.library.sound_library import SoundLibrary
 
     library = SoundLibrary.open(arguments.library)
@@ -263,11 +263,11 @@ def remove(arguments: Namespace) -> None:
     print(f"Removed {removed:,} sounds: '{arguments.library}' holds {len(library):,}.")
 
 
-def load_encoder(source: str | None = None, **options: Any) -> AudioEncoder:
-    """Load an `AudioEncoder`, by default the model that comes with the package."""
-    from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
+def load_encoder(source: str | None = None, device: str | None = None) -> SoundEncoder:
+    """Load an encoder, by default the model that comes with the package."""
+    from cochlea_sb.inference import sound_encoder
 
-    return AudioEncoder.from_hparams(source or SHIPPED, **options)
+    return sound_encoder.load_encoder(source or sound_encoder.SHIPPED, device=device)
 
 
 def weighted(text: str) -> tuple[str, float]:

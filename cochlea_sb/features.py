@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchaudio.functional import create_dct
 
 from cochlea_sb.errors import MissingExtra, UserError
 
@@ -203,6 +202,8 @@ class MFCC(LogMel):
         super().__init__(**others)
         if not 1 <= n_mfcc <= self.n_mels:
             raise UserError(f"n_mfcc is {n_mfcc}: expected 1 to {self.n_mels}, the number of mel bands.")
+        from torchaudio.functional import create_dct  # here, because the import of torchaudio takes long
+
         self.own_settings["n_mfcc"] = self.n_mfcc = n_mfcc
         self.register_buffer("cosines", create_dct(n_mfcc, self.n_mels, norm="ortho"), persistent=False)  # [mels, M]
 

@@ -1,4 +1,4 @@
-"""Write files atomically and durably, and handle file names that are not UTF-8."""
+"""Write files atomically and durably, see whether they change, and handle file names that are not UTF-8."""
 
 import os
 import re
@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ESCAPED = re.compile(r"\\x([89a-f][0-9a-f])")  # a byte that `as_utf8` has escaped
+MOST_NS = (1 << 63) - 1  # in the year 2262; Arrow can't store a later time
 
 
 @contextmanager
@@ -61,6 +62,15 @@ def link(file: Path, target: Path) -> None:
         os.link(file, target)
     except OSError:
         shutil.copyfile(file, target)
+
+
+def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Return the size in bytes and the modification time in nanoseconds of a file, or None if it is missing."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_size, min(stat.st_mtime_ns, MOST_NS)
 
 
 def as_utf8(path: str) -> str:

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from cochlea_sb.errors import UserError
 
 CGROUP = Path("/sys/fs/cgroup")  # holds the limits of a Linux container (control groups, version 2)
@@ -57,6 +55,8 @@ def check_device(device: str | None) -> None:
 
 def progress_bar(items: Any = None, *, show: bool = True, **options: Any) -> Any:
     """Return a progress bar of tqdm on stderr. If stderr is closed, as in a program without a console, show none."""
+    from tqdm import tqdm
+
     return tqdm(items, disable=not show or not is_open(sys.stderr), **options)
 
 

@@ -17,11 +17,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cochlea_sb.cli import first_line, load_encoder, run
+from cochlea_sb.cli import first_line, run
 from cochlea_sb.data.corpus import write_problems
 from cochlea_sb.data.sounds import list_sources
 from cochlea_sb.errors import UserError
+from cochlea_sb.inference.audio_encoder import AudioEncoder
 from cochlea_sb.inference.batch import encode_sounds
+from cochlea_sb.inference.sound_encoder import SHIPPED
 from cochlea_sb.library.shards import read_facts, write_shard
 from cochlea_sb.machine import silence_decoders
 
@@ -52,7 +54,7 @@ def main(argv):
 
     run_opts = {"eval_precision": arguments.precision}
     run_opts |= {"device": arguments.device} if arguments.device else {}
-    encoder = load_encoder(arguments.model, run_opts=run_opts)
+    encoder = AudioEncoder.from_hparams(arguments.model or SHIPPED, run_opts=run_opts)
     hop_seconds = encoder.hop_frames(arguments.hop_seconds) * encoder.frame_seconds
     identity = encoder.identity() | {"precision": arguments.precision}
     options = {"folder_labels": arguments.folder_labels, "config": arguments.config, "split": arguments.split}

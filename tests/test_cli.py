@@ -283,6 +283,27 @@ def test_a_defect_shows_its_traceback_asks_for_a_report_and_ends_with_status_1(c
     assert err.rstrip().splitlines()[-1] == "This is a defect of cochlea_sb. Please report it, with the lines above."
 
 
+@pytest.mark.parametrize(
+    "command, unwanted",
+    [
+        ("--help", "numpy pyarrow torch"),
+        ("info", "datasets filelock pandas torch"),
+        ("export", "datasets torch"),
+        ("duplicates", "datasets torch"),
+        ("search", "datasets filelock pandas speechbrain torchaudio"),
+    ],
+)
+def test_a_command_imports_only_what_it_needs(command, unwanted, library, folder, tmp_path):
+    others = {"export": [tmp_path / "out.parquet"], "search": [folder / "tone" / "0.wav"]}
+    argv = [command] if command == "--help" else [command, library, *others.get(command, [])]
+    code = "import atexit, sys\nfrom cochlea_sb.cli import main\n"
+    code += "atexit.register(lambda: print('imported', *{name.partition('.')[0] for name in sys.modules}))\n"
+    done = subprocess.run([sys.executable, "-c", code + "main()", *map(str, argv)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    imported = done.stdout.splitlines()[-1].split()
+    assert "argparse" in imported and not set(unwanted.split()) & set(imported)
+
+
 def test_commands_work_without_docstrings(folder, tmp_path):
     """``python -OO`` removes them, and the texts of --help come from them. It removes assertions too."""
     recipes = [f"recipes/{name}.py" for name in ("embed", "fma_prepare", "listen", "push_to_hub", "reproduce", "train")]

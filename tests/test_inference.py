@@ -130,7 +130,7 @@ def test_waveforms_are_encoded_in_bounded_batches(encoder, monkeypatch):
     alone = torch.cat([encoder.encode_batch(wav)[0] for wav in wavs])
     torch.testing.assert_close(encoder.encode_waveforms(wavs), alone, atol=1e-5, rtol=1e-4)
     sizes, real = [], FrameBank.from_waveforms
-    monkeypatch.setattr("cochlea_sb.inference.audio_encoder.BATCH_SECONDS", 2)
+    monkeypatch.setattr("cochlea_sb.inference.sound_encoder.BATCH_SECONDS", 2)
     monkeypatch.setattr(
         FrameBank, "from_waveforms", lambda batch, *rest: sizes.append(len(batch)) or real(batch, *rest)
     )

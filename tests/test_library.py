@@ -450,7 +450,7 @@ def test_a_library_that_cannot_be_read_is_not_called_damaged(library, monkeypatc
     def fails(*arguments, **options):
         raise OSError(code, os.strerror(code))
 
-    for place in ("pathlib.Path.read_text", "pyarrow.parquet.read_table", "cochlea_sb.index.storage.read_array"):
+    for place in ("pathlib.Path.read_text", "pyarrow.parquet.ParquetFile.read", "cochlea_sb.index.storage.read_array"):
         library.merge()
         with monkeypatch.context() as patch:
             patch.setattr(place, fails)

@@ -23,13 +23,12 @@ from cochlea_sb.audio import AUDIO_EXTENSIONS
 from cochlea_sb.data import LIBRARY_MANIFEST
 from cochlea_sb.data.tables import TABLE_READERS, read_table
 from cochlea_sb.errors import UserError, one_line
-from cochlea_sb.files import as_named, as_utf8
+from cochlea_sb.files import as_named, as_utf8, file_stamp
 from cochlea_sb.hub import names_on_hub, why_out_of_reach
 from cochlea_sb.machine import is_open
 
 METADATA_FILES = {f"metadata{suffix}" for suffix in TABLE_READERS}
 ROW = "dataset:"  # first part of the name of a dataset's row
-MOST_NS = (1 << 63) - 1  # in the year 2262; Arrow can't store a later time
 UNDECODED = datasets.Audio(decode=False)
 
 
@@ -306,15 +305,6 @@ def holds_library(folder: str) -> bool:
             return '"next_window"' in file.read(1 << 20)
     except (OSError, ValueError):
         return False
-
-
-def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Return the size in bytes and the modification time in nanoseconds of a file, or None if it is missing."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_size, min(stat.st_mtime_ns, MOST_NS)
 
 
 def real_path(path: str | os.PathLike[str]) -> Path:

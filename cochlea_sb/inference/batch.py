@@ -21,7 +21,7 @@ from cochlea_sb.machine import n_cores, torch_threads
 
 if TYPE_CHECKING:
     from cochlea_sb.data.sounds import Source
-    from cochlea_sb.inference.audio_encoder import AudioEncoder
+    from cochlea_sb.inference.sound_encoder import SoundEncoder
 
 LOGGER = logging.getLogger(__name__)
 BATCH_SECONDS = 120  # of sound in a batch
@@ -55,7 +55,7 @@ class Decoded(NamedTuple):
 
 
 def encode_sounds(
-    encoder: AudioEncoder,
+    encoder: SoundEncoder,
     sources: Iterable[Source],
     hop_seconds: float = 0.48,
     *,
@@ -78,7 +78,7 @@ def encode_sounds(
 
 
 def encode_decoded(
-    encoder: AudioEncoder, batch: list[Decoded], hop_seconds: float, known: Any = None
+    encoder: SoundEncoder, batch: list[Decoded], hop_seconds: float, known: Any = None
 ) -> Iterator[Encoded]:
     wavs = [sound.wav for sound in batch if len(sound)]
     windows = iter(encoder.encode_waveform_windows(wavs, hop_seconds) if wavs else ())

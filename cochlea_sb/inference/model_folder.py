@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import nn
 
 from cochlea_sb import __version__
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, WindowEncoder
@@ -128,13 +129,13 @@ def fingerprint(front_end: FrontEnd, encoder: WindowEncoder) -> str:
     return digest.hexdigest()
 
 
-def load_model(folder: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+def load_model(folder: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> dict[str, nn.Module]:
     """Build a model from a folder of an untrusted author. No code of the folder runs, and memory is bounded.
 
     Files of the folder may be links to files below ``root``, which is the folder itself by default. The result holds
-    ``sample_rate``, ``modules`` (a dict with SpeechBrain's names), and each module under its name. Raises a UserError
-    if a file is missing, too large, damaged, or a link to a file outside ``root``; if the config has a class that is
-    not in `CLASSES`, or invalid arguments; if the weights belong to another model, or are not finite.
+    the modules under SpeechBrain's names. Raises a UserError if a file is missing, too large, damaged, or a link to a
+    file outside ``root``; if the config has a class that is not in `CLASSES`, or invalid arguments; if the weights
+    belong to another model, or are not finite.
     """
     root = Path(root or folder).resolve()
     config = read_config(file_in(folder, CONFIG, root, LARGEST_CONFIG))
@@ -153,8 +154,7 @@ def load_model(folder: str | os.PathLike[str], root: str | os.PathLike[str] | No
         raise UserError(f"The model in '{folder}' computes embeddings of silence that are not finite: it is damaged.")
     if fingerprint_then != fingerprint(front_end, encoder):
         raise UserError(f"'{folder}' holds a {CONFIG} and a {WEIGHTS} of two models: use two files of the same model.")
-    modules = {"compute_features": front_end, "mean_var_norm": Unnormalised(), "embedding_model": encoder}
-    return {"sample_rate": front_end.sample_rate, "modules": modules, **modules}
+    return {"compute_features": front_end, "mean_var_norm": Unnormalised(), "embedding_model": encoder}
 
 
 def fetch_model(name: str, revision: str | None = None, cache: str | Path | None = None) -> tuple[Path, Path]:

@@ -12,18 +12,18 @@ import torch
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES
 
 if TYPE_CHECKING:
-    from cochlea_sb.inference.audio_encoder import AudioEncoder
+    from cochlea_sb.inference.sound_encoder import SoundEncoder
 
 PIECE_SECONDS = 60
 
 
 def encode_stream(
-    encoder: AudioEncoder, blocks: Iterable[np.ndarray], hop_seconds: float
+    encoder: SoundEncoder, blocks: Iterable[np.ndarray], hop_seconds: float
 ) -> tuple[torch.Tensor, float]:
     """Encode a waveform that comes in blocks, such as those of `cochlea_sb.audio.stream_audio`.
 
     Returns the vectors of all windows, [windows, D] on the encoder's device, and the length in seconds. The vectors are
-    those that `AudioEncoder.encode_waveform_windows` computes from the whole waveform.
+    those that `SoundEncoder.encode_waveform_windows` computes from the whole waveform.
     """
     front_end, hop = encoder.mods.compute_features, encoder.hop_frames(hop_seconds)
     n_windows = max(1, round(PIECE_SECONDS / (hop * encoder.frame_seconds)))

@@ -13,7 +13,8 @@ import torchaudio
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.encoders.windowed import WINDOW_FRAMES, encode_windows
 from cochlea_sb.errors import UserError
-from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
+from cochlea_sb.inference.audio_encoder import AudioEncoder
+from cochlea_sb.inference.sound_encoder import SHIPPED
 
 # Allowed sample rates in Hz. torchaudio needs gigabytes of memory to resample from other rates.
 RATES = (8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000, 96000)

@@ -28,8 +28,9 @@ from cochlea_sb.audio import read_audio
 from cochlea_sb.data.corpus import column
 from cochlea_sb.data.sounds import load_sounds
 from cochlea_sb.errors import UserError
-from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
+from cochlea_sb.inference.audio_encoder import AudioEncoder
 from cochlea_sb.inference.read_ahead import read_ahead
+from cochlea_sb.inference.sound_encoder import SHIPPED
 from cochlea_sb.machine import progress_bar
 
 # MTEB's tasks on ESC-50. The part ESC-10 of ESC-50 is training data of the model in the package.

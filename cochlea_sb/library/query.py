@@ -13,7 +13,7 @@ from cochlea_sb.errors import UserError
 from cochlea_sb.files import as_utf8
 
 if TYPE_CHECKING:
-    from cochlea_sb.inference.audio_encoder import AudioEncoder
+    from cochlea_sb.inference.sound_encoder import SoundEncoder
 
 LARGEST = 1e30  # weight of a query, or second of a part
 FORMS = (
@@ -33,7 +33,7 @@ class Query(NamedTuple):
     paths: set[str]
 
 
-def encode_query(given: Any, dimensions: int, get_encoder: Callable[[], AudioEncoder]) -> Query:
+def encode_query(given: Any, dimensions: int, get_encoder: Callable[[], SoundEncoder]) -> Query:
     """Encode a query, with the errors of `SoundLibrary.search`. ``get_encoder`` is not called for an embedding."""
     if isinstance(given, Query):
         return given
@@ -67,7 +67,7 @@ def encode_query(given: Any, dimensions: int, get_encoder: Callable[[], AudioEnc
     return Query(get_encoder().encode_batch(array)[0, 0].cpu().numpy(), set())
 
 
-def mixture(parts: list[Any], dimensions: int, get_encoder: Callable[[], AudioEncoder]) -> Query:
+def mixture(parts: list[Any], dimensions: int, get_encoder: Callable[[], SoundEncoder]) -> Query:
     """Encode pairs ``(query, weight)`` as the weighted sum of the queries' embeddings, scaled to norm 1."""
     if not parts:
         raise UserError("The mixture is empty: expected at least one query and its weight.")

@@ -4,10 +4,12 @@
 `datasets.load_dataset("parquet", ...)` or pandas. Axes: S sounds, W windows, D embedding dimensions.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +17,11 @@ import pyarrow.parquet as pq
 
 from cochlea_sb.errors import UserError, is_damage, one_line
 from cochlea_sb.files import whole_file
-from cochlea_sb.inference.batch import Encoded
 from cochlea_sb.library.bounds import Allowance
+from cochlea_sb.library.columns import as_numpy, from_json, whole_numbers
+
+if TYPE_CHECKING:
+    from cochlea_sb.inference.batch import Encoded
 
 METADATA = b"cochlea_sb"
 # `size` and `changed_ns`: see `Source`. `content`: hash of the file. `problem`: why reading failed, or null.
@@ -112,10 +117,11 @@ def read_facts(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def read_columns(path: str | os.PathLike[str], columns: Sequence[str], allowance: Allowance | None = None) -> pa.Table:
-    """Read columns of a shard; raises a ValueError if they need more memory than ``allowance``."""
+    """Read columns of a Parquet file; raises a ValueError if they need more memory than ``allowance``."""
     (allowance or Allowance()).take(path, columns)
-    # Threads would keep several times the memory of the table.
-    return pq.read_table(path, columns=list(columns), use_threads=False)
+    with pq.ParquetFile(path) as file:  # `pq.read_table` would import pandas
+        # Threads would keep several times the memory of the table.
+        return file.read(list(columns), use_threads=False).select(list(columns))
 
 
 def read_shard(path: str | os.PathLike[str], allowance: Allowance | None = None) -> Shard:
@@ -126,26 +132,28 @@ def read_shard(path: str | os.PathLike[str], allowance: Allowance | None = None)
             raise ValueError("its metadata are missing or invalid")
         table = read_columns(path, COLUMNS, allowance)
         lists = table["embedding"].combine_chunks()
-        vectors = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-        vectors = vectors.reshape(-1, lists.type.list_size)
-        if lists.null_count or lists.flatten().null_count or not np.isfinite(vectors).all():
+        if lists.null_count or lists.flatten().null_count:
+            raise ValueError("some of its embeddings are missing or not finite")
+        vectors = np.from_dlpack(lists.flatten()).astype(np.float32, copy=False).reshape(-1, lists.type.list_size)
+        if not np.isfinite(vectors).all():
             raise ValueError("some of its embeddings are missing or not finite")
         if any(table[name].null_count for name in ("path", "start_seconds", "seconds", "size", "changed_ns")):
             raise ValueError("some of its values are missing")
-        starts = table["start_seconds"].to_numpy()
+        starts = as_numpy(table["start_seconds"])
         firsts = np.flatnonzero(starts == 0)
         if len(starts) and (len(firsts) == 0 or firsts[0] != 0):
             raise ValueError("its first sound does not begin at 0 s")
         counts = np.diff(np.append(firsts, len(starts)))
-        columns = {name: table[name].combine_chunks().take(pa.array(firsts)) for name in OF_EACH_WINDOW}
-        columns |= {"n_windows": pa.array(counts, pa.int64()), "problem": pa.nulls(len(firsts), pa.string())}
-        sounds = pa.table([columns[field.name].cast(field.type) for field in SOUND], SOUND)
-        unread = pa.Table.from_pylist(facts["unread"], SOUND)
-        counts = unread["n_windows"].to_pylist()
-        if any(unread[name].null_count for name in SOUND.names if name != "label") or any(counts):
-            raise ValueError("its list of unreadable sounds is invalid")
+        columns = {name: table[name].combine_chunks().take(whole_numbers(firsts)) for name in OF_EACH_WINDOW}
+        columns |= {"n_windows": whole_numbers(counts), "problem": pa.nulls(len(firsts), pa.string())}
+        sounds = pa.Table.from_arrays([columns[field.name].cast(field.type) for field in SOUND], schema=SOUND)
+        if facts["unread"]:
+            unread = from_json(facts["unread"], SOUND)
+            counts = unread["n_windows"].to_pylist()
+            if any(unread[name].null_count for name in SOUND.names if name != "label") or any(counts):
+                raise ValueError("its list of unreadable sounds is invalid")
+            sounds = pa.concat_tables([sounds, unread])
         removed = [str(name) for name in facts["removed"]]
-        sounds = pa.concat_tables([sounds, unread])
         return Shard(sounds, vectors, facts["identity"], float(facts["hop_seconds"]), removed)
     except FileNotFoundError:
         raise

@@ -13,7 +13,9 @@ import pyarrow as pa
 
 from cochlea_sb.errors import UserError
 from cochlea_sb.files import as_named
+from cochlea_sb.library.columns import whole_numbers
 from cochlea_sb.library.filters import Filter, varied
+from cochlea_sb.library.own_encoder import check_own, load_own
 from cochlea_sb.library.query import Query, encode_query, is_number
 from cochlea_sb.library.results import Added, Match, match_of
 from cochlea_sb.library.state import State
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from cochlea_sb.inference.audio_encoder import AudioEncoder
+    from cochlea_sb.inference.sound_encoder import SoundEncoder
     from cochlea_sb.library.duplicates import Duplicate
     from cochlea_sb.library.writer import Writer
 
@@ -49,17 +52,16 @@ class SoundLibrary:
     """
 
     def __init__(
-        self, store: Store, encoder: AudioEncoder | None = None, run_opts: dict[str, Any] | None = None
+        self, store: Store, encoder: SoundEncoder | None = None, run_opts: dict[str, Any] | None = None
     ) -> None:
-        self._encoder: AudioEncoder | None = None
-        self.store, self._run_opts = store, run_opts
+        self.store, self._encoder, self._run_opts = store, encoder, run_opts
         self.refresh()
         if encoder is not None:
-            self._encoder = self._checked(encoder)
+            check_own(store.folder, self.identity, encoder)
 
     @classmethod
     def create(
-        cls, folder: str | os.PathLike[str], encoder: AudioEncoder, *, hop_seconds: float = 0.48
+        cls, folder: str | os.PathLike[str], encoder: SoundEncoder, *, hop_seconds: float = 0.48
     ) -> SoundLibrary:
         """Create a library. Raises a UserError if the folder is not empty, and the errors of `AudioEncoder.hop_frames`.
 
@@ -83,7 +85,7 @@ class SoundLibrary:
     def open(
         cls,
         folder: str | os.PathLike[str],
-        encoder: AudioEncoder | None = None,
+        encoder: SoundEncoder | None = None,
         *,
         run_opts: dict[str, Any] | None = None,
     ) -> SoundLibrary:
@@ -125,13 +127,13 @@ class SoundLibrary:
     def sounds(self) -> pa.Table:
         """pyarrow.Table: one row for each readable sound: path, label, seconds, size (bytes), content (hash), ..."""
         state = self._state
-        return state.sounds.filter(pa.array(state.readable))
+        return state.sounds.take(whole_numbers(np.flatnonzero(state.readable)))
 
     @property
     def problems(self) -> dict[str, str]:
         """dict of str: the reason for each sound that could not be read; the keys are paths."""
         state = self._state
-        rows = state.sounds.filter(pa.array(state.known & (state.counts == 0)))
+        rows = state.sounds.take(whole_numbers(np.flatnonzero(state.known & (state.counts == 0))))
         return dict(zip(rows["path"].to_pylist(), rows["problem"].to_pylist(), strict=True))
 
     @property
@@ -148,36 +150,18 @@ class SoundLibrary:
         UserError
             If the library names no source of its encoder, or the source can't be loaded or holds another encoder.
         """
+        from cochlea_sb.inference.audio_encoder import AudioEncoder
+
+        found = self._loaded()
+        if not isinstance(found, AudioEncoder):
+            found = self._encoder = AudioEncoder._of(found, self._run_opts)
+        return found
+
+    def _loaded(self) -> SoundEncoder:
+        """The encoder for the library's own work: `encoder` without the import of SpeechBrain, which takes long."""
         if self._encoder is None:
-            from cochlea_sb.inference.audio_encoder import AudioEncoder
-
-            if self.identity["source"] is None:
-                raise UserError(
-                    f"'{self.store.folder}' does not say where its encoder can be loaded from: pass the encoder to "
-                    "`SoundLibrary.open`, or `--model` at the command line."
-                )
-            try:
-                # The author of the library chose this model. It is safe to load: from_hparams runs no code of a model.
-                source, revision = self.identity["source"], self.identity["revision"]
-                found = AudioEncoder.from_hparams(source, run_opts=self._run_opts, revision=revision)
-            except UserError as error:
-                raise UserError(
-                    f"The encoder of '{self.store.folder}' can't be loaded: {error} Pass the encoder to "
-                    "`SoundLibrary.open`, or `--model` at the command line."
-                ) from error
-            self._encoder = self._checked(found)
+            self._encoder = load_own(self.store.folder, self.identity, self._run_opts)
         return self._encoder
-
-    def _checked(self, encoder: AudioEncoder) -> AudioEncoder:
-        """Return ``encoder``, or raise a UserError if the library was made with another encoder."""
-        identity = encoder.identity()
-        if identity["fingerprint"] != self.identity["fingerprint"]:
-            raise UserError(
-                f"'{self.store.folder}' was made with another encoder ('{self.identity['source']}', fingerprint "
-                f"{self.identity['fingerprint'][:12]}) than the given encoder ('{identity['source']}', fingerprint "
-                f"{identity['fingerprint'][:12]}): give the library's encoder, or index the sounds into a new library."
-            )
-        return encoder
 
     def search(
         self,
@@ -353,7 +337,7 @@ class SoundLibrary:
         -------
         Query: ``vector`` (np.ndarray [D], float32, unit norm) and ``paths`` (set of str, the files of the query)
         """
-        return encode_query(query, self._state.manifest["dimensions"], lambda: self.encoder)
+        return encode_query(query, self._state.manifest["dimensions"], self._loaded)
 
     def add(
         self,
@@ -443,7 +427,7 @@ class SoundLibrary:
 
         with self.store.lock():
             self.refresh()
-            writer = Writer(self.store, self._state, lambda: self.encoder)
+            writer = Writer(self.store, self._state, self._loaded)
             try:
                 yield writer
             finally:

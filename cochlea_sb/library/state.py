@@ -14,6 +14,7 @@ from cochlea_sb.errors import UserError
 from cochlea_sb.index.exact import ExactIndex
 from cochlea_sb.index.interface import Index
 from cochlea_sb.index.storage import DamagedIndex
+from cochlea_sb.library.columns import as_numpy, whole_numbers
 from cochlea_sb.library.shards import Shard
 
 
@@ -34,8 +35,8 @@ class State:
             for path in shard.sounds["path"].to_pylist():
                 latest[path] = row
                 row += 1
-            counts = shard.sounds["n_windows"].to_numpy()
-            firsts = pa.array(first + np.cumsum(counts) - counts, pa.int64())
+            counts = as_numpy(shard.sounds["n_windows"])
+            firsts = whole_numbers(first + np.cumsum(counts) - counts)
             tables.append(shard.sounds.append_column("first_window", firsts))
             first += len(shard.vectors)
             if len(shard.vectors):
@@ -44,10 +45,10 @@ class State:
         self.known = np.ones(len(self.sounds), bool)  # [S]: not replaced or removed by a later shard
         self.known[len(catalogue) :] = False
         self.known[list(latest.values())] = True
-        gone = pa.array(sorted(removed.union(latest)), pa.string())
-        if len(gone) and len(catalogue):
+        if delta and len(catalogue):
+            gone = pa.array(sorted(removed.union(latest)), pa.string())
             self.known[: len(catalogue)] = ~pc.is_in(catalogue["path"], value_set=gone).to_numpy()
-        self.firsts, self.counts = (self.sounds[name].to_numpy() for name in ("first_window", "n_windows"))  # [S]
+        self.firsts, self.counts = (as_numpy(self.sounds[name]) for name in ("first_window", "n_windows"))  # [S]
         self.readable = self.known & (self.counts > 0)  # [S]: a search can find the sound
         self.with_windows = np.flatnonzero(self.counts > 0)  # rows of `sounds`, in the order of their windows
         self.delta: ExactIndex | None = None

@@ -20,9 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import filelock
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cochlea_sb.data import LIBRARY_MANIFEST
 from cochlea_sb.errors import UserError, is_damage, one_line
@@ -31,7 +29,8 @@ from cochlea_sb.hub import names_on_hub
 from cochlea_sb.index.interface import Index, load_index
 from cochlea_sb.index.storage import DamagedIndex
 from cochlea_sb.library.bounds import Allowance
-from cochlea_sb.library.shards import SOUND, Shard, read_shard, write_parquet
+from cochlea_sb.library.columns import as_numpy
+from cochlea_sb.library.shards import SOUND, Shard, read_columns, read_shard, write_parquet
 
 VERSION = 2
 OWN = re.compile(
@@ -115,6 +114,8 @@ class Store:
         The system locks the file ``lock``. On a disk whose file system has no locks, the file ``lock.owner`` names the
         process instead. If that process was killed, the next process of the same computer replaces the file.
         """
+        import filelock  # here, because only changes need it
+
         if any((self.folder / name).is_symlink() for name in (LOCK, OWNER)):
             raise self.damaged("its lock is a link")
         lock: filelock.BaseFileLock = filelock.FileLock(self.folder / LOCK, fallback_to_soft=False)
@@ -164,10 +165,10 @@ class Store:
         while True:
             manifest = self.manifest()
             try:
-                catalogue, allowance = CATALOGUE.empty_table(), Allowance()
+                catalogue, allowance = pa.Table.from_batches([], CATALOGUE), Allowance()
                 if manifest["catalogue"] is not None:
-                    allowance.take(self.folder / manifest["catalogue"], CATALOGUE.names)
-                    catalogue = pq.read_table(self.folder / manifest["catalogue"], schema=CATALOGUE)
+                    file = self.folder / manifest["catalogue"]
+                    catalogue = read_columns(file, CATALOGUE.names, allowance).cast(CATALOGUE)
                 index = None if manifest["index"] is None else self.open_index(manifest["index"])
                 delta = [read_shard(self.folder / name, allowance) for name in manifest["delta"]]
             except (OSError, ValueError, pa.ArrowException) as error:
@@ -214,7 +215,7 @@ class Store:
         needed = ("path", "seconds", "size", "changed_ns", "n_windows", "first_window")
         if any(catalogue[name].null_count for name in needed):
             raise self.damaged("its catalogue has missing values")
-        counts, firsts = catalogue["n_windows"].to_numpy(), catalogue["first_window"].to_numpy()
+        counts, firsts = as_numpy(catalogue["n_windows"]), as_numpy(catalogue["first_window"])
         first_in_delta = manifest["next_window"] - sum(len(shard.vectors) for shard in delta)
         inside = (counts >= 0) & (counts < 1 << 40) & (firsts >= 0) & (firsts <= first_in_delta)
         if not inside.all() or ((firsts + counts)[:-1] > firsts[1:]).any() or (firsts + counts > first_in_delta).any():

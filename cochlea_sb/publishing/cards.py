@@ -8,7 +8,7 @@ from huggingface_hub import DatasetCardData, EvalResult, ModelCardData, SpaceCar
 
 from cochlea_sb import __version__
 from cochlea_sb.evaluation.tables import markdown
-from cochlea_sb.inference.audio_encoder import SHIPPED
+from cochlea_sb.inference.sound_encoder import SHIPPED
 
 TAGS = ["audio", "cochlea_sb", "embeddings", "audio-retrieval"]
 PORT = 7860  # of the page in a Space, also in templates/Dockerfile

@@ -22,8 +22,9 @@ from cochlea_sb.data.sounds import ROW
 from cochlea_sb.errors import UserError, one_line
 from cochlea_sb.files import write_text
 from cochlea_sb.hub import names_on_hub
-from cochlea_sb.inference.audio_encoder import SHIPPED, AudioEncoder
+from cochlea_sb.inference.audio_encoder import AudioEncoder
 from cochlea_sb.inference.model_folder import CONFIG, model_config
+from cochlea_sb.inference.sound_encoder import SHIPPED
 from cochlea_sb.library.shards import COLUMNS, METADATA, embedding_shards, read_columns, read_facts, write_parquet
 from cochlea_sb.library.sound_library import SoundLibrary
 from cochlea_sb.library.store import LOCK, OWNER, Store

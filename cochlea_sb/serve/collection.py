@@ -162,8 +162,7 @@ class Collection:
     def add_example(self, content: bytes) -> str:
         """Embed the contents of a file. Returns a name for `query`; the sound itself is not kept."""
         with self.encoding:
-            encoder = self.library.encoder
-            wav = read_audio(content, encoder.sample_rate, max_seconds=LONGEST_EXAMPLE_SECONDS)
+            wav = read_audio(content, self.library._loaded().sample_rate, max_seconds=LONGEST_EXAMPLE_SECONDS)
             vector = self.library.encode(wav).vector
             name = f"u{hashlib.sha256(content).hexdigest()[:16]}"
             self.examples[name] = vector
