@@ -3,6 +3,7 @@
 
     python recipes/embed.py ~/samples --model results/cnn/1986 --output embeddings
     python recipes/embed.py user/name --model user/model --output embeddings --device cuda --precision bf16
+    python recipes/embed.py /shared/samples --output /shared/embeddings --ray auto
 
 The source is a folder, a table of files with a column file_name, or a dataset on the Hub. After an interruption, run
 the same command again: it skips the complete shards. `datasets.load_dataset("parquet", data_dir="embeddings")` loads
@@ -10,22 +11,17 @@ the shards, and `cochlea index embeddings --library NAME` adds them to a library
 """
 
 import argparse
-import hashlib
-import json
-from itertools import chain, islice
 from pathlib import Path
-
-from tqdm import tqdm
 
 from cochlea_sb.cli import first_line, run
 from cochlea_sb.data.corpus import write_problems
 from cochlea_sb.data.sounds import list_sources
 from cochlea_sb.errors import UserError
 from cochlea_sb.inference.audio_encoder import AudioEncoder
-from cochlea_sb.inference.batch import encode_sounds
 from cochlea_sb.inference.sound_encoder import SHIPPED
-from cochlea_sb.library.shards import read_facts, write_shard
-from cochlea_sb.machine import silence_decoders
+from cochlea_sb.integrations.ray import embed_on_ray
+from cochlea_sb.library.shard_plan import Embedding, make_shards, missing_from, plan_shards, unread_sounds
+from cochlea_sb.machine import progress_bar, silence_decoders
 
 
 def main(argv):
@@ -45,6 +41,7 @@ def main(argv):
     parser.add_argument("--threads", type=int, help="number of threads that decode; default: half the cores")
     parser.add_argument("--workers", type=int, default=1, help="number of processes, each for a part of the shards")
     parser.add_argument("--worker", type=int, default=0, help="number of this process, from 0")
+    parser.add_argument("--ray", metavar="CLUSTER", help="embed on Ray: auto, the address of a cluster, or local")
     arguments = parser.parse_args(argv)
     if not 1 <= arguments.shard_sounds <= 10_000 or not 0 <= arguments.worker < arguments.workers:
         raise UserError(
@@ -53,50 +50,26 @@ def main(argv):
         )
 
     run_opts = {"eval_precision": arguments.precision}
-    run_opts |= {"device": arguments.device} if arguments.device else {}
-    encoder = AudioEncoder.from_hparams(arguments.model or SHIPPED, run_opts=run_opts)
+    device = "cpu" if arguments.ray else arguments.device  # with Ray, only the workers embed
+    encoder = AudioEncoder.from_hparams(
+        arguments.model or SHIPPED, run_opts=run_opts | ({"device": device} if device else {})
+    )
     hop_seconds = encoder.hop_frames(arguments.hop_seconds) * encoder.frame_seconds
-    identity = encoder.identity() | {"precision": arguments.precision}
+    embedding = Embedding(encoder.identity() | {"precision": arguments.precision}, hop_seconds)
     options = {"folder_labels": arguments.folder_labels, "config": arguments.config, "split": arguments.split}
-    sources = list_sources(arguments.source, **options)
-
-    # Each shard file holds a fixed part of the list of sounds, so a part is done if its file exists.
     output = Path(arguments.output).expanduser()
-    output.mkdir(parents=True, exist_ok=True)
-    stretches = [sources[i : i + arguments.shard_sounds] for i in range(0, len(sources), arguments.shard_sounds)]
-    shards = {output / f"embeddings-{i:05d}-of-{len(stretches):05d}.parquet": part for i, part in enumerate(stretches)}
-    strangers = sorted(path.name for path in output.glob("embeddings-*.parquet") if path not in shards)
-    if strangers:
-        raise UserError(
-            f"'{output}' holds shards of another run, such as '{strangers[0]}': choose another --output, or delete "
-            "these shards."
-        )
-    made_of = {
-        path: hashlib.blake2b(json.dumps([(s.path, s.label, s.size, s.changed_ns) for s in part]).encode()).hexdigest()
-        for path, part in shards.items()
-    }
-    for path in filter(Path.exists, shards):
-        facts = read_facts(path) or {}
-        same = facts.get("identity", {}).get("fingerprint") == identity["fingerprint"]
-        if not same or (facts["hop_seconds"], facts["made_of"]) != (hop_seconds, made_of[path]):
-            raise UserError(
-                f"'{path}' was made from other sounds, by another model or with another hop: choose another --output, "
-                "or delete this file."
-            )
+    shards = plan_shards(output, list_sources(arguments.source, **options), arguments.shard_sounds, embedding)
 
-    # One stream of all sounds keeps the encoder busy from one shard to the next.
-    todo = [path for path in list(shards)[arguments.worker :: arguments.workers] if not path.exists()]
-    stream = encode_sounds(encoder, chain(*(shards[path] for path in todo)), hop_seconds, threads=arguments.threads)
-    with tqdm(total=sum(len(shards[path]) for path in todo), unit="sound", desc="Embedding") as bar:
-        for path in todo:
-            embedded = []
-            for one in islice(stream, len(shards[path])):
-                embedded.append(one)
-                bar.update()
-            write_shard(path, embedded, identity, hop_seconds, made_of=made_of[path])
+    todo = missing_from(shards[arguments.worker :: arguments.workers])
+    if arguments.ray:
+        embed_on_ray(arguments.ray, todo, embedding, options, device=arguments.device, threads=arguments.threads)
+    else:
+        with progress_bar(total=sum(len(shard.sources) for shard in todo), unit="sound", desc="Embedding") as bar:
+            for _ in make_shards(encoder, todo, embedding, threads=arguments.threads, progress=bar.update):
+                pass
 
-    done = [path for path in shards if path.exists()]
-    unread = [(row["path"], row["problem"]) for path in done for row in read_facts(path)["unread"]]
+    done = missing_from(shards, False)
+    unread = unread_sounds(done)
     print(f"{len(done)} of {len(shards)} shards are in {output}")
     if unread:
         skipped = output.with_name(f"{output.name}-skipped.csv")  # not in the folder: `datasets` loads it

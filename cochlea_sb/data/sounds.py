@@ -47,6 +47,7 @@ class Row(NamedTuple):
 
     sounds: datasets.Dataset
     number: int
+    given: str | None = None  # argument of `load_corpus`, which returned ``sounds``
 
     def fetch(self) -> bytes:
         """Return the contents of the audio file, or no bytes if the row has none."""
@@ -136,19 +137,29 @@ def sources_of(given: Any, folder_labels: bool, config: str | None, split: str) 
         yield from rows_of(as_sounds(given, name, split), f"{name}-{given._fingerprint[:12]}")
     elif not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
         raise UserError(f"There are no sounds in {given!r}: expected a file, a folder, a table of files, or a dataset.")
-    elif (path := real_path(given)).is_dir():
-        yield from rows_of(load_folder(path, split, folder_labels), f"{path}/{split}")
-    elif path.is_file() and path.suffix in TABLE_READERS:
-        yield from rows_of(list_files(path.parent, [], [path]), str(path))
-    elif path.exists():
-        yield file_source(path, path.parent.name if folder_labels else None)
-    elif names_on_hub(given):
-        yield from rows_of(load_from_hub(str(given), config, split), f"{given}/{config or 'default'}/{split}")
+    elif not (path := real_path(given)).exists() or path.is_dir() or (path.is_file() and path.suffix in TABLE_READERS):
+        given = str(path if path.exists() else given)
+        yield from rows_of(*load_corpus(given, folder_labels, config, split), given)
     else:
-        raise UserError(f"'{given}' is not there: expected a file, a folder, a table of files, or a dataset.")
+        yield file_source(path, path.parent.name if folder_labels else None)
 
 
-def rows_of(sounds: datasets.Dataset, name: str) -> Iterator[Source]:
+def load_corpus(given: str, folder_labels: bool, config: str | None, split: str) -> tuple[datasets.Dataset, str]:
+    """Load a folder, a table of files or a dataset of the Hub. Returns the sounds and the name for rows without a file.
+
+    Another machine that reaches the same folder or the Hub gets the same rows.
+    """
+    path = real_path(given)
+    if path.is_dir():
+        return load_folder(path, split, folder_labels), f"{path}/{split}"
+    if path.is_file():
+        return list_files(path.parent, [], [path]), str(path)
+    if names_on_hub(given):
+        return load_from_hub(given, config, split), f"{given}/{config or 'default'}/{split}"
+    raise UserError(f"'{given}' is not there: expected a file, a folder, a table of files, or a dataset.")
+
+
+def rows_of(sounds: datasets.Dataset, name: str, given: str | None = None) -> Iterator[Source]:
     """Yield the rows of a corpus as sources. ``name`` is the name of the corpus, for rows without a file."""
     columns = [column for column in ("audio", "label") if column in sounds.column_names]
     row = 0
@@ -159,9 +170,14 @@ def rows_of(sounds: datasets.Dataset, name: str) -> Iterator[Source]:
             if content is None and audio and audio["path"] is not None:
                 yield file_source(real_path(as_named(audio["path"])), label)
             else:
-                size, checksum = len(content or b""), zlib.crc32(content or b"")
-                yield Source(f"{ROW}{name}#{row}", Row(sounds, row), label, size, checksum)
+                stamp = content_stamp(content or b"")
+                yield Source(f"{ROW}{name}#{row}", Row(sounds, row, given), label, *stamp)
             row += 1
+
+
+def content_stamp(content: bytes) -> tuple[int, int]:
+    """Return the size and the CRC-32 of the bytes of a row."""
+    return len(content), zlib.crc32(content)
 
 
 def file_source(path: Path, label: str | None) -> Source:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -68,13 +69,53 @@ def encode_sounds(
     sound, plus half an hour for each thread. Sounds whose content hash is in ``known`` are neither decoded nor encoded:
     ``known.recall(hashes)`` returns their windows and seconds (see `cochlea_sb.library.writer.KnownContents`).
     """
-    cores = n_cores()
-    threads = max(1, cores // 2) if threads is None else threads
+    threads = decoding_threads(threads)
+    with torch_threads(max(1, n_cores() - threads)):
+        decoded = decode_ahead(encoder, sources, threads, known)
+        yield from encode_batches(encoder, decoded, hop_seconds, known)
+
+
+def encode_groups(
+    encoder: SoundEncoder,
+    groups: Sequence[Sequence[Source]],
+    hop_seconds: float = 0.48,
+    *,
+    threads: int | None = None,
+    progress: Callable[[int], Any] = lambda sounds: None,
+) -> Iterator[list[Encoded]]:
+    """Encode groups of sounds, such as shards. Yields a list of `Encoded` for each group.
+
+    Threads decode the next group while the encoder works. No batch holds sounds of two groups, because the last digits
+    of an embedding can depend on its batch: so a group has the same embeddings in any list of groups. ``progress`` is
+    called with numbers of encoded sounds.
+    """
+    threads = decoding_threads(threads)
+    with torch_threads(max(1, n_cores() - threads)):
+        decoded = decode_ahead(encoder, chain.from_iterable(groups), threads)
+        for group in groups:
+            encoded = []
+            for one in encode_batches(encoder, islice(decoded, len(group)), hop_seconds):
+                encoded.append(one)
+                progress(1)
+            yield encoded
+
+
+def decoding_threads(threads: int | None) -> int:
+    return max(1, n_cores() // 2) if threads is None else threads
+
+
+def decode_ahead(
+    encoder: SoundEncoder, sources: Iterable[Source], threads: int, known: Any = None
+) -> Iterator[Decoded]:
     read = partial(decode, sample_rate=encoder.sample_rate, known=() if known is None else known)
-    with torch_threads(max(1, cores - threads)):
-        decoded = read_ahead(read, sources, threads=threads)
-        for batch in in_batches(decoded, BATCH_SECONDS * encoder.sample_rate):
-            yield from encode_decoded(encoder, batch, hop_seconds, known)
+    return read_ahead(read, sources, threads=threads)
+
+
+def encode_batches(
+    encoder: SoundEncoder, decoded: Iterable[Decoded], hop_seconds: float, known: Any = None
+) -> Iterator[Encoded]:
+    for batch in in_batches(decoded, BATCH_SECONDS * encoder.sample_rate):
+        yield from encode_decoded(encoder, batch, hop_seconds, known)
 
 
 def encode_decoded(
