@@ -116,7 +116,7 @@ def search(arguments: Namespace) -> None:
     from cochlea_sb.library.sound_library import SoundLibrary
 
     encoder = load_encoder(arguments.model) if arguments.model else None
-    library = SoundLibrary.open(arguments.library, encoder)
+    library = SoundLibrary.open(arguments.library, encoder, milvus=arguments.milvus, collection=arguments.collection)
     query: Any = arguments.query
     if arguments.start is not None or arguments.end is not None:
         query = (query, arguments.start or 0.0, arguments.end)
@@ -200,13 +200,15 @@ def duplicates(arguments: Namespace) -> None:
 
 
 def export(arguments: Namespace) -> None:
-    """Write the windows of a library and their embeddings to a Parquet or npy file."""
+    """Write the windows of a library and their embeddings to a Parquet or npy file, or to Milvus."""
     from cochlea_sb.library.sound_library import SoundLibrary
 
-    windows = SoundLibrary.open(arguments.library).export(arguments.file, progress=not arguments.quiet)
+    copy = {"milvus": arguments.milvus, "collection": arguments.collection}
+    windows = SoundLibrary.open(arguments.library).export(arguments.file, progress=not arguments.quiet, **copy)
     if arguments.json:
         return show_json({"windows": windows})
-    print(f"'{arguments.file}' holds {windows:,} windows.")
+    for target in filter(None, (arguments.file, arguments.milvus)):
+        print(f"'{target}' holds {windows:,} windows.")
 
 
 def info(arguments: Namespace) -> None:
@@ -360,6 +362,8 @@ def main(argv: list[str] | None = None) -> None:
         help="recall of the nearest windows to aim for; default 0.98; 1 searches exactly",
     )
     add("--model", help="folder or Hub name of the library's encoder, if the encoder has moved")
+    add("--milvus", metavar="URI", help="search this copy in Milvus, which `cochlea export` made")
+    add("--collection", metavar="NAME", help="collection of the copy; default: the name of the library's folder")
 
     add = with_matches(rank).add_argument
     add("yes", metavar="YES", help="text file with the paths of wanted sounds of the library, one in each line")
@@ -372,7 +376,9 @@ def main(argv: list[str] | None = None) -> None:
 
     add = command(export).add_argument
     add("library", metavar="LIBRARY")
-    add("file", metavar="FILE", help="NAME.parquet; or NAME.npy, with NAME.csv for the paths and times")
+    add("file", nargs="?", metavar="FILE", help="NAME.parquet; or NAME.npy, with NAME.csv for the paths and times")
+    add("--milvus", metavar="URI", help="make or renew a copy in Milvus: http://host:19530, or a file NAME.db")
+    add("--collection", metavar="NAME", help="collection of the copy; default: the name of the library's folder")
     add("--quiet", action="store_true", help="show no progress bar")
 
     add = command(info).add_argument

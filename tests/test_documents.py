@@ -19,7 +19,7 @@ from cochlea_sb.synthetic.library import write_library
 ROOT = Path(__file__).parent.parent
 PAGES = {
     "README.md": 6,
-    "docs/library.md": 9,
+    "docs/library.md": 12,
     "docs/python.md": 3,
     "docs/train.md": 6,
     "docs/publish.md": 12,

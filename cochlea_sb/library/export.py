@@ -19,6 +19,26 @@ SOUNDS_AT_ONCE = 256
 COLUMNS = ("path", "label", "start_seconds", "end_seconds")
 
 
+def export_library(
+    state: State,
+    folder: Path,
+    file: str | os.PathLike[str] | None,
+    milvus: str | None,
+    collection: str | None,
+    progress: bool,
+) -> int:
+    """Do what `SoundLibrary.export` tells; ``folder`` is the folder of the library."""
+    if file is None and milvus is None:
+        raise UserError("There is no target: name a file NAME.parquet or NAME.npy, or a copy in Milvus (`milvus`).")
+    if file is not None:
+        total = export_windows(state, file, progress)
+    if milvus is not None:
+        from cochlea_sb.library.milvus import MilvusCopy
+
+        total = MilvusCopy(folder, milvus, collection, new=True).follow(state, progress)
+    return total
+
+
 def export_windows(state: State, file: str | os.PathLike[str], progress: bool = True) -> int:
     """Write all windows of a library, in the order of their sounds. Returns the number of windows.
 

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from cochlea_sb.errors import UserError
-from cochlea_sb.files import as_named
 from cochlea_sb.library.columns import whole_numbers
-from cochlea_sb.library.filters import Filter, varied
+from cochlea_sb.library.filters import Filter
+from cochlea_sb.library.find import Wanted, find
 from cochlea_sb.library.own_encoder import check_own, load_own
 from cochlea_sb.library.query import Query, encode_query, is_number
-from cochlea_sb.library.results import Added, Match, match_of
+from cochlea_sb.library.results import Added, Match
 from cochlea_sb.library.state import State
 from cochlea_sb.library.store import Store
 from cochlea_sb.machine import progress_bar
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cochlea_sb.inference.audio_encoder import AudioEncoder
     from cochlea_sb.inference.sound_encoder import SoundEncoder
     from cochlea_sb.library.duplicates import Duplicate
+    from cochlea_sb.library.milvus import MilvusCopy
     from cochlea_sb.library.writer import Writer
 
 
@@ -55,6 +56,7 @@ class SoundLibrary:
         self, store: Store, encoder: SoundEncoder | None = None, run_opts: dict[str, Any] | None = None
     ) -> None:
         self.store, self._encoder, self._run_opts = store, encoder, run_opts
+        self._copy: MilvusCopy | None = None
         self.refresh()
         if encoder is not None:
             check_own(store.folder, self.identity, encoder)
@@ -88,20 +90,32 @@ class SoundLibrary:
         encoder: SoundEncoder | None = None,
         *,
         run_opts: dict[str, Any] | None = None,
+        milvus: str | None = None,
+        collection: str | None = None,
     ) -> SoundLibrary:
         """Open a library. Raises a UserError if the library is missing or damaged, or was made with another encoder.
+
+        Raises a UserError, too, if ``milvus`` can't be reached or holds no complete copy of the library as it is now.
 
         Arguments
         ---------
         folder : str or Path
         encoder : AudioEncoder, optional, the encoder of the library; by default, it is loaded when it is first needed
         run_opts : dict, optional, options for loading the encoder, such as ``{"device": "cuda"}``
+        milvus : str, optional, address or file of a copy that `export` made; `search` and `rank` then search the copy
+        collection : str, optional, the copy's collection, by default the name of the library's folder
 
         Returns
         -------
         SoundLibrary
         """
-        return cls(Store(folder), encoder, run_opts)
+        library = cls(Store(folder), encoder, run_opts)
+        if milvus is not None:
+            from cochlea_sb.library.milvus import MilvusCopy
+
+            library._copy = MilvusCopy(library.store.folder, milvus, collection)
+            library._copy.check(library._state)
+        return library
 
     def refresh(self) -> None:
         """Read the changes of other processes; raises a UserError if the library was deleted or is damaged."""
@@ -217,42 +231,17 @@ class SoundLibrary:
             If the query has another form, is zero or not finite, or is a mixture whose sum is zero; if another argument
             has a wrong type or is out of range; if the index is damaged; if `encoder` is needed but can't be loaded.
         """
-        most = 1 if per_folder is None else per_folder
-        for name, number, least in (("k", k, 1), ("skip", skip, 0), ("per_folder", most, 1)):
-            if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
-                raise UserError(f"{name} is {number!r}: expected a whole number, at least {least}.")
+        wanted = Wanted(k, skip, every_window, per_folder, fold_copies)
+        wanted.check()
         if effort is not None and not (is_number(effort) and 0 < effort <= 1):
             raise UserError(f"effort is {effort!r}: expected a number above 0 and at most 1 (exact).")
         encoded = self.encode(query)
-        left_out, wanted = set() if with_query else encoded.paths, skip + k
+        left_out = set() if with_query else encoded.paths
         state = self._state  # another thread may replace self._state during the search
         passed = Filter(path, label, words, min_seconds, max_seconds).rows(state)
         allowed = None if passed is None else state.windows_of(passed)
-        n, paths = 2 * wanted + 32, state.sounds["path"]
-        while True:
-            scores, windows = state.nearest(encoded.vector, n, effort, allowed)
-            rows = state.rows_of(windows)
-            kept = state.known[rows]
-            if left_out:
-                kept = kept & np.array([paths[row].as_py() not in left_out for row in rows.tolist()], bool)
-            kept = np.flatnonzero(kept)
-            if not every_window:
-                kept = kept[np.sort(np.unique(rows[kept], return_index=True)[1])]
-            copies: dict[int, list[int]] = {}
-            if per_folder is not None or fold_copies:
-                folders = [os.path.dirname(paths[row].as_py()) for row in rows[kept].tolist()]
-                vectors = state.vectors_in_order(windows[kept]) if fold_copies else None
-                chosen, copies_of = varied(folders, vectors, per_folder)
-                copies = {int(kept[place]): kept[others].tolist() for place, others in copies_of.items()}
-                kept = kept[chosen]
-            if len(kept) >= wanted or len(windows) < n:
-                break
-            n *= 4
-        matches = [match_of(state, rows[i], windows[i], scores[i]) for i in kept[skip:wanted].tolist()]
-        if fold_copies:
-            names = [[as_named(paths[int(rows[i])].as_py()) for i in copies[j]] for j in kept[skip:wanted].tolist()]
-            matches = [match._replace(copies=tuple(own)) for match, own in zip(matches, names, strict=True)]
-        return matches
+        nearest = state.nearest if self._copy is None else partial(self._copy.nearest, state)
+        return find(state, partial(nearest, encoded.vector, effort=effort, allowed=allowed), wanted, left_out)
 
     def duplicates(self, progress: bool = True) -> list[list[Duplicate]]:
         """Find groups of files that hold the same sound in another format, level, lead-in or length.
@@ -302,15 +291,24 @@ class SoundLibrary:
         ranking = Ranking(self, yes, no)
         return ranking.doubtful(k) if doubtful else ranking.matches(k, **options)
 
-    def export(self, file: str | os.PathLike[str], progress: bool = True) -> int:
-        """Write the windows and their embeddings to ``file``, for other programs.
+    def export(
+        self,
+        file: str | os.PathLike[str] | None = None,
+        progress: bool = True,
+        *,
+        milvus: str | None = None,
+        collection: str | None = None,
+    ) -> int:
+        """Write the windows and their embeddings to ``file``, for other programs, or to ``milvus``, or to both.
 
         Arguments
         ---------
-        file : str or Path
+        file : str or Path, optional
             ``NAME.parquet``: columns ``path``, ``label``, ``start_seconds``, ``end_seconds``, ``embedding``.
             ``NAME.npy``: the embeddings [windows, D]; the other columns are in ``NAME.csv``.
         progress : bool, whether to show a progress bar
+        milvus : str, optional, address of a Milvus cluster, or a file ``NAME.db``; an older copy there is renewed
+        collection : str, optional, collection of Milvus, by default the name of the library's folder
 
         Returns
         -------
@@ -318,11 +316,11 @@ class SoundLibrary:
 
         Raises
         ------
-        UserError : if the suffix is not ``.parquet`` or ``.npy``, or if the index is damaged
+        UserError : if no target or another suffix is given, if Milvus fails, or if the index is damaged
         """
-        from cochlea_sb.library.export import export_windows
+        from cochlea_sb.library.export import export_library
 
-        return export_windows(self._state, file, progress)
+        return export_library(self._state, self.store.folder, file, milvus, collection, progress)
 
     def encode(
         self, query: str | os.PathLike[str] | tuple[Any, ...] | list[Any] | dict[Any, float] | np.ndarray | torch.Tensor
