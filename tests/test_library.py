@@ -624,6 +624,29 @@ def test_marks_rank_a_library(library, folder):
             library.rank(yes, no)
 
 
+def test_a_search_that_finds_nothing_folds_nothing(library, folder):
+    assert library.search(folder / "tone" / "tone0.wav", words="nowhere", fold_copies=True, per_folder=1) == []
+
+
+def test_a_name_that_is_not_utf8_is_exported_and_compared(encoder, folder, tmp_path):
+    odd = os.fsencode(folder / "tone") + b"/bad\xff.wav"
+    shutil.copy(folder / "tone" / "tone0.wav", odd)
+    library = SoundLibrary.create(tmp_path / "odd.library", encoder)
+    library.add(folder, progress=False)
+    (group,) = library.duplicates(progress=False)
+    assert {os.fsencode(one.path) for one in group} == {odd, os.fsencode(folder / "tone" / "tone0.wav")}
+    assert {one.encoding for one in group} == {"PCM_16"}
+    library.export(tmp_path / "a.parquet", progress=False)
+    assert f"{folder}/tone/bad\\xff.wav" in pq.read_table(tmp_path / "a.parquet")["path"].to_pylist()
+
+
+def test_alike_bass_drums_are_no_duplicates():
+    seconds = np.arange(8000) / 16000
+    one, other = (np.exp(-12 * seconds) * np.sin(2 * np.pi * hertz * seconds) for hertz in (50.0, 51.0))
+    assert np.corrcoef(one, other)[0, 1] > 0.9
+    assert not duplicates.are_the_same(one, other) and duplicates.are_the_same(one, 0.5 * np.pad(one, (90, 0)))
+
+
 def test_copies_replace_no_file(folder, tmp_path):
     files = [str(folder / "tone" / "tone0.wav"), str(folder / "noise" / "noise0.wav"), "dataset:a#0"]
     target = tmp_path / "taken"

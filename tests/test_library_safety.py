@@ -25,7 +25,7 @@ from cochlea_sb.index.storage import DamagedIndex
 from cochlea_sb.library.bounds import DICTIONARY_PAGE, Allowance, chunks_of, pages_of
 from cochlea_sb.library.store import CATALOGUE, Store
 
-KILLS = 20
+KILLS = 14
 SOUNDS = 300
 # A process that imports everything once, and for each line it is given forks one that adds a folder to a library.
 ADDING = """

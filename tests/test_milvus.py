@@ -1,11 +1,16 @@
-"""A copy of a library in Milvus Lite finds what the library finds, follows it, and never claims more than it holds."""
+"""A copy of a library in Milvus Lite finds what the library finds, follows it, and never claims more than it holds.
 
+Milvus Lite is large and not in the extra ``dev``: without it, a warning tells that the copy is not tested.
+"""
+
+import importlib.util
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +26,10 @@ from cochlea_sb.library import milvus
 from cochlea_sb.library.milvus import MilvusCopy, default_collection
 from cochlea_sb.training.recipe import load_experiment
 
+INSTALLED = all(importlib.util.find_spec(name) is not None for name in ("pymilvus", "milvus_lite"))
+if not INSTALLED:
+    warnings.warn("Milvus Lite is not installed: THE COPY IN MILVUS IS NOT TESTED.", stacklevel=1)
+pytestmark = pytest.mark.skipif(not INSTALLED, reason="pip install '.[milvus]': THE COPY IN MILVUS IS NOT TESTED")
 FILTERS = [
     {},
     {"path": "tone"},
@@ -199,10 +208,10 @@ def test_another_encoder_is_refused(library, encoder, folder, tmp_path, uri):
 
 
 def test_a_killed_export_is_continued(script, tmp_path, uri):
-    generate(tmp_path / "big.library", 1000, 10)
+    generate(tmp_path / "big.library", 600, 10)
     library = SoundLibrary.open(tmp_path / "big.library")
     command = ["cochlea", "export", tmp_path / "big.library", "--milvus", uri]
-    for least in (5, 40):  # percent
+    for least in (30,):  # percent
         export_ = script.start(*command)
         while not any(least <= int(text) < 95 for text in re.findall(r"(\d+)%", export_.paths[1].read_text())):
             assert export_.process.is_alive(), export_.paths[1].read_text()
@@ -211,7 +220,7 @@ def test_a_killed_export_is_continued(script, tmp_path, uri):
         assert export_.finish().returncode == -signal.SIGKILL
         said = script("cochlea", "search", tmp_path / "big.library", "a.wav", "--milvus", uri, status=2).stderr
         assert f"is not complete: run `cochlea export {tmp_path}/big.library --milvus {uri}` again." in said
-    assert "holds 10,000 windows." in script(*command).stdout
+    assert "holds 6,000 windows." in script(*command).stdout
     check_equal(library, uri)
     check_finds_the_same(opened(library, uri), library, [np.ones(128)], path="pack 1")
 

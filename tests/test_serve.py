@@ -111,6 +111,8 @@ def test_sounds_in_random_order(site, folder):
     } == {f"tone{number}.wav" for number in (0, 2, 3, 4, 5)}
     assert len(results(f"{site}api/browse?folder={quote(str(folder))}")) == 7
     assert results(f"{site}api/browse?folder=/nowhere") == []
+    assert len(results(f"{site}api/browse?folder={quote(folder.name)}/")) == 7  # the end of the path is enough
+    assert results(f"{site}api/search?like={short_name(str(folder / 'tone1.wav'))}&words=zzz&fold_copies=1") == []
 
 
 def test_marks_rank_the_library(site, folder):
@@ -119,6 +121,9 @@ def test_marks_rank_the_library(site, folder):
     assert len(found) == 4 and not {ids[0], ids[1], ids[5]} & {sound["id"] for sound in found}
     assert 1 >= found[0]["score"] >= found[-1]["score"] >= 0
     assert found[0]["name"] == "tone2.wav" and found[-1]["name"] != "tone2.wav"
+    gone = "0" * 16
+    assert results(f"{site}api/rank?yes={ids[0]}&yes={ids[1]}&no={ids[5]}&no={gone}") == found
+    assert get(f"{site}api/rank?yes={gone}")[0] == 400
     doubtful = results(f"{site}api/rank?yes={ids[0]}&no={ids[5]}&doubtful=1&k=2")
     rest = results(f"{site}api/rank?yes={ids[0]}&no={ids[5]}")
     assert abs(doubtful[0]["score"] - 0.5) == min(abs(sound["score"] - 0.5) for sound in rest)
@@ -129,8 +134,9 @@ def test_a_collection_as_zip(site, folder):
     query = "&".join(f"id={short_name(str(folder / name))}" for name in names)
     status, headers, body = get(f"{site}api/collection.zip?{query}")
     assert status == 200 and "sounds.zip" in headers["content-disposition"]
+    assert get(f"{site}api/collection.zip?id={'0' * 16}")[0] == 400
     with zipfile.ZipFile(io.BytesIO(body)) as archive:
-        assert archive.testzip() is None
+        assert archive.testzip() is None and archive.infolist()[0].date_time[0] >= 2026
         assert {name: archive.read(name) for name in names} == {name: (folder / name).read_bytes() for name in names}
         rows = list(csv.DictReader(io.StringIO(archive.read("sounds.csv").decode("utf-8-sig"))))
     assert [(row["file"], row["path"], row["seconds"]) for row in rows] == [
@@ -198,6 +204,16 @@ def test_duplicates(site):
     while (found := json.loads(get(f"{site}api/duplicates")[2]))["done"] < 1 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert found == {"done": 1, "groups": []}
+
+
+def test_a_search_for_duplicates_that_fails_is_told(site, monkeypatch, capfd):
+    def fail(state, watch):
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(collection, "find_duplicates", fail)
+    task = collection.Task(lambda watch: collection.find_duplicates(None, watch))
+    task.thread.join(10)
+    assert task.error == "a defect" and "Traceback" in capfd.readouterr().err
 
 
 def test_the_interface_is_described(site):

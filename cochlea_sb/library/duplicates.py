@@ -20,7 +20,10 @@ from cochlea_sb.library.state import State
 
 NEIGHBOURS = 64  # windows that are looked at for each sound
 SIMILAR = 0.6  # cosine from which on the waveforms of two sounds are compared
-SAME = 0.9  # correlation of two waveforms that are the same
+# Correlation of two waveforms that are the same: of noise, of which a lossy codec changes much, and of other sounds.
+# Short low sounds, such as bass drums, correlate well with others of their kind.
+SAME_NOISE, SAME = 0.9, 0.98
+NOISE = 300  # effective number of frequencies in the spectrum of a sound from which on it counts as noise
 ALIKE = 0.65  # correlation of two loudness curves from which on the waveforms are compared (99 % of copies: over 0.73)
 FLOOR = 1e-4  # of the loudest energy: what is fainter doesn't change the loudness
 SHARE = 0.5  # of the energy of both sounds that must lie where they overlap
@@ -82,7 +85,9 @@ def find_duplicates(state: State, watch: Callable[[list[int]], Iterable[int]]) -
                 continue
             one, other = waveform(first), waveform(second)
             if one is not None and other is not None and are_the_same(one, other):
-                leader[root(second)] = root(first)
+                heads = waveform(root(first)), waveform(root(second))  # so that A ~ B ~ C does not chain on
+                if heads[0] is not None and heads[1] is not None and are_the_same(heads[0], heads[1]):
+                    leader[root(second)] = root(first)
     groups: dict[int, list[int]] = {}
     for row in np.flatnonzero(state.readable).tolist():
         groups.setdefault(root(row), []).append(row)
@@ -152,14 +157,17 @@ def are_the_same(one: np.ndarray, other: np.ndarray) -> bool:
     totals = [float(np.square(wave, dtype=np.float64).sum()) for wave in (one, other)]
     if min(energies) <= 0 or any(part < SHARE * total for part, total in zip(energies, totals, strict=True)):
         return False
-    return bool(products.max() >= SAME * (energies[0] * energies[1]) ** 0.5)
+    powers = np.square(np.abs(np.fft.rfft(one))).astype(np.float64)
+    n_frequencies = powers.sum() ** 2 / max(float(np.square(powers).sum()), 1e-30)
+    least = SAME_NOISE if n_frequencies >= NOISE else SAME
+    return bool(products.max() >= least * (energies[0] * energies[1]) ** 0.5)
 
 
 def described(state: State, row: int, path: str) -> Duplicate:
     """Describe the file of a row."""
     sample_rate, encoding = None, None
     try:
-        facts = soundfile.info(path)
+        facts = soundfile.info(os.fsencode(path))
         sample_rate, encoding = facts.samplerate, facts.subtype
     except (soundfile.SoundFileError, OSError):
         pass

@@ -77,11 +77,17 @@ def blocks(state: State, progress: bool) -> Iterator[tuple[dict[str, list[Any]],
         paths, labels, seconds = (np.repeat(np.array(values, object), counts).tolist() for values in facts)
         starts = [round(place * hop, 6) for count in counts.tolist() for place in range(count)]
         ends = [round(min(first + window, most), 6) for first, most in zip(starts, seconds, strict=True)]
-        columns = zip(COLUMNS, ([as_named(path) for path in paths], labels, starts, ends), strict=True)
+        columns = zip(COLUMNS, ([as_text(path) for path in paths], labels, starts, ends), strict=True)
         # The numbers of windows ascend within a sound, and from one sound to the next within the index.
         yield dict(columns), state.vectors_in_order(state.windows_of(part))
         bar.update(len(part))
     bar.close()
+
+
+def as_text(path: str) -> str:
+    """The path of a file; where it is not UTF-8, the escaped form that the library stores."""
+    named = as_named(path)
+    return named if named.isascii() or named == named.encode("utf-8", "replace").decode() else path
 
 
 def write_parquet(state: State, target: Path, progress: bool) -> int:

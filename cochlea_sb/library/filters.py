@@ -13,7 +13,7 @@ from cochlea_sb.errors import UserError
 from cochlea_sb.files import as_utf8
 from cochlea_sb.library.state import State
 
-COPY_SIMILARITY = 0.97  # cosine of two windows from which on their sounds count as copies
+COPY_SIMILARITY = 0.985  # cosine of two windows from which on their sounds count as copies
 
 
 class Filter(NamedTuple):

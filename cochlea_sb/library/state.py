@@ -74,7 +74,7 @@ class State:
         parts = [self.index.vectors_of(windows[:n_in_index])] if self.index is not None and n_in_index else []
         if self.delta is not None and n_in_index < len(windows):
             parts += [self.delta.vectors_of(windows[n_in_index:])]
-        return np.concatenate(parts)
+        return np.concatenate(parts) if parts else np.zeros((0, self.manifest["dimensions"]), np.float32)
 
     def vectors_in_order(self, windows: np.ndarray) -> np.ndarray:
         """Unit vectors [n, D] of windows, whose numbers may have any order."""

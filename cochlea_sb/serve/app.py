@@ -65,7 +65,7 @@ def create_app(collection: Collection, hosts: set[str] | None, token: str | None
         state = collection.state
         labels = sorted({label for label in state.sounds["label"].unique().to_pylist() if label is not None})
         facts = {"sounds": len(collection.names), "windows": collection.library.n_windows, "labels": labels[:1000]}
-        return JSONResponse({**facts, "hop_seconds": state.manifest["hop_seconds"]})
+        return JSONResponse({"id": collection.id, **facts, "hop_seconds": state.manifest["hop_seconds"]})
 
     def listed(matches: list[Match]) -> Response:
         return JSONResponse({"results": [collection.sound_of(match) for match in matches]})
@@ -123,11 +123,15 @@ def create_app(collection: Collection, hosts: set[str] | None, token: str | None
         names = request.query_params.getlist("id")
         if not 1 <= len(names) <= params.MOST_MARKS:
             raise UserError(f"The collection has {len(names):,} sounds: expected 1 to {params.MOST_MARKS:,}.")
-        sounds = [collection.sound(name) for name in names]
+        sounds = [collection.sound(name) for name in names if name in collection.rows]
+        if not sounds:
+            raise UserError("The library holds none of these sounds any more.")
         return StreamingResponse(archive(sounds), media_type="application/zip", headers=as_download("sounds.zip"))
 
     async def duplicates(request: Request) -> Response:
         task = collection.task("duplicates")
+        if task.error:
+            raise UserError(task.error)
         groups = [[collection.duplicate(one) for one in group] for group in task.result or []]
         return JSONResponse({"done": task.done if task.result is None else 1, "groups": groups})
 
@@ -197,7 +201,7 @@ def plays_in_browsers(sound: Sound) -> bool:
     if not os.path.isfile(sound.path):  # a pipe would wait for its writer
         return False
     try:
-        facts = soundfile.info(sound.path)
+        facts = soundfile.info(os.fsencode(sound.path))
     except (soundfile.SoundFileError, OSError):
         return False
     kinds = PLAYED_BY_BROWSERS.get(facts.format, set())

@@ -61,7 +61,8 @@ def archive(sounds: list[Sound]) -> Iterator[bytes]:
             name = next(names) if there else ""
             rows.writerow([name, shown_path(sound.path), sound.label or "", f"{sound.seconds:.3f}"])
             if there:
-                with open(sound.path, "rb") as source, written.open(name, "w", force_zip64=True) as target:
+                facts = zipfile.ZipInfo.from_file(sound.path, name, strict_timestamps=False)
+                with open(sound.path, "rb") as source, written.open(facts, "w", force_zip64=True) as target:
                     while content := source.read(1 << 20):
                         target.write(content)
                         yield pieces.take()

@@ -9,6 +9,7 @@ import json
 import os
 import threading
 import time
+import traceback
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -47,7 +48,7 @@ class Sound:
         self.name, self.row, self.path, self.label, self.seconds = name, row, as_named(path), label, float(seconds)
 
     def as_json(self) -> dict[str, Any]:
-        folder, file = os.path.split(shown_path(self.path))
+        folder, file = os.path.split(as_utf8(self.path))  # `cochlea rank` reads this form
         return {"id": self.name, "name": file, "folder": folder, "label": self.label, "seconds": round(self.seconds, 3)}
 
 
@@ -67,7 +68,9 @@ class Task:
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
             try:
                 self.result = compute(self.watched)
-            except (UserError, AudioError, OSError) as error:
+            except Exception as error:  # the page tells it; otherwise it would wait for ever
+                if not isinstance(error, (UserError, OSError)):
+                    traceback.print_exc()
                 self.error = one_line(error)
 
         self.thread = threading.Thread(target=run, daemon=True)
@@ -87,6 +90,7 @@ class Collection:
         self.lock, self.encoding = threading.Lock(), threading.Lock()
         self.examples: OrderedDict[str, np.ndarray] = OrderedDict()
         self.outlines = Outlines(library.store.folder)
+        self.id = short_name(str(library.store.folder.resolve()))
         self.looked, self.stamp = 0.0, self.stamp_on_disk()
         self.take()
 
@@ -200,7 +204,8 @@ class Collection:
 
     def rank(self, yes: list[str], no: list[str], doubtful: bool, k: int, options: dict[str, Any]) -> list[Match]:
         """Rank the library by marked sounds, as `SoundLibrary.rank` does."""
-        ranking = Ranking(self.library, *([self.sound(name).path for name in names] for names in (yes, no)))
+        known = ([self.sound(name).path for name in names if name in self.rows] for names in (yes, no))
+        ranking = Ranking(self.library, *known)
         return ranking.doubtful(k) if doubtful else ranking.matches(k, **options)
 
     def outline(self, name: str) -> Outline:

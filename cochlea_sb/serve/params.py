@@ -21,7 +21,7 @@ def number(values: QueryParams, name: str, default: int, least: int, most: int) 
 
 def real(text: str, name: str, expected: str = "a number of seconds") -> float:
     try:
-        return float(text)
+        return float(text.replace(",", "."))
     except ValueError as error:
         raise UserError(f"{name} is '{text[:20]}': expected {expected}.") from error
 
@@ -35,7 +35,8 @@ def filters(values: QueryParams) -> dict[str, Any]:
     """The arguments of `Filter` in a query string."""
     found: dict[str, Any] = {name: values[name] for name in ("words", "label") if values.get(name)}
     if values.get("folder"):
-        found["path"] = f"{glob.escape(values['folder'])}/*"
+        folder = values["folder"].rstrip("/")
+        found["path"] = f"{'' if folder.startswith('/') else '*/'}{glob.escape(folder)}/*"
     return found | {name: real(values[name], name) for name in ("min_seconds", "max_seconds") if values.get(name)}
 
 

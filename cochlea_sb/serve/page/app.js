@@ -29,6 +29,7 @@ function go(query) {
 }
 
 const likes = () => address().getAll("like");
+const others = (sound) => likes().filter((text) => parsed(text).place !== likeThis(sound));
 const like = (sound) => go({ like: likeThis(sound) });
 const random = () => go({ seed: String(Math.floor(Math.random() * 1e9)) });
 const actions = { like, inFolder: (folder) => { form.elements.folder.value = folder; go(asked()); } };
@@ -55,6 +56,8 @@ async function show() {
   shown = 0;
   const mine = ++polling;
   byId("next").hidden = now.has("view");
+  if (now.get("view") === "duplicates" && map.isOpen()) toggleMap();
+  showLibrary();
   await showQuery();
   try {
     if (now.get("view") === "duplicates") await showDuplicates(mine);
@@ -62,6 +65,17 @@ async function show() {
     else await more();
   } catch (error) { say(error.message); }
   if (document.activeElement === document.body) cards()[0]?.focus({ preventScroll: true });
+}
+
+/** How many sounds the library holds now, and their labels. */
+async function showLibrary() {
+  const library = await ask("/api/library"), field = form.elements.label, chosen = field.value;
+  byId("facts").textContent = `${library.sounds.toLocaleString()} sounds`;
+  if (field.options.length !== library.labels.length + 1) {
+    field.replaceChildren(new Option("all", ""), ...library.labels.map((label) => new Option(label, label)));
+    field.value = chosen || address().get("label") || "";
+  }
+  return library;
 }
 
 async function showQuery() {
@@ -106,7 +120,7 @@ async function more() {
     say(found.length ? "" : shown ? "No more sounds." : "Nothing found: change the filters.");
     byId("more").disabled = found.length < PAGE || wanted.has("doubtful");
     onMap();
-  } catch (error) { say(error.message); }
+  } catch (error) { say(error.message); byId("more").disabled = true; }
 }
 
 async function showDuplicates(mine) {
@@ -199,8 +213,8 @@ const keys = {
   ArrowRight: () => move(1), ArrowLeft: () => move(-1), ArrowDown: () => move(columns()), ArrowUp: () => move(-columns()),
   " ": () => { const focused = document.activeElement?.sound; focused && focused.id !== current?.id ? play(focused) : toggle(); },
   m: () => selected((sound) => like(sound)),
-  a: () => selected((sound) => go({ like: [...likes(), likeThis(sound)] })),
-  x: () => selected((sound) => likes().length ? go({ like: [...likes(), `${likeThis(sound)}*-0.5`] }) : say("Ask for something first: then x takes away what is like this.")),
+  a: () => selected((sound) => go({ like: [...others(sound), likeThis(sound)] })),
+  x: () => selected((sound) => others(sound).length ? go({ like: [...others(sound), `${likeThis(sound)}*-0.5`] }) : say("Ask for something first: then x takes away what is like this.")),
   "[": () => selected(() => { part = { start: audio.currentTime, end: current.seconds }; drawPlayer(); }),
   "]": () => selected(() => { part = { start: part?.start ?? 0, end: audio.currentTime }; part.end > part.start ? askPart() : say("The part is empty: press [ at its start and ] at its end."); }),
   f: () => selected((sound) => mark(sound, "yes")),
@@ -214,6 +228,7 @@ const keys = {
   }),
   d: () => selected(() => byId("download").click()),
   g: () => toggleMap(),
+  0: () => map.reset(),
   r: () => random(),
   "/": () => form.elements.words.focus(),
   "?": () => byId("keys").showModal(),
@@ -288,7 +303,7 @@ async function upload(blob, name) {
     names.set(id, name);
     say("");
     await go({ like: id });
-  } catch (error) { say(error.message); }
+  } catch (error) { say(error.message.replace("<bytes>", name)); }
 }
 
 const fromOutside = (event) => event.dataTransfer?.types.includes("Files");
@@ -316,10 +331,7 @@ form.onsubmit = (event) => { event.preventDefault(); go(asked()); };
 window.onpopstate = show;
 byId("tools").open = innerWidth > 600;
 addEventListener("resize", () => { if (innerWidth > 600) byId("tools").open = true; });
-collections.show();
 try {
-  const library = await ask("/api/library");
-  byId("facts").textContent = `${library.sounds.toLocaleString()} sounds`;
-  form.elements.label.append(...library.labels.map((label) => new Option(label, label)));
+  collections.open((await showLibrary()).id);
   await show();
 } catch (error) { say(error.message); }

@@ -126,6 +126,7 @@ export function move(step) {
   if (!all.length) return say("There are no sounds here.");
   let at = all.indexOf(document.activeElement);
   if (at < 0 && current) at = all.findIndex((made) => made.sound.id === current.id);
+  if (at >= 0 && step > 0 && all[at].sound.id !== current?.id) step = 0;  // the focused card was not heard yet
   const next = all[at < 0 ? 0 : Math.min(all.length - 1, Math.max(0, at + step))];
   next.focus();
   next.scrollIntoView({ block: "nearest" });

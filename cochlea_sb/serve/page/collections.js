@@ -1,9 +1,15 @@
 // Collections: named lists of sounds that are marked with yes or no. This browser keeps them.
 import { soundOf } from "./api.js";
 
-const KEY = "cochlea collections";
-const kept = JSON.parse(localStorage.getItem(KEY) || "null") || { current: "favourites", all: {} };
+let key = "", kept = { current: "favourites", all: {} };
 const chooser = document.getElementById("collection");
+
+/** Read the collections of a library: each has its own. */
+export function open(library) {
+  key = `cochlea collections of ${library}`;
+  kept = JSON.parse(localStorage.getItem(key) || "null") || kept;
+  show();
+}
 
 export function marks() { return kept.all[kept.current] ??= { yes: [], no: [] }; }
 export function markOf(id) { const { yes, no } = marks(); return yes.includes(id) ? "yes" : no.includes(id) ? "no" : ""; }
@@ -18,7 +24,7 @@ export function mark(id, answer) {
 
 export function choose(chosen) { kept.current = chosen; marks(); save(); }
 
-function save() { localStorage.setItem(KEY, JSON.stringify(kept)); show(); }
+function save() { localStorage.setItem(key, JSON.stringify(kept)); show(); }
 
 export function show() {
   const { yes, no } = marks();
@@ -38,7 +44,8 @@ export async function saveLists() {
     const sounds = (await Promise.allSettled(marks()[kind].map(soundOf))).filter((one) => one.value).map((one) => one.value);
     if (!sounds.length) continue;
     const link = document.createElement("a");
-    const text = sounds.map((sound) => `${sound.folder}/${sound.name}\n`).join("");
+    const paths = sounds.map((sound) => `${sound.folder}/${sound.name}`).filter((path) => !/[\r\n]/.test(path));
+    const text = paths.map((path) => `${path}\n`).join("");
     link.href = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
     link.download = `${kept.current}-${kind}.txt`;
     link.click();

@@ -37,8 +37,11 @@ export async function open(by) {
   start();
   say("");
   state.ready = true;
-  draw();
+  reset();
 }
+
+/** Show the whole map. */
+export function reset() { zoom = 1; middle = [0.5, 0.5]; draw(); }
 
 export function close() { section.hidden = true; }
 export function isOpen() { return !section.hidden; }
@@ -187,6 +190,7 @@ export function select(id) { selected = id; draw(); }
 const pointers = new Map();
 let moved = 0, heard = -1;
 
+function inside(value) { return Math.min(1, Math.max(0, value)); }
 function at(event) { const box = over.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; }
 
 async function hear(i) { if (i >= 0) pick(await soundOf(idOf(i))); }
@@ -198,7 +202,7 @@ over.addEventListener("pointermove", (event) => {
   if (before) {
     const others = [...pointers].filter(([id]) => id !== event.pointerId).map(([, place]) => place);
     if (others.length) zoomAt(...others[0], Math.hypot(x - others[0][0], y - others[0][1]) / Math.max(1, Math.hypot(before[0] - others[0][0], before[1] - others[0][1])));
-    else { const [ax, ay] = toPlace(...before), [bx, by] = toPlace(x, y); middle = [middle[0] + ax - bx, middle[1] + ay - by]; }
+    else { const [ax, ay] = toPlace(...before), [bx, by] = toPlace(x, y); middle = [inside(middle[0] + ax - bx), inside(middle[1] + ay - by)]; }
     moved += Math.hypot(x - before[0], y - before[1]);
     pointers.set(event.pointerId, [x, y]);
     draw();
@@ -210,12 +214,13 @@ over.addEventListener("pointermove", (event) => {
 over.addEventListener("pointerup", (event) => { pointers.delete(event.pointerId); if (moved < 4 && state.ready) hear(nearest(...at(event))); });
 over.addEventListener("pointercancel", (event) => pointers.delete(event.pointerId));
 over.addEventListener("wheel", (event) => { event.preventDefault(); zoomAt(...at(event), Math.exp(-event.deltaY / 400)); }, { passive: false });
+over.addEventListener("dblclick", reset);
 addEventListener("resize", draw);
 
 export function zoomAt(px, py, factor) {
   const [x, y] = toPlace(px, py);
   zoom = Math.min(200, Math.max(0.5, zoom * factor));
   const [nx, ny] = toPlace(px, py);
-  middle = [middle[0] + x - nx, middle[1] + y - ny];
+  middle = [inside(middle[0] + x - nx), inside(middle[1] + y - ny)];
   draw();
 }

@@ -40,5 +40,5 @@ export async function play(sound, from = sound.start || 0) {
 export function toggle() {
   if (!current) return;
   if (audio.ended || !audio.src) play(current);
-  else if (audio.paused) audio.play(); else audio.pause();
+  else if (audio.paused) audio.play().catch(() => {}); else audio.pause();
 }
