@@ -2,8 +2,8 @@
 
 export async function ask(url, options) {
   const answer = await fetch(url, options);
-  const body = await answer.json().catch(() => ({ error: answer.statusText }));
-  if (!answer.ok) throw new Error(body.error);
+  const body = await answer.json().catch(() => null);
+  if (!answer.ok || body === null) throw new Error(body?.error || answer.statusText || "The server's answer was cut off.");
   return body;
 }
 

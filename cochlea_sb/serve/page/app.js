@@ -57,7 +57,7 @@ async function show() {
   const mine = ++polling;
   byId("next").hidden = now.has("view");
   if (now.get("view") === "duplicates" && map.isOpen()) toggleMap();
-  showLibrary();
+  showLibrary().catch((error) => say(error.message));
   await showQuery();
   try {
     if (now.get("view") === "duplicates") await showDuplicates(mine);
