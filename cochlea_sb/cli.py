@@ -125,17 +125,10 @@ def search(arguments: Namespace) -> None:
     matches = library.search(
         query,
         arguments.k,
-        skip=arguments.skip,
         every_window=arguments.every_window,
         with_query=arguments.with_query,
-        path=arguments.path,
-        label=arguments.label,
-        words=arguments.words,
-        min_seconds=arguments.min_seconds,
-        max_seconds=arguments.max_seconds,
-        per_folder=arguments.per_folder,
-        fold_copies=arguments.fold_copies,
         effort=arguments.effort,
+        **which(arguments),
     )
     show_matches(matches, arguments)
     if not matches and not arguments.json:
@@ -154,10 +147,14 @@ def rank(arguments: Namespace) -> None:
     from cochlea_sb.library.sound_library import SoundLibrary
 
     yes, no = (read_lines(file) if file else [] for file in (arguments.yes, arguments.no))
-    options = {name: getattr(arguments, name) for name in ("skip", "path", "label", "words")}
-    options |= {name: getattr(arguments, name) for name in ("min_seconds", "max_seconds", "per_folder", "fold_copies")}
     library = SoundLibrary.open(arguments.library)
-    show_matches(library.rank(yes, no, arguments.k, doubtful=arguments.doubtful, **options), arguments)
+    show_matches(library.rank(yes, no, arguments.k, doubtful=arguments.doubtful, **which(arguments)), arguments)
+
+
+def which(arguments: Namespace) -> dict[str, Any]:
+    """The options of `search` and `rank` that choose which matches are shown."""
+    names = ("skip", "path", "label", "words", "min_seconds", "max_seconds", "per_folder", "fold_copies")
+    return {name: getattr(arguments, name) for name in names}
 
 
 def show_matches(matches: list[Match], arguments: Namespace) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cochlea_sb.errors import MissingExtra, UserError, one_line
-from cochlea_sb.library.state import State
+from cochlea_sb.library.state import State, state_of
 from cochlea_sb.machine import progress_bar
 
 if TYPE_CHECKING:
@@ -327,11 +327,6 @@ def default_collection(folder: Path) -> str:
     """
     name = re.sub(r"\W", "_", folder.resolve().name.removesuffix(".library"), flags=re.ASCII)[:200]
     return name if name and not name[0].isdigit() else f"_{name}"
-
-
-def state_of(state: State) -> str:
-    """Return a hash of the manifest."""
-    return hashlib.blake2b(json.dumps(state.manifest, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def record(state: State, sound: dict[str, Any]) -> int:

@@ -64,13 +64,12 @@ class Ranking:
         self.marked = np.union1d(wanted, unwanted)
         others = np.setdiff1d(np.flatnonzero(self.state.readable), self.marked)
         background = drawn(self.state.windows_of(others), BACKGROUND)
-        groups = [(wanted, 1, 1.0), (unwanted, 0, 1.0)]
         parts, answers, weights = [], [], []
-        for rows, answer, weight in groups:
+        for rows, answer in ((wanted, 1), (unwanted, 0)):
             if len(rows):
                 parts.append(self.state.vectors_of(self.state.windows_of(rows)))
                 answers.append(np.full(len(parts[-1]), answer))
-                weights.append(np.repeat(weight / len(rows) / self.state.counts[rows], self.state.counts[rows]))
+                weights.append(np.repeat(1 / len(rows) / self.state.counts[rows], self.state.counts[rows]))
         if len(background):
             parts.append(self.state.vectors_of(background))
             answers.append(np.zeros(len(background), int))
@@ -106,14 +105,12 @@ class Ranking:
         windows = drawn(self.state.windows_of(rows), LOOKED_AT)
         if not len(windows):
             return []
-        cosines = self.state.vectors_of(windows) @ self.direction
-        best = np.lexsort((-cosines, self.state.rows_of(windows)))  # of each sound, its most probable window first
-        firsts = best[np.unique(self.state.rows_of(windows)[best], return_index=True)[1]]
+        cosines, sounds = self.state.vectors_of(windows) @ self.direction, self.state.rows_of(windows)
+        best = np.lexsort((-cosines, sounds))  # of each sound, its most probable window first
+        firsts = best[np.unique(sounds[best], return_index=True)[1]]
         nearest = firsts[np.argsort(np.abs(self.length * cosines[firsts] + self.offset), kind="stable")[:k]]
         return [
-            match_of(
-                self.state, int(self.state.rows_of(windows[[i]])[0]), int(windows[i]), self.probability(cosines[i])
-            )
+            match_of(self.state, int(sounds[i]), int(windows[i]), self.probability(cosines[i]))
             for i in nearest.tolist()
         ]
 

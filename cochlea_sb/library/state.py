@@ -4,6 +4,8 @@ Each window has a number. The windows of a sound have consecutive numbers. A num
 the delta are larger than the numbers in the index. Axes: S records of sounds, n windows, D embedding dimensions.
 """
 
+import hashlib
+import json
 from typing import Any
 
 import numpy as np
@@ -105,3 +107,8 @@ class State:
         gone = int(self.counts[~self.known & (self.firsts < self.first_in_delta)].sum())
         in_delta, in_index = (0 if index is None else len(index) for index in (self.delta, self.index))
         return in_delta, gone, in_index
+
+
+def state_of(state: State) -> str:
+    """Return a hash of the manifest, which tells one state of a library from another."""
+    return hashlib.blake2b(json.dumps(state.manifest, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -8,7 +8,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +48,20 @@ class Exported(NamedTuple):
     repo_type: str
     replaces: tuple[str, ...]
     notes: list[str]
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Make a folder, which must not exist, and fill it in the block. After an exception, it is deleted."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise UserError(f"'{folder}' exists already: push that folder, or delete it first.") from error
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def export(
@@ -105,11 +120,7 @@ def export(
         raise UserError(f"'{source}' is a model, and --model names the encoder of a library or of embeddings.")
     if not is_model and data is not None:
         raise UserError(f"'{source}' is no model, and --data describes the training data of a model.")
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError as error:
-        raise UserError(f"'{folder}' exists already: push that folder, or delete it first.") from error
-    try:
+    with new_folder(folder):
         if is_library:
             replaces: tuple[str, ...] = ("index-*", "sounds-*", "delta-*")
             card, notes = export_library(source, folder, name, license, model)
@@ -121,9 +132,6 @@ def export(
             card, gaps = export_model(source, folder, name, license, data)
             notes = [] if own_card else gaps
         write_text(folder / CARD, own_card.read_text(encoding="utf-8") if own_card else stamped(card))
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
     if not own_card and license is None:
         notes.append("The card names no licence: add one with --license, for example --license apache-2.0.")
     return Exported("model" if is_model else "dataset", replaces, notes)

@@ -12,7 +12,6 @@
 import json
 import os
 import re
-import shutil
 from pathlib import Path, PurePath
 
 from cochlea_sb.data.sounds import METADATA_FILES, ROW
@@ -21,7 +20,7 @@ from cochlea_sb.files import as_named, link, write_text
 from cochlea_sb.inference.audio_encoder import AudioEncoder
 from cochlea_sb.library.sound_library import SoundLibrary
 from cochlea_sb.publishing.cards import filled, space_card
-from cochlea_sb.publishing.export import Exported, check_license, public_encoder
+from cochlea_sb.publishing.export import Exported, check_license, new_folder, public_encoder
 from cochlea_sb.publishing.upload import CARD, stamped
 from cochlea_sb.publishing.wheel import write_wheel
 
@@ -77,11 +76,7 @@ def export_space(
     rows = [row for row in known if os.path.isfile(as_named(row["path"]))]
     if not rows:
         raise UserError(f"'{source}' holds no sounds that are files on this computer: index files, not a dataset.")
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError as error:
-        raise UserError(f"'{folder}' exists already: push that folder, or delete it first.") from error
-    try:
+    with new_folder(folder):
         names = public_names([row["path"] for row in rows])
         labels = []
         for row, public in zip(rows, names, strict=True):
@@ -100,9 +95,6 @@ def export_space(
         card = space_card(name, encoder=public_one, license=license, sounds=len(rows), hours=hours)
         write_text(folder / CARD, stamped(card))
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     notes = [f"Everyone who can open the Space can hear and download its {len(rows):,} sounds, such as '{names[0]}'."]
     if others := len(catalogue) - len(known):
         notes.append(f"{others:,} sounds of datasets were left out, because they are not files.")

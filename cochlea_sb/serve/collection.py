@@ -5,7 +5,6 @@ library has changed, and no path is ever taken from a request.
 """
 
 import hashlib
-import json
 import os
 import threading
 import time
@@ -27,10 +26,9 @@ from cochlea_sb.library.duplicates import Duplicate, find_duplicates
 from cochlea_sb.library.filters import Filter
 from cochlea_sb.library.map import middle_vectors, neighbour_places, principal_places, regions
 from cochlea_sb.library.query import Query
-from cochlea_sb.library.rank import Ranking
 from cochlea_sb.library.results import Match
 from cochlea_sb.library.sound_library import SoundLibrary
-from cochlea_sb.library.state import State
+from cochlea_sb.library.state import State, state_of
 from cochlea_sb.serve.outlines import Outline, Outlines, outline_of
 
 MOST_EXAMPLES = 200  # uploaded examples that are remembered; only their embeddings are kept
@@ -204,9 +202,8 @@ class Collection:
 
     def rank(self, yes: list[str], no: list[str], doubtful: bool, k: int, options: dict[str, Any]) -> list[Match]:
         """Rank the library by marked sounds, as `SoundLibrary.rank` does."""
-        known = ([self.sound(name).path for name in names if name in self.rows] for names in (yes, no))
-        ranking = Ranking(self.library, *known)
-        return ranking.doubtful(k) if doubtful else ranking.matches(k, **options)
+        wanted, unwanted = ([self.sound(name).path for name in names if name in self.rows] for names in (yes, no))
+        return self.library.rank(wanted, unwanted, k, doubtful=doubtful, **options)
 
     def outline(self, name: str) -> Outline:
         sound = self.sound(name)
@@ -263,8 +260,7 @@ class Collection:
 
 def kept_places(folder: Path, state: State, vectors: np.ndarray) -> np.ndarray:
     """`neighbour_places`, kept beside the library in ``map-KEY.npy``, where the key names the state of the library."""
-    key = hashlib.sha256(json.dumps(state.manifest, sort_keys=True).encode()).hexdigest()[:16]
-    file = folder / f"map-{key}.npy"
+    file = folder / f"map-{state_of(state)}.npy"
     if file.is_file() and not file.is_symlink() and file.stat().st_size < 8 * len(vectors) + 1000:
         with suppress(OSError, ValueError):
             places = np.load(file, allow_pickle=False)
