@@ -35,7 +35,7 @@ MOST_EXAMPLES = 200  # uploaded examples that are remembered; only their embeddi
 LONGEST_EXAMPLE_SECONDS = 600.0
 LOOK_SECONDS = 1.0  # time between two looks whether the library has changed on the disk
 COLOURS = 11  # labels, and folders, that have their own colour on the map; the others share one
-POINT = np.dtype([("x", "<u2"), ("y", "<u2"), ("label", "u1"), ("folder", "u1"), ("id", "S8")])
+POINT = np.dtype([("x", "<u2"), ("y", "<u2"), ("label", "u1"), ("folder", "u1"), ("id", "V8")])
 
 
 class Sound:
@@ -248,7 +248,7 @@ class Collection:
             numbers = {value: number for number, value in enumerate(common)}
             points[kind] = [numbers.get(value, COLOURS) for value in values]
             facts[f"{kind}s"] = common
-        points["id"] = [bytes.fromhex(short_name(path)) for path in paths]
+        points["id"] = np.frombuffer(bytes.fromhex("".join(map(short_name, paths))), "V8")
         facts["regions"] = [region._asdict() for region in regions(places, paths)]
         return facts, points.tobytes()
 
