@@ -7,14 +7,22 @@ if TYPE_CHECKING:
     from cochlea_sb.errors import AudioError as AudioError
     from cochlea_sb.index.random_projection import RandomProjectionIndex as RandomProjectionIndex
     from cochlea_sb.inference.audio_encoder import AudioEncoder as AudioEncoder
+    from cochlea_sb.inference.callable_encoder import CallableEncoder as CallableEncoder
+    from cochlea_sb.inference.encoder import Encoder as Encoder
+    from cochlea_sb.inference.load import load_encoder as load_encoder
+    from cochlea_sb.library.query import Text as Text
     from cochlea_sb.library.sound_library import SoundLibrary as SoundLibrary
 
 __version__ = "0.1.0"
 _HOMES = {
     "AudioEncoder": "cochlea_sb.inference.audio_encoder",
     "AudioError": "cochlea_sb.errors",
+    "CallableEncoder": "cochlea_sb.inference.callable_encoder",
+    "Encoder": "cochlea_sb.inference.encoder",
     "RandomProjectionIndex": "cochlea_sb.index.random_projection",
     "SoundLibrary": "cochlea_sb.library.sound_library",
+    "Text": "cochlea_sb.library.query",
+    "load_encoder": "cochlea_sb.inference.load",
 }
 __all__ = sorted(_HOMES)
 

@@ -22,12 +22,13 @@ from cochlea_sb.errors import UserError, one_line
 from cochlea_sb.machine import is_open, silence_decoders
 
 if TYPE_CHECKING:
-    from cochlea_sb.inference.sound_encoder import SoundEncoder
+    from cochlea_sb.inference.encoder import Encoder
     from cochlea_sb.library.results import Match
 
 STATUS_DEFECT = 1
 STATUS_MISTAKE = 2  # as argparse does
 STATUS_INTERRUPTED = 130  # as shells do after Ctrl-C
+TRUST = "let loading --model run code of its author, as models of SpeechBrain can"
 SHOWN = 20  # maximum number of unreadable files that are listed without --problems
 
 
@@ -70,6 +71,7 @@ def first_line(docstring: str | None) -> str:
 
 def index(arguments: Namespace) -> None:
     """Add sounds to a library; create the library if it does not exist."""
+    from cochlea_sb.inference.load import load_encoder
     from cochlea_sb.library.sound_library import SoundLibrary
     from cochlea_sb.library.store import Store
     from cochlea_sb.machine import check_device
@@ -78,15 +80,13 @@ def index(arguments: Namespace) -> None:
     options: dict[str, Any] = {"run_opts": {"device": arguments.device}} if arguments.device else {}
     created = not Store(arguments.library).exists()
     if not created:
-        encoder = load_encoder(arguments.model, arguments.device) if arguments.model else None
-        library = SoundLibrary.open(arguments.library, encoder, **options)
+        library = SoundLibrary.open(arguments.library, given_encoder(arguments), **options)
         hop = library.hop_seconds
         if arguments.hop_seconds is not None and abs(arguments.hop_seconds - hop) > 0.005:
             raise UserError(f"'{arguments.library}' has a window every {hop} s: omit --hop_seconds.")
     else:
-        encoder = load_encoder(arguments.model, arguments.device)
-        hop = 0.48 if arguments.hop_seconds is None else arguments.hop_seconds
-        library = SoundLibrary.create(arguments.library, encoder, hop_seconds=hop)
+        encoder = given_encoder(arguments) or load_encoder(**options)
+        library = SoundLibrary.create(arguments.library, encoder, hop_seconds=arguments.hop_seconds)
     try:
         added = library.add(
             arguments.sources,
@@ -115,13 +115,9 @@ def search(arguments: Namespace) -> None:
     """Print the sounds that are most similar to a sound."""
     from cochlea_sb.library.sound_library import SoundLibrary
 
-    encoder = load_encoder(arguments.model) if arguments.model else None
-    library = SoundLibrary.open(arguments.library, encoder, milvus=arguments.milvus, collection=arguments.collection)
-    query: Any = arguments.query
-    if arguments.start is not None or arguments.end is not None:
-        query = (query, arguments.start or 0.0, arguments.end)
-    if arguments.mix:
-        query = [(query, 1.0), *(weighted(text) for text in arguments.mix)]
+    query = query_of(arguments)
+    copy = {"milvus": arguments.milvus, "collection": arguments.collection}
+    library = SoundLibrary.open(arguments.library, given_encoder(arguments), **copy)
     matches = library.search(
         query,
         arguments.k,
@@ -140,6 +136,24 @@ def search(arguments: Namespace) -> None:
         left_out = f"no sound is left after {', '.join(filters)}" if filters else "the library holds no other sound"
         reason = left_out if len(library) else "the library is empty"
         print(f"Nothing found: {reason}.", file=sys.stderr)
+
+
+def query_of(arguments: Namespace) -> Any:
+    """The query of `search`: a file or a part of it, a text, and the sounds of --mix."""
+    from cochlea_sb.library.query import Text
+
+    file, parts = arguments.query, []
+    if file is None and (arguments.start is not None or arguments.end is not None):
+        raise UserError("--start and --end name a part of FILE: give the file, too.")
+    if file is not None:
+        whole = arguments.start is None and arguments.end is None
+        parts.append((file if whole else (file, arguments.start or 0.0, arguments.end), 1.0))
+    if arguments.text is not None:
+        parts.append((Text(arguments.text), 1.0))
+    parts += [weighted(text) for text in arguments.mix or ()]
+    if not parts:
+        raise UserError("There is nothing to search for: give a FILE, or --text WORDS.")
+    return parts[0][0] if len(parts) == 1 and parts[0][1] == 1 else parts
 
 
 def rank(arguments: Namespace) -> None:
@@ -242,8 +256,9 @@ def serve(arguments: Namespace) -> None:
     from cochlea_sb.library.sound_library import SoundLibrary
     from cochlea_sb.serve.run import serve as run_server
 
-    encoder = load_encoder(arguments.model) if arguments.model else None
-    run_server(SoundLibrary.open(arguments.library, encoder), arguments.host, arguments.port, arguments.public)
+    run_server(
+        SoundLibrary.open(arguments.library, given_encoder(arguments)), arguments.host, arguments.port, arguments.public
+    )
 
 
 def remove(arguments: Namespace) -> None:
@@ -262,11 +277,17 @@ def remove(arguments: Namespace) -> None:
     print(f"Removed {removed:,} sounds: '{arguments.library}' holds {len(library):,}.")
 
 
-def load_encoder(source: str | None = None, device: str | None = None) -> SoundEncoder:
-    """Load an encoder, by default the model that comes with the package."""
-    from cochlea_sb.inference import sound_encoder
+def given_encoder(arguments: Namespace) -> Encoder | None:
+    """Load the encoder that --model names, if it names one."""
+    if arguments.model is None:
+        if arguments.trust_remote_code:
+            raise UserError("--trust_remote_code goes with --model, which names the model that you trust.")
+        return None
+    from cochlea_sb.inference.load import load_encoder
 
-    return sound_encoder.load_encoder(source or sound_encoder.SHIPPED, device=device)
+    device = getattr(arguments, "device", None)
+    options = {"device": device} if device else None
+    return load_encoder(arguments.model, run_opts=options, trust_remote_code=arguments.trust_remote_code)
 
 
 def weighted(text: str) -> tuple[str, float]:
@@ -316,8 +337,10 @@ def main(argv: list[str] | None = None) -> None:
     add("--library", required=True, metavar="FOLDER", help="folder of the library; created if missing")
     add(
         "--model",
-        help="folder or Hub name of the encoder; default: the encoder of the library, or the encoder of cochlea_sb",
+        help="folder or Hub name of the encoder, or transformers:NAME, speechbrain:NAME, python:MODULE:NAME; default: "
+        "the encoder of the library, or the encoder of cochlea_sb",
     )
+    add("--trust_remote_code", action="store_true", help=TRUST)
     add("--hop_seconds", type=float, help="time from one window to the next in a new library; default 0.48")
     add("--folder_labels", action="store_true", help="use the name of a file's folder as its label")
     add("--config", help="configuration of a dataset on the Hub")
@@ -347,7 +370,8 @@ def main(argv: list[str] | None = None) -> None:
         return added
 
     add = with_matches(search).add_argument
-    add("query", metavar="FILE", help="the sound to start from")
+    add("query", nargs="?", metavar="FILE", help="the sound to start from")
+    add("--text", metavar="WORDS", help="words that describe the sound, if the encoder takes text, as CLAP does")
     add("--start", type=float, help="start of the part of the file to search with, in seconds")
     add("--end", type=float, help="end of the part of the file to search with, in seconds")
     add("--mix", action="append", metavar="FILE[=WEIGHT]", help="add a sound to the query, or subtract it (weight < 0)")
@@ -358,7 +382,8 @@ def main(argv: list[str] | None = None) -> None:
         type=float,
         help="recall of the nearest windows to aim for; default 0.98; 1 searches exactly",
     )
-    add("--model", help="folder or Hub name of the library's encoder, if the encoder has moved")
+    add("--model", help="the library's encoder, if it has moved, or if loading it can run code")
+    add("--trust_remote_code", action="store_true", help=TRUST)
     add("--milvus", metavar="URI", help="search this copy in Milvus, which `cochlea export` made")
     add("--collection", metavar="NAME", help="collection of the copy; default: the name of the library's folder")
 
@@ -387,7 +412,8 @@ def main(argv: list[str] | None = None) -> None:
     add("--host", default="127.0.0.1", help="address to listen at; default 127.0.0.1, this computer only")
     add("--port", type=int, default=8000, help="default 8000; 0 takes a free one")
     add("--public", action="store_true", help="let everyone who reaches the address open the page, without a token")
-    add("--model", help="folder or Hub name of the library's encoder, if the encoder has moved")
+    add("--model", help="the library's encoder, if it has moved, or if loading it can run code")
+    add("--trust_remote_code", action="store_true", help=TRUST)
 
     add = command(remove).add_argument
     add("library", metavar="LIBRARY")

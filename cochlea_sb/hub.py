@@ -4,7 +4,7 @@ Only huggingface_hub reads the token of the user, from ``hf auth login`` or the 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -91,7 +91,14 @@ def hub_errors(name: str, kind: str = "model", revision: str | None = None) -> I
 
 
 def download(
-    name: str, files: list[str], largest: int, *, revision: str | None = None, cache: str | Path | None = None
+    name: str,
+    files: list[str],
+    largest: int,
+    *,
+    optional: Sequence[str] = (),
+    expected: str = "a model of cochlea_sb",
+    revision: str | None = None,
+    cache: str | Path | None = None,
 ) -> Path:
     """Return a folder with files of a model on the Hub. The files come from the cache if it is up to date or offline.
 
@@ -100,6 +107,8 @@ def download(
     name : str, ``user/name`` of the model
     files : list of str, names of the files
     largest : int, maximum size of a file in bytes
+    optional : list of str, names of further files, which may be missing
+    expected : str, what the files make up, for the message about a missing file
     revision : str, a branch, a tag or a commit; by default ``main``
     cache : str or Path, folder of the cache; by default the cache of huggingface_hub (in ``HF_HOME``)
 
@@ -112,7 +121,7 @@ def download(
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
 
-    fetch = partial(snapshot_download, name, revision=revision, cache_dir=cache, allow_patterns=files)
+    fetch = partial(snapshot_download, name, revision=revision, cache_dir=cache, allow_patterns=[*files, *optional])
     with hub_errors(name, revision=revision):
         present = None  # newest commit on the Hub; None if the Hub can't be reached
         with suppress(HTTPError, OSError):
@@ -122,11 +131,11 @@ def download(
             missing = [file for file in files if file not in sizes]
             if missing:
                 raise UserError(
-                    f"'{name}' holds no {missing[0]} on the Hub ({revision or 'main'}): expected a model of "
-                    f"cochlea_sb; if the model is on another branch, give {name}@BRANCH."
+                    f"'{name}' holds no {missing[0]} on the Hub ({revision or 'main'}): expected "
+                    f"{expected}; if the model is on another branch, give {name}@BRANCH."
                 )
-            for file in files:
-                if sizes[file] > largest:
+            for file in (*files, *optional):
+                if sizes.get(file, 0) > largest:
                     size = f"{sizes[file]:,} bytes: expected at most {largest:,}"
                     raise UserError(f"'{name}' holds '{file}' of {size}, so it was not downloaded.")
         with suppress(LocalEntryNotFoundError):

@@ -17,7 +17,7 @@ from cochlea_sb.cli import first_line, run
 from cochlea_sb.data.corpus import write_problems
 from cochlea_sb.data.sounds import list_sources
 from cochlea_sb.errors import UserError
-from cochlea_sb.inference.audio_encoder import AudioEncoder
+from cochlea_sb.inference.load import load_encoder
 from cochlea_sb.inference.sound_encoder import SHIPPED
 from cochlea_sb.integrations.ray import embed_on_ray
 from cochlea_sb.library.shard_plan import Embedding, make_shards, missing_from, plan_shards, unread_sounds
@@ -28,8 +28,9 @@ def main(argv):
     parser = argparse.ArgumentParser(description=first_line(__doc__))
     parser.add_argument("source", nargs="+", help="folder, table of files, or dataset on the Hub")
     parser.add_argument("--output", required=True, help="folder to write the shards to")
-    parser.add_argument("--model", help="folder or Hub name of the encoder; default: the model shipped with cochlea_sb")
-    parser.add_argument("--hop_seconds", type=float, default=0.48, help="step between windows; default 0.48")
+    parser.add_argument("--model", help="encoder, as in `cochlea index`; default: the model shipped with cochlea_sb")
+    parser.add_argument("--trust_remote_code", action="store_true", help="let loading --model run code of its author")
+    parser.add_argument("--hop_seconds", type=float, help="step between windows; default: of the encoder, 0.48")
     parser.add_argument("--shard_sounds", type=int, default=1000, help="number of sounds in a shard; default 1000")
     parser.add_argument("--folder_labels", action="store_true", help="take the folder of a file as its label")
     parser.add_argument("--config", help="configuration of a dataset on the Hub")
@@ -51,9 +52,9 @@ def main(argv):
 
     run_opts = {"eval_precision": arguments.precision}
     device = "cpu" if arguments.ray else arguments.device  # with Ray, only the workers embed
-    encoder = AudioEncoder.from_hparams(
-        arguments.model or SHIPPED, run_opts=run_opts | ({"device": device} if device else {})
-    )
+    run_opts |= {"device": device} if device else {}
+    trust = {"trust_remote_code": arguments.trust_remote_code}
+    encoder = load_encoder(arguments.model or SHIPPED, run_opts=run_opts, **trust)
     hop_seconds = encoder.hop_frames(arguments.hop_seconds) * encoder.frame_seconds
     embedding = Embedding(encoder.identity() | {"precision": arguments.precision}, hop_seconds)
     options = {"folder_labels": arguments.folder_labels, "config": arguments.config, "split": arguments.split}
@@ -62,7 +63,8 @@ def main(argv):
 
     todo = missing_from(shards[arguments.worker :: arguments.workers])
     if arguments.ray:
-        embed_on_ray(arguments.ray, todo, embedding, options, device=arguments.device, threads=arguments.threads)
+        settings = {"device": arguments.device, "threads": arguments.threads}
+        embed_on_ray(arguments.ray, todo, embedding, options, **settings, **trust)
     else:
         with progress_bar(total=sum(len(shard.sources) for shard in todo), unit="sound", desc="Embedding") as bar:
             for _ in make_shards(encoder, todo, embedding, threads=arguments.threads, progress=bar.update):

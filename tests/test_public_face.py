@@ -1,6 +1,6 @@
 """What `help()` shows of the public names: every argument, what comes back, what is raised.
 
-README.md or docs/python.md uses each of them.
+README.md, docs/python.md or docs/encoders.md uses each of them.
 """
 
 import inspect
@@ -13,21 +13,24 @@ import cochlea_sb
 from cochlea_sb.library.query import Query
 from cochlea_sb.library.results import Added, Match
 
-CLASSES = {name: getattr(cochlea_sb, name) for name in cochlea_sb.__all__}
+PUBLIC = {name: getattr(cochlea_sb, name) for name in cochlea_sb.__all__}
+CLASSES = {name: one for name, one in PUBLIC.items() if inspect.isclass(one)}
 ROOT = Path(__file__).parent.parent
-PAGES = "".join((ROOT / page).read_text() for page in ("README.md", "docs/python.md"))
+PAGES = "".join((ROOT / page).read_text() for page in ("README.md", "docs/python.md", "docs/encoders.md"))
 
 
 def members(kind):
     """Public methods and properties of a class that this package defines, by name."""
     own = [base for base in kind.__mro__ if base.__module__.startswith("cochlea_sb.")]
     names = sorted({name for base in own for name in vars(base) if not name.startswith("_")})
-    return {name: getattr(kind, name) for name in names}
+    found = {name: getattr(kind, name) for name in names}
+    return {name: one for name, one in found.items() if callable(one) or isinstance(one, property)}
 
 
 MEMBERS = [
     pytest.param(member, id=f"{name}.{key}") for name, kind in CLASSES.items() for key, member in members(kind).items()
 ]
+MEMBERS += [pytest.param(one, id=name) for name, one in PUBLIC.items() if inspect.isfunction(one)]
 
 
 def sections(docstring):
@@ -60,7 +63,8 @@ def missing(member):
 
 
 def test_the_public_names():
-    assert list(CLASSES) == ["AudioEncoder", "AudioError", "RandomProjectionIndex", "SoundLibrary"]
+    encoders = ["AudioEncoder", "CallableEncoder", "Encoder", "load_encoder"]
+    assert sorted(PUBLIC) == sorted([*encoders, "AudioError", "RandomProjectionIndex", "SoundLibrary", "Text"])
     assert len(MEMBERS) > 30
 
 
@@ -79,6 +83,6 @@ def test_what_a_library_returns_tells_its_fields(kind):
     assert set(kind._fields) <= entries(inspect.cleandoc(kind.__doc__))
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", PUBLIC)
 def test_the_readme_or_the_page_on_python_shows_it(name):
     assert any(re.search(rf"\b{name}\b", block) for block in re.findall(r"```python\n(.*?)```", PAGES, re.DOTALL))

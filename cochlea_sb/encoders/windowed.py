@@ -141,7 +141,9 @@ def real_frames(frames: torch.Tensor, lens: torch.Tensor | None) -> torch.Tensor
     return (lens.to(frames.device) * frames.shape[1] - 0.01).ceil().clamp(1, frames.shape[1]).long()
 
 
-def window_weights(n_frames: torch.Tensor, starts: torch.Tensor, hop_frames: int) -> torch.Tensor:
+def window_weights(
+    n_frames: torch.Tensor, starts: torch.Tensor, hop_frames: int, window_frames: int = WINDOW_FRAMES
+) -> torch.Tensor:
     """Return the weights of windows, float in [0, 1], of the broadcast shape of ``n_frames`` and ``starts``.
 
     The weight of a window is the fraction of its last ``hop_frames`` frames that lie inside the sound. The weight of
@@ -151,9 +153,9 @@ def window_weights(n_frames: torch.Tensor, starts: torch.Tensor, hop_frames: int
     ---------
     n_frames : torch.Tensor, number of frames of the sound of each window
     starts : torch.Tensor, first frame of each window
-    hop_frames : int
+    hop_frames, window_frames : int
     """
-    covered = starts + WINDOW_FRAMES - hop_frames
+    covered = starts + window_frames - hop_frames
     weights = ((n_frames - covered) / hop_frames).clamp(0, 1)
     return torch.where(starts == 0, 1.0, weights)
 

@@ -10,7 +10,7 @@ from torch import nn
 from cochlea_sb.encoders.windowed import WindowEncoder
 from cochlea_sb.errors import UserError
 from cochlea_sb.features import FrontEnd
-from cochlea_sb.inference.sound_encoder import SHIPPED, SoundEncoder, load_encoder, locate
+from cochlea_sb.inference.sound_encoder import SHIPPED, SoundEncoder, load_sound_encoder, locate
 from cochlea_sb.machine import check_device
 
 
@@ -78,7 +78,7 @@ class AudioEncoder(SoundEncoder, EncoderClassifier):  # type: ignore[misc]
         if not trust_remote_code:
             if kwargs:
                 raise TypeError(f"from_hparams got '{next(iter(kwargs))}', which needs trust_remote_code=True.")
-            return cls._of(load_encoder(source, savedir, device, revision), run_opts)
+            return cls._of(load_sound_encoder(source, savedir, device, revision), run_opts)
         if run_opts and device == "cuda":
             run_opts = run_opts | {"device": "cuda:0"}  # SpeechBrain warns if the GPU has no number
         place = locate(source, revision)
@@ -99,7 +99,7 @@ class AudioEncoder(SoundEncoder, EncoderClassifier):  # type: ignore[misc]
 
 def copy_weights(source: str | os.PathLike[str], front_end: FrontEnd, encoder: WindowEncoder) -> None:
     """Copy the weights of the model ``source`` into an encoder; raises a UserError if its settings differ."""
-    found = load_encoder(source, device="cpu")
+    found = load_sound_encoder(source, device="cpu")
     theirs, features = found.mods.embedding_model, found.mods.compute_features
     if (type(theirs), theirs.settings()) != (type(encoder), encoder.settings()) or (
         (type(features), features.settings()) != (type(front_end), front_end.settings())

@@ -22,7 +22,7 @@ from cochlea_sb.machine import n_cores, torch_threads
 
 if TYPE_CHECKING:
     from cochlea_sb.data.sounds import Source
-    from cochlea_sb.inference.sound_encoder import SoundEncoder
+    from cochlea_sb.inference.encoder import Encoder
 
 LOGGER = logging.getLogger(__name__)
 BATCH_SECONDS = 120  # of sound in a batch
@@ -56,9 +56,9 @@ class Decoded(NamedTuple):
 
 
 def encode_sounds(
-    encoder: SoundEncoder,
+    encoder: Encoder,
     sources: Iterable[Source],
-    hop_seconds: float = 0.48,
+    hop_seconds: float | None = None,
     *,
     threads: int | None = None,
     known: Any = None,
@@ -76,9 +76,9 @@ def encode_sounds(
 
 
 def encode_groups(
-    encoder: SoundEncoder,
+    encoder: Encoder,
     groups: Sequence[Sequence[Source]],
-    hop_seconds: float = 0.48,
+    hop_seconds: float | None = None,
     *,
     threads: int | None = None,
     progress: Callable[[int], Any] = lambda sounds: None,
@@ -104,22 +104,20 @@ def decoding_threads(threads: int | None) -> int:
     return max(1, n_cores() // 2) if threads is None else threads
 
 
-def decode_ahead(
-    encoder: SoundEncoder, sources: Iterable[Source], threads: int, known: Any = None
-) -> Iterator[Decoded]:
+def decode_ahead(encoder: Encoder, sources: Iterable[Source], threads: int, known: Any = None) -> Iterator[Decoded]:
     read = partial(decode, sample_rate=encoder.sample_rate, known=() if known is None else known)
     return read_ahead(read, sources, threads=threads)
 
 
 def encode_batches(
-    encoder: SoundEncoder, decoded: Iterable[Decoded], hop_seconds: float, known: Any = None
+    encoder: Encoder, decoded: Iterable[Decoded], hop_seconds: float | None, known: Any = None
 ) -> Iterator[Encoded]:
     for batch in in_batches(decoded, BATCH_SECONDS * encoder.sample_rate):
         yield from encode_decoded(encoder, batch, hop_seconds, known)
 
 
 def encode_decoded(
-    encoder: SoundEncoder, batch: list[Decoded], hop_seconds: float, known: Any = None
+    encoder: Encoder, batch: list[Decoded], hop_seconds: float | None, known: Any = None
 ) -> Iterator[Encoded]:
     wavs = [sound.wav for sound in batch if len(sound)]
     windows = iter(encoder.encode_waveform_windows(wavs, hop_seconds) if wavs else ())

@@ -9,27 +9,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from cochlea_sb.encoders.windowed import WINDOW_FRAMES
-
 if TYPE_CHECKING:
-    from cochlea_sb.inference.sound_encoder import SoundEncoder
+    from cochlea_sb.inference.encoder import Encoder
 
 PIECE_SECONDS = 60
 
 
 def encode_stream(
-    encoder: SoundEncoder, blocks: Iterable[np.ndarray], hop_seconds: float
+    encoder: Encoder, blocks: Iterable[np.ndarray], hop_seconds: float | None
 ) -> tuple[torch.Tensor, float]:
     """Encode a waveform that comes in blocks, such as those of `cochlea_sb.audio.stream_audio`.
 
     Returns the vectors of all windows, [windows, D] on the encoder's device, and the length in seconds. The vectors are
-    those that `SoundEncoder.encode_waveform_windows` computes from the whole waveform.
+    those that `Encoder.encode_waveform_windows` computes from the whole waveform.
     """
-    front_end, hop = encoder.mods.compute_features, encoder.hop_frames(hop_seconds)
-    n_windows = max(1, round(PIECE_SECONDS / (hop * encoder.frame_seconds)))
-    step = n_windows * hop * front_end.hop
-    # The samples that the frames of the piece's windows depend on.
-    size = ((n_windows - 1) * hop + WINDOW_FRAMES - 1) * front_end.hop + front_end.window
+    hop = encoder.hop_frames(hop_seconds) * encoder.frame_samples
+    n_windows = max(1, round(PIECE_SECONDS * encoder.sample_rate / hop))
+    step, size = n_windows * hop, (n_windows - 1) * hop + encoder.window_samples
     vectors, n_vectors, n_samples = torch.empty(0, encoder.embedding_size, device=encoder.device), 0, 0
 
     def counted() -> Iterator[np.ndarray]:

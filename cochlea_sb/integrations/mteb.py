@@ -157,8 +157,9 @@ class QueryByExample(AbsTaskRetrieval):
 
 def describe(encoder: AudioEncoder) -> ModelMeta:
     """Metadata of a model for MTEB. The name of a model in a folder is the last two parts of the path."""
-    shipped, path = encoder.source == SHIPPED, Path(encoder.source)
-    name = f"cochlea_sb/{'-'.join(path.parts[-2:])}" if path.is_absolute() else encoder.source
+    source = encoder.source or ""
+    shipped, path = source == SHIPPED, Path(source)
+    name = f"cochlea_sb/{'-'.join(path.parts[-2:])}" if path.is_absolute() else source
     n_parameters = sum(parameter.numel() for parameter in encoder.mods.embedding_model.parameters())
     return ModelMeta(
         loader=None,

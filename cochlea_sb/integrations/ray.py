@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from cochlea_sb import __version__
 from cochlea_sb.data.source_list import SourceList, write_source_list
 from cochlea_sb.errors import MissingExtra, UserError, one_line
-from cochlea_sb.inference.audio_encoder import AudioEncoder
+from cochlea_sb.inference.load import load_encoder
 from cochlea_sb.library.shard_plan import Embedding, PlannedShard, make_shards
 from cochlea_sb.machine import progress_bar
 
@@ -44,6 +44,7 @@ class Job(NamedTuple):
     device: str
     cpus: int  # of a worker
     threads: int  # that decode
+    trust_remote_code: bool  # of `load_encoder`
     version: str = __version__
 
 
@@ -77,12 +78,14 @@ class Worker:
         try:
             self.sounds = SourceList(self.job.listing, **self.job.options)
             run_opts = {"device": self.job.device, "eval_precision": identity["precision"]}
-            source, revision = identity["source"], identity["revision"]
-            self.encoder = AudioEncoder.from_hparams(source, run_opts=run_opts, revision=revision)
+            trust = {"trust_remote_code": self.job.trust_remote_code}
+            self.encoder = load_encoder(identity["source"], run_opts=run_opts, revision=identity["revision"], **trust)
         except UserError as error:
             raise UserError(f"Node {address} can't embed: {error}") from error
         if self.encoder.identity()["fingerprint"] != identity["fingerprint"]:
-            raise UserError(f"Node {address} has another model under '{source}': give all nodes the same one.")
+            raise UserError(
+                f"Node {address} has another model under '{identity['source']}': give all nodes the same one."
+            )
         torch.set_num_threads(max(1, self.job.cpus))
         return str(ray.get_runtime_context().get_node_id())
 
@@ -102,6 +105,7 @@ def embed_on_ray(
     *,
     device: str | None = None,
     threads: int | None = None,
+    trust_remote_code: bool = False,
 ) -> None:
     """Make shards on a cluster, with a progress bar.
 
@@ -113,6 +117,7 @@ def embed_on_ray(
     options : dict, the arguments ``folder_labels``, ``config`` and ``split`` of `list_sources`
     device : str, optional, ``cpu`` or ``cuda``; by default ``cuda`` if the cluster has GPUs
     threads : int, optional, number of threads of a worker that decode; by default the cores of the worker
+    trust_remote_code : bool, as in `load_encoder`
 
     Raises
     ------
@@ -127,7 +132,8 @@ def embed_on_ray(
         folder = shards[0].path.parent.resolve()
         listing = folder / f".sounds-{secrets.token_hex(8)}.arrow"
         threads = max(1, share.cpus) if threads is None else threads
-        job = Job(str(listing), embedding, options, "cuda" if share.gpus else "cpu", share.cpus, threads)
+        device = "cuda" if share.gpus else "cpu"
+        job = Job(str(listing), embedding, options, device, share.cpus, threads, trust_remote_code)
         try:
             write_source_list(listing, [shard.sources for shard in shards])
             Run(ray, job, share, [shard.path.name for shard in shards]).finish()

@@ -1,11 +1,12 @@
-"""Encode the query of `SoundLibrary.search`: a file, a part of a file, a waveform, an embedding, or a mixture."""
+"""Encode the query of `SoundLibrary.search`: a file, a part of it, a text, a waveform, an embedding, or a mixture."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -13,12 +14,36 @@ from cochlea_sb.errors import UserError
 from cochlea_sb.files import as_utf8
 
 if TYPE_CHECKING:
-    from cochlea_sb.inference.sound_encoder import SoundEncoder
+    import torch
+
+    from cochlea_sb.inference.encoder import Encoder
 
 LARGEST = 1e30  # weight of a query, or second of a part
 FORMS = (
-    "a file, (file, start_seconds, end_seconds), a waveform [samples], an embedding [{}], or a dict of such queries "
-    "and their weights"
+    "a file, (file, start_seconds, end_seconds), a Text, a waveform [samples], an embedding [{}], or a dict of such "
+    "queries and their weights"
+)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Words that describe a sound, as a query. The encoder of the library must take text, as CLAP does.
+
+    Arguments
+    ---------
+    words : str
+
+    Example
+    -------
+    >>> Text("rain on a tin roof")
+    Text(words='rain on a tin roof')
+    """
+
+    words: str
+
+
+AnyQuery: TypeAlias = (
+    "str | os.PathLike[str] | Text | tuple[Any, ...] | list[Any] | dict[Any, float] | np.ndarray | torch.Tensor | Query"
 )
 
 
@@ -33,7 +58,7 @@ class Query(NamedTuple):
     paths: set[str]
 
 
-def encode_query(given: Any, dimensions: int, get_encoder: Callable[[], SoundEncoder]) -> Query:
+def encode_query(given: Any, dimensions: int, get_encoder: Callable[[], Encoder]) -> Query:
     """Encode a query, with the errors of `SoundLibrary.search`. ``get_encoder`` is not called for an embedding."""
     if isinstance(given, Query):
         return given
@@ -41,6 +66,8 @@ def encode_query(given: Any, dimensions: int, get_encoder: Callable[[], SoundEnc
         given = [(part, 1.0) for part in given]
     if isinstance(given, dict) or (isinstance(given, list) and given and all(is_weighted(part) for part in given)):
         return mixture(list(given.items()) if isinstance(given, dict) else given, dimensions, get_encoder)
+    if isinstance(given, Text):
+        return Query(finite(get_encoder().encode_text(given.words), f"The embedding of '{given.words}'"), set())
     if isinstance(given, (str, os.PathLike)):
         given = (given,)
     if isinstance(given, tuple) and len(given) in (1, 2, 3) and isinstance(given[0], (str, os.PathLike)):
@@ -48,7 +75,7 @@ def encode_query(given: Any, dimensions: int, get_encoder: Callable[[], SoundEnc
         if part[:1] == (None,) or not all(second is None or is_number(second) for second in part):
             raise UserError(f"The part of '{path}' is {part}: expected its start and end in seconds.")
         part = tuple(None if second is None else float(second) for second in part)
-        vector = get_encoder().encode_file(path, *part).cpu().numpy()
+        vector = finite(get_encoder().encode_file(path, *part), f"The embedding of '{path}'")
         return Query(
             vector, {as_utf8(os.path.realpath(path)), as_utf8(os.path.abspath(path))}
         )  # a library may hold either path
@@ -64,10 +91,10 @@ def encode_query(given: Any, dimensions: int, get_encoder: Callable[[], SoundEnc
         raise UserError("The query holds NaN or infinite values: expected finite numbers.")
     if len(array) == dimensions:
         return Query(unit(array, "The embedding is zero: expected another vector."), set())
-    return Query(get_encoder().encode_batch(array)[0, 0].cpu().numpy(), set())
+    return Query(finite(get_encoder().encode_waveform(array), "The embedding of the waveform"), set())
 
 
-def mixture(parts: list[Any], dimensions: int, get_encoder: Callable[[], SoundEncoder]) -> Query:
+def mixture(parts: list[Any], dimensions: int, get_encoder: Callable[[], Encoder]) -> Query:
     """Encode pairs ``(query, weight)`` as the weighted sum of the queries' embeddings, scaled to norm 1."""
     if not parts:
         raise UserError("The mixture is empty: expected at least one query and its weight.")
@@ -80,6 +107,14 @@ def mixture(parts: list[Any], dimensions: int, get_encoder: Callable[[], SoundEn
         total += float(weight) * query.vector
         paths |= query.paths
     return Query(unit(total, "The mixture is zero (weights of 0, or queries cancel out): change its weights."), paths)
+
+
+def finite(vector: torch.Tensor, what: str) -> np.ndarray:
+    """Convert an embedding; raises a UserError if it is not finite, as of an encoder that overflows."""
+    array: np.ndarray = vector.cpu().numpy()
+    if not np.isfinite(array).all():
+        raise UserError(f"{what} is not finite: the encoder can't embed it.")
+    return array
 
 
 def unit(vector: np.ndarray, message: str) -> np.ndarray:

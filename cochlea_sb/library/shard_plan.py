@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from cochlea_sb.data.sounds import Source
 from cochlea_sb.errors import UserError
-from cochlea_sb.inference.audio_encoder import AudioEncoder
 from cochlea_sb.inference.batch import encode_groups
+from cochlea_sb.inference.encoder import Encoder
 from cochlea_sb.library.shards import read_facts, write_shard
 
 
@@ -31,7 +31,7 @@ class PlannedShard(NamedTuple):
 class Embedding(NamedTuple):
     """How sounds are embedded, which each shard tells of itself."""
 
-    identity: dict[str, Any]  # `AudioEncoder.identity`, and the precision
+    identity: dict[str, Any]  # `Encoder.identity`, and the precision
     hop_seconds: float
 
 
@@ -70,7 +70,7 @@ def missing_from(shards: Sequence[PlannedShard], missing: bool = True) -> list[P
 
 
 def make_shards(
-    encoder: AudioEncoder,
+    encoder: Encoder,
     shards: Sequence[PlannedShard],
     embedding: Embedding,
     *,

@@ -44,7 +44,7 @@ COLUMNS = ("path", "start_seconds", "embedding", *OF_EACH_WINDOW[1:])
 class Shard(NamedTuple):
     sounds: pa.Table  # [S], columns of `SOUND`; sounds that could not be read come last, with 0 windows
     vectors: np.ndarray  # [W, D] float32, in the order of the sounds
-    identity: dict[str, Any]  # `AudioEncoder.identity` of the encoder
+    identity: dict[str, Any]  # `Encoder.identity` of the encoder
     hop_seconds: float
     removed: list[str]  # paths that were removed from the library
 
@@ -70,7 +70,7 @@ def write_shard(
 ) -> None:
     """Write encoded sounds to a shard, which replaces a file at ``path``.
 
-    ``identity`` is the `AudioEncoder.identity`, ``hop_seconds`` the time between the starts of two windows. ``removed``
+    ``identity`` is the `Encoder.identity`, ``hop_seconds`` the time between the starts of two windows. ``removed``
     are paths that were removed from the library. The caller may store a hash of its list of sounds in ``made_of``.
     """
     read = [one for one in embedded if one.problem is None]

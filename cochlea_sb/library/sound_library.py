@@ -15,8 +15,8 @@ from cochlea_sb.errors import UserError
 from cochlea_sb.library.columns import whole_numbers
 from cochlea_sb.library.filters import Filter
 from cochlea_sb.library.find import Wanted, find
-from cochlea_sb.library.own_encoder import check_own, load_own
-from cochlea_sb.library.query import Query, encode_query, is_number
+from cochlea_sb.library.own_encoder import check_encoder, check_own, load_own
+from cochlea_sb.library.query import AnyQuery, Query, encode_query, is_number
 from cochlea_sb.library.results import Added, Match
 from cochlea_sb.library.state import State
 from cochlea_sb.library.store import Store
@@ -24,10 +24,8 @@ from cochlea_sb.machine import progress_bar
 
 if TYPE_CHECKING:
     import datasets
-    import torch
 
-    from cochlea_sb.inference.audio_encoder import AudioEncoder
-    from cochlea_sb.inference.sound_encoder import SoundEncoder
+    from cochlea_sb.inference.encoder import Encoder
     from cochlea_sb.library.duplicates import Duplicate
     from cochlea_sb.library.milvus import MilvusCopy
     from cochlea_sb.library.writer import Writer
@@ -52,32 +50,32 @@ class SoundLibrary:
     [True, True]
     """
 
-    def __init__(
-        self, store: Store, encoder: SoundEncoder | None = None, run_opts: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, store: Store, encoder: Encoder | None = None, run_opts: dict[str, Any] | None = None) -> None:
         self.store, self._encoder, self._run_opts = store, encoder, run_opts
         self._copy: MilvusCopy | None = None
         self.refresh()
         if encoder is not None:
+            check_encoder(encoder)
             check_own(store.folder, self.identity, encoder)
 
     @classmethod
     def create(
-        cls, folder: str | os.PathLike[str], encoder: SoundEncoder, *, hop_seconds: float = 0.48
+        cls, folder: str | os.PathLike[str], encoder: Encoder, *, hop_seconds: float | None = None
     ) -> SoundLibrary:
-        """Create a library. Raises a UserError if the folder is not empty, and the errors of `AudioEncoder.hop_frames`.
+        """Create a library. Raises a UserError if the folder is not empty, and the errors of `Encoder.hop_frames`.
 
         Arguments
         ---------
         folder : str or Path, new or empty
-        encoder : AudioEncoder, for all sounds of the library
-        hop_seconds : float, time between the starts of two windows, rounded to whole frames (0.01 s)
+        encoder : AudioEncoder, or any other `Encoder`, for all sounds of the library
+        hop_seconds : float, optional, time between the starts of two windows; by default that of the encoder, 0.48 s
 
         Returns
         -------
         SoundLibrary
         """
         store = Store(folder)
+        check_encoder(encoder)
         hop_seconds = encoder.hop_frames(hop_seconds) * encoder.frame_seconds
         facts = {"encoder": encoder.identity(), "dimensions": encoder.embedding_size}
         store.create({**facts, "hop_seconds": hop_seconds, "window_seconds": encoder.window_seconds})
@@ -87,7 +85,7 @@ class SoundLibrary:
     def open(
         cls,
         folder: str | os.PathLike[str],
-        encoder: SoundEncoder | None = None,
+        encoder: Encoder | None = None,
         *,
         run_opts: dict[str, Any] | None = None,
         milvus: str | None = None,
@@ -100,7 +98,7 @@ class SoundLibrary:
         Arguments
         ---------
         folder : str or Path
-        encoder : AudioEncoder, optional, the encoder of the library; by default, it is loaded when it is first needed
+        encoder : Encoder, optional, the encoder of the library; by default, it is loaded when it is first needed
         run_opts : dict, optional, options for loading the encoder, such as ``{"device": "cuda"}``
         milvus : str, optional, address or file of a copy that `export` made; `search` and `rank` then search the copy
         collection : str, optional, the copy's collection, by default the name of the library's folder
@@ -152,26 +150,30 @@ class SoundLibrary:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """dict of str: `AudioEncoder.identity` of the encoder that the library was made with."""
+        """dict of str: `Encoder.identity` of the encoder that the library was made with."""
         return dict(self._state.manifest["encoder"])
 
     @property
-    def encoder(self) -> AudioEncoder:
-        """AudioEncoder: the encoder of the library, loaded from its source when a sound is encoded for the first time.
+    def encoder(self) -> Encoder:
+        """Encoder: the encoder of the library, loaded from its source when a sound is encoded for the first time.
+
+        A model of cochlea_sb is an `AudioEncoder`.
 
         Raises
         ------
         UserError
-            If the library names no source of its encoder, or the source can't be loaded or holds another encoder.
+            If the library names no source of its encoder, the source holds another encoder or can't be loaded, or
+            loading it could run code of its author.
         """
         from cochlea_sb.inference.audio_encoder import AudioEncoder
+        from cochlea_sb.inference.sound_encoder import SoundEncoder
 
         found = self._loaded()
-        if not isinstance(found, AudioEncoder):
+        if isinstance(found, SoundEncoder) and not isinstance(found, AudioEncoder):
             found = self._encoder = AudioEncoder._of(found, self._run_opts)
         return found
 
-    def _loaded(self) -> SoundEncoder:
+    def _loaded(self) -> Encoder:
         """The encoder for the library's own work: `encoder` without the import of SpeechBrain, which takes long."""
         if self._encoder is None:
             self._encoder = load_own(self.store.folder, self.identity, self._run_opts)
@@ -179,7 +181,7 @@ class SoundLibrary:
 
     def search(
         self,
-        query: str | os.PathLike[str] | tuple[Any, ...] | list[Any] | dict[Any, float] | np.ndarray | torch.Tensor,
+        query: AnyQuery,
         k: int = 10,
         *,
         skip: int = 0,
@@ -198,11 +200,11 @@ class SoundLibrary:
 
         Arguments
         ---------
-        query : str, Path, tuple, np.ndarray, torch.Tensor, dict or list
-            A file; a part of a file, ``(file, start_seconds, end_seconds)``; a waveform [samples] in [-1, 1] at the
-            encoder's sample rate (16 kHz by default); an embedding [D]; the result of `encode`; or a mixture. A mixture
-            is a dict from queries to weights, a list of pairs ``(query, weight)``, or a list of files with weight 1.
-            Weights may be negative.
+        query : str, Path, tuple, Text, np.ndarray, torch.Tensor, dict or list
+            A file; a part of a file, ``(file, start_seconds, end_seconds)``; ``Text("rain on a tin roof")``, if the
+            encoder takes text; a waveform [samples] in [-1, 1] at the encoder's sample rate (16 kHz by default); an
+            embedding [D]; the result of `encode`; or a mixture. A mixture is a dict from queries to weights, a list of
+            pairs ``(query, weight)``, or a list of files with weight 1. Weights may be negative.
         k : int, at least 1, number of matches
         skip : int, at least 0, number of best matches to leave out: ``skip=20, k=20`` gives the matches 21 to 40
         every_window : bool, whether to return every matching window of a sound, not only its best window
@@ -228,8 +230,9 @@ class SoundLibrary:
         AudioError
             If a file of the query can't be read, or a part is not inside its file.
         UserError
-            If the query has another form, is zero or not finite, or is a mixture whose sum is zero; if another argument
-            has a wrong type or is out of range; if the index is damaged; if `encoder` is needed but can't be loaded.
+            If the query has another form, is zero or not finite, or is a mixture whose sum is zero; if it is a text and
+            the encoder takes none; if another argument has a wrong type or is out of range; if the index is damaged; if
+            `encoder` is needed but can't be loaded.
         """
         wanted = Wanted(k, skip, every_window, per_folder, fold_copies)
         wanted.check()
@@ -322,14 +325,12 @@ class SoundLibrary:
 
         return export_library(self._state, self.store.folder, file, milvus, collection, progress)
 
-    def encode(
-        self, query: str | os.PathLike[str] | tuple[Any, ...] | list[Any] | dict[Any, float] | np.ndarray | torch.Tensor
-    ) -> Query:
+    def encode(self, query: AnyQuery) -> Query:
         """Encode a query. The forms of a query and the errors are the same as in `search`.
 
         Arguments
         ---------
-        query : str, Path, tuple, np.ndarray, torch.Tensor, dict or list
+        query : str, Path, tuple, Text, np.ndarray, torch.Tensor, dict or list
 
         Returns
         -------

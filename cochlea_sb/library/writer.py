@@ -24,7 +24,7 @@ from cochlea_sb.library.state import State
 from cochlea_sb.machine import progress_bar
 
 if TYPE_CHECKING:
-    from cochlea_sb.inference.sound_encoder import SoundEncoder
+    from cochlea_sb.inference.encoder import Encoder
     from cochlea_sb.library.store import Store
 
 LARGE = 20_000  # windows: comparing a query with a delta of this size takes about a millisecond
@@ -56,7 +56,7 @@ class KnownContents:
 class Writer:
     """Changes a library that the caller has locked. ``get_encoder`` is called only if a sound must be encoded."""
 
-    def __init__(self, store: Store, state: State, get_encoder: Callable[[], SoundEncoder]) -> None:
+    def __init__(self, store: Store, state: State, get_encoder: Callable[[], Encoder]) -> None:
         self.store, self.state, self.get_encoder = store, state, get_encoder
         columns = [state.sounds[name].to_pylist() for name in ("path", "size", "changed_ns", "label", "n_windows")]
         self.seen = {  # by path: size and time of the file, label, and whether it could be read

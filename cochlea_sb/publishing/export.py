@@ -24,6 +24,7 @@ from cochlea_sb.errors import UserError, one_line
 from cochlea_sb.files import write_text
 from cochlea_sb.hub import names_on_hub
 from cochlea_sb.inference.audio_encoder import AudioEncoder
+from cochlea_sb.inference.load import load_encoder, split_kind
 from cochlea_sb.inference.model_folder import CONFIG, model_config
 from cochlea_sb.inference.sound_encoder import SHIPPED
 from cochlea_sb.library.shards import COLUMNS, METADATA, embedding_shards, read_columns, read_facts, write_parquet
@@ -102,7 +103,7 @@ def export(
         fit ``source``; or if ``model`` can't be loaded or is not the encoder of the embeddings.
     """
     source, folder = Path(source).expanduser(), Path(folder)
-    if model is not None and model != SHIPPED and not names_on_hub(model):
+    if model is not None and model != SHIPPED and not names_on_hub(split_kind(model)[1]):
         raise UserError(f"The model is '{model}': expected the encoder's user/name on the Hub.")
     check_license(license)
     own_card = source / CARD if (source / CARD).is_file() else None
@@ -267,9 +268,10 @@ def public_encoder(identity: dict[str, Any], model: str | None) -> dict[str, Any
     """
     source, fingerprint = identity["source"], identity["fingerprint"]
     if model is None:
-        known = source == SHIPPED or names_on_hub(source or "")
+        kind, bare = split_kind(source or "")
+        known = source == SHIPPED or (kind != "python" and names_on_hub(bare))
         return identity | {"source": source if known else None, "revision": identity["revision"] if known else None}
-    found = AudioEncoder.from_hparams(model, run_opts={"device": "cpu"}).identity()
+    found = load_encoder(model, run_opts={"device": "cpu"}).identity()
     if found["fingerprint"] != fingerprint:
         raise UserError(
             f"The model '{model}' has the fingerprint {found['fingerprint'][:12]}, but the embeddings were made with "

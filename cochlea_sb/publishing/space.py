@@ -17,7 +17,8 @@ from pathlib import Path, PurePath
 from cochlea_sb.data.sounds import METADATA_FILES, ROW
 from cochlea_sb.errors import UserError
 from cochlea_sb.files import as_named, link, write_text
-from cochlea_sb.inference.audio_encoder import AudioEncoder
+from cochlea_sb.inference.load import load_encoder, split_kind
+from cochlea_sb.inference.sound_encoder import SoundEncoder
 from cochlea_sb.library.sound_library import SoundLibrary
 from cochlea_sb.publishing.cards import filled, space_card
 from cochlea_sb.publishing.export import Exported, check_license, new_folder, public_encoder
@@ -69,9 +70,15 @@ def export_space(
         raise UserError("--data describes the training data of a model: leave it out for a Space.")
     check_license(license)
     folder, options = Path(folder), {"device": "cpu"}
-    given = None if model is None else AudioEncoder.from_hparams(model, run_opts=options)
+    given = None if model is None else load_encoder(model, run_opts=options)
     library = SoundLibrary.open(source, given, run_opts=options)
-    encoder, catalogue = library.encoder, library.sounds
+    made_with, catalogue = library.identity["source"], library.sounds
+    encoder = None if split_kind(made_with or "")[0] else library.encoder
+    if not isinstance(encoder, SoundEncoder):
+        raise UserError(
+            f"'{source}' was made with '{made_with}', and a Space can only hold an encoder of cochlea_sb: publish "
+            "the library instead, without --space."
+        )
     known = [row for row in catalogue.to_pylist() if not row["path"].startswith(ROW)]
     rows = [row for row in known if os.path.isfile(as_named(row["path"]))]
     if not rows:
