@@ -237,6 +237,7 @@ def info(arguments: Namespace) -> None:
         "windows": library.n_windows,
         "seconds": round(seconds, 3),
         "hop_seconds": library.hop_seconds,
+        "window_seconds": library.window_seconds,
         "labels": len(labels),
         "unreadable": len(problems),
         "bytes": sum((file_stamp(file) or (0,))[0] for file in files if file.is_file()),
@@ -246,8 +247,10 @@ def info(arguments: Namespace) -> None:
         return show_json(facts | ({"problems": problems} if arguments.problems else {}))
     hours = f"{seconds / 3600:,.2f} hours"
     print(f"'{arguments.library}': {len(library):,} sounds, {hours}, {len(labels):,} labels")
-    print(f"{library.n_windows:,} windows, one every {library.hop_seconds} s, {facts['bytes'] / 1e6:,.1f} MB on disk")
-    print(f"encoder {library.identity['source']}, fingerprint {library.identity['fingerprint'][:12]}")
+    windows = f"{library.n_windows:,} windows of {library.window_seconds:g} s, one every {library.hop_seconds:g} s"
+    print(f"{windows}, {facts['bytes'] / 1e6:,.1f} MB on disk")
+    text = ", takes text" if library.identity.get("text") else ""
+    print(f"encoder {library.identity['source']}, fingerprint {library.identity['fingerprint'][:12]}{text}")
     show_problems(problems, arguments.library, every=arguments.problems)
 
 

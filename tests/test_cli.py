@@ -290,7 +290,7 @@ def test_a_defect_shows_its_traceback_asks_for_a_report_and_ends_with_status_1(c
         ("info", "datasets filelock pandas torch"),
         ("export", "datasets torch"),
         ("duplicates", "datasets torch"),
-        ("search", "datasets filelock pandas speechbrain torchaudio"),
+        ("search", "datasets filelock pandas speechbrain torchaudio transformers"),
     ],
 )
 def test_a_command_imports_only_what_it_needs(command, unwanted, library, folder, tmp_path):

@@ -96,7 +96,7 @@ class Encoder:
             If the encoder takes no text.
         """
         raise UserError(
-            f"The encoder '{self.source}' takes no text: search with a sound, or index the sounds with a CLAP model, "
+            f"The encoder '{self._name}' takes no text: search with a sound, or index the sounds with a CLAP model, "
             "such as --model transformers:laion/clap-htsat-unfused."
         )
 
@@ -108,6 +108,10 @@ class Encoder:
         str, the same for two encoders only if they compute the same embeddings
         """
         raise NotImplementedError
+
+    @property
+    def _name(self) -> str:
+        return self.source or type(self).__name__
 
     @property
     def takes_text(self) -> bool:
@@ -365,7 +369,7 @@ class Encoder:
         vectors = torch.as_tensor(found)
         if vectors.shape != (count, self.embedding_size):
             raise UserError(
-                f"The encoder '{self.source}' gave embeddings of shape {list(vectors.shape)}: expected "
+                f"The encoder '{self._name}' gave embeddings of shape {list(vectors.shape)}: expected "
                 f"{[count, self.embedding_size]}, one row for each window."
             )
         return F.normalize(vectors.to(self.device).float(), dim=-1)

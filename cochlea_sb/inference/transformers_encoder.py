@@ -151,7 +151,12 @@ def building(path: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise UserError(f"'{path}' can't be loaded by transformers: {one_line(error)[:300]}.") from error
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"'{path}' needs code of its author, which is never run for a model of transformers: load the model in "
+                "Python, and give it as an Encoder."
+            ) from error
+        raise UserError(f"'{path}' can't be loaded by transformers: {one_line(error)[:300].rstrip('.')}.") from error
 
 
 @contextmanager

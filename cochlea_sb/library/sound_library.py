@@ -136,6 +136,11 @@ class SoundLibrary:
         return float(self._state.manifest["hop_seconds"])
 
     @property
+    def window_seconds(self) -> float:
+        """float: length of a window, in seconds."""
+        return float(self._state.manifest["window_seconds"])
+
+    @property
     def sounds(self) -> pa.Table:
         """pyarrow.Table: one row for each readable sound: path, label, seconds, size (bytes), content (hash), ..."""
         state = self._state

@@ -65,6 +65,7 @@ def create_app(collection: Collection, hosts: set[str] | None, token: str | None
         state = collection.state
         labels = sorted({label for label in state.sounds["label"].unique().to_pylist() if label is not None})
         facts = {"sounds": len(collection.names), "windows": collection.library.n_windows, "labels": labels[:1000]}
+        facts["takes_text"] = bool(state.manifest["encoder"].get("text"))
         return JSONResponse({"id": collection.id, **facts, "hop_seconds": state.manifest["hop_seconds"]})
 
     def listed(matches: list[Match]) -> Response:

@@ -25,7 +25,7 @@ from cochlea_sb.files import as_named, as_utf8, whole_file
 from cochlea_sb.library.duplicates import Duplicate, find_duplicates
 from cochlea_sb.library.filters import Filter
 from cochlea_sb.library.map import middle_vectors, neighbour_places, principal_places, regions
-from cochlea_sb.library.query import Query
+from cochlea_sb.library.query import Query, Text
 from cochlea_sb.library.results import Match
 from cochlea_sb.library.sound_library import SoundLibrary
 from cochlea_sb.library.state import State, state_of
@@ -33,6 +33,7 @@ from cochlea_sb.serve.outlines import Outline, Outlines, outline_of
 
 MOST_EXAMPLES = 200  # uploaded examples that are remembered; only their embeddings are kept
 LONGEST_EXAMPLE_SECONDS = 600.0
+TEXT = "text:"  # begins an example that is words, not a sound
 LOOK_SECONDS = 1.0  # time between two looks whether the library has changed on the disk
 COLOURS = 11  # labels, and folders, that have their own colour on the map; the others share one
 POINT = np.dtype([("x", "<u2"), ("y", "<u2"), ("label", "u1"), ("folder", "u1"), ("id", "V8")])
@@ -174,7 +175,10 @@ class Collection:
         return name
 
     def query(self, example: str) -> Query:
-        """The query ``NAME``, or ``NAME,start,end`` for a part of a sound of the library."""
+        """The query ``NAME``, ``NAME,start,end`` for a part of a sound of the library, or ``text:WORDS``."""
+        if example.startswith(TEXT):
+            with self.encoding:
+                return self.library.encode(Text(example.removeprefix(TEXT)))
         name, *part = example.split(",")
         vector = self.examples.get(name)
         if vector is not None:

@@ -49,7 +49,7 @@ def variety(values: QueryParams) -> dict[str, Any]:
 
 
 def examples(values: QueryParams) -> list[tuple[str, float]]:
-    """The examples ``like=ID[,start,end][*weight]`` and their weights."""
+    """The examples ``like=ID[,start,end][*weight]``, or ``like=text:WORDS[*weight]``, and their weights."""
     found = [text.partition("*") for text in values.getlist("like")]
     if not 1 <= len(found) <= MOST_EXAMPLES:
         raise UserError(f"The query has {len(found)} examples: expected 1 to {MOST_EXAMPLES}.")

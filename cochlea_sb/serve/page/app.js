@@ -6,7 +6,7 @@ import * as map from "./map.js";
 import { audio, current, onSelect, play, toggle } from "./player.js";
 import { record } from "./recorder.js";
 
-const PAGE = 24;
+const PAGE = 24, TEXT = "text:";
 const form = document.getElementById("filters"), wave = document.getElementById("wave");
 const byId = (id) => document.getElementById(id);
 const names = new Map();       // uploaded examples -> their names
@@ -71,6 +71,7 @@ async function show() {
 async function showLibrary() {
   const library = await ask("/api/library"), field = form.elements.label, chosen = field.value;
   byId("facts").textContent = `${library.sounds.toLocaleString()} sounds`;
+  byId("describe").hidden = !library.takes_text;
   if (field.options.length !== library.labels.length + 1) {
     field.replaceChildren(new Option("all", ""), ...library.labels.map((label) => new Option(label, label)));
     field.value = chosen || address().get("label") || "";
@@ -84,7 +85,8 @@ async function showQuery() {
     const example = parsed(text), chip = document.createElement("span");
     chip.className = example.weight < 0 ? "example less" : "example";
     let title = names.get(example.id) || "your sound";
-    if (!example.id.startsWith("u")) title = await soundOf(example.id).then((sound) => sound.name, () => "a removed sound");
+    if (example.id.startsWith(TEXT)) title = `“${example.id.slice(TEXT.length)}”`;
+    else if (!example.id.startsWith("u")) title = await soundOf(example.id).then((sound) => sound.name, () => "a removed sound");
     const name = document.createElement("span");
     name.textContent = example.part ? `${title} ${example.start.toFixed(2)}–${example.end.toFixed(2)} s` : title;
     const weight = document.createElement("input");
@@ -318,6 +320,11 @@ document.addEventListener("drop", (event) => {
 });
 byId("open").onclick = () => byId("file").click();
 byId("file").onchange = (event) => { if (event.target.files[0]) upload(event.target.files[0], event.target.files[0].name); event.target.value = ""; };
+byId("describe").onsubmit = (event) => {
+  event.preventDefault();
+  const words = new FormData(event.target).get("text").replace(/[*,]/g, " ").trim();  // both mean something in an example
+  if (words) go({ like: TEXT + words });
+};
 byId("record").onclick = (event) => record(event.target, upload);
 
 // ------------------------------------------------------------ start
