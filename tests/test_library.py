@@ -415,8 +415,8 @@ def test_the_encoder_is_loaded_when_it_is_needed(library, encoder, folder, tmp_p
         (lambda library: library.add("/no/such/folder"), "'/no/such/folder' is not there"),
         (lambda library: SoundLibrary.create(library.store.folder, library.encoder), "already holds a library"),
         (lambda library: SoundLibrary.create(__file__, library.encoder), "is a file, or inside one, and no library"),
-        (lambda library: SoundLibrary.create("x.library", library.encoder, hop_seconds=0), "at least one frame"),
-        (lambda library: SoundLibrary.create("x.library", library.encoder, hop_seconds="x"), "at least one frame"),
+        (lambda library: SoundLibrary.create("x.library", library.encoder, hop_seconds=0), "at least 0.01 s"),
+        (lambda library: SoundLibrary.create("x.library", library.encoder, hop_seconds="x"), "at least 0.01 s"),
         (lambda library: SoundLibrary.open("/no/such/library"), "holds no library"),
     ],
 )

@@ -7,13 +7,15 @@ import shutil
 import threading
 import time
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import tiny_models
 
-from cochlea_sb import AudioEncoder, SoundLibrary
+from cochlea_sb import AudioEncoder, SoundLibrary, Text, load_encoder
 from cochlea_sb.serve import run
 from cochlea_sb.synthetic.library import write_library
 
@@ -40,6 +42,12 @@ def site(sounds, tmp_path_factory):
     encoder = AudioEncoder.from_hparams(run_opts={"device": "cpu"})
     library = SoundLibrary.create(tmp_path_factory.mktemp("library") / "a.library", encoder)
     library.add(sounds, progress=False)
+    with serving(library) as address:
+        yield address
+
+
+@contextmanager
+def serving(library):
     server, address = run.prepare(library, "127.0.0.1", 0)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -62,6 +70,12 @@ def chromium():
 
 @pytest.fixture
 def page(chromium, site):
+    with opened(chromium, site) as page:
+        yield page
+
+
+@contextmanager
+def opened(chromium, site):
     """The page, which must leave no error, and ask no other machine."""
     context = chromium.new_context(
         viewport={"width": 1440, "height": 900}, permissions=["clipboard-read", "clipboard-write"]
@@ -185,6 +199,25 @@ def test_a_mixture_with_weights(page, sounds):
     wait_for(page, "new URLSearchParams(location.search).getAll('like')[0].endsWith('*-0.5')")
     wait_for(page, "document.querySelectorAll('.example.less').length === 1")
     wait_for(page, "document.querySelectorAll('.card').length > 0")
+
+
+def test_words_are_a_query_if_the_encoder_takes_text(page, chromium, sounds, tmp_path):
+    pytest.importorskip("transformers", reason="WORDS ON THE PAGE ARE NOT TESTED: install transformers")
+    assert not page.is_visible("#describe")
+    tiny_models.write_clap(tmp_path / "clap")
+    library = SoundLibrary.create(tmp_path / "clap.library", load_encoder(f"transformers:{tmp_path / 'clap'}"))
+    library.add(sounds / "bell", progress=False)
+    with serving(library) as address, opened(chromium, address) as page:
+        before = page.url
+        page.fill("#describe input", "rain, on a *roof*")
+        page.press("#describe input", "Enter")
+        wait_for(page, "before => location.href !== before && !!document.querySelector('.card')", before)
+        wanted = [Path(match.path).name for match in library.search(Text("rain  on a  roof"))]
+        assert names(page) == wanted and len(wanted) == 3
+        assert "“rain  on a  roof”" in page.text_content("#query")
+        page.reload()
+        page.wait_for_selector(".card")
+        assert names(page) == wanted
 
 
 def test_copies_are_folded_and_opened(page, sounds):
