@@ -20,7 +20,7 @@ import pytest
 import soundfile
 from datasets import Audio, Dataset
 
-from cochlea_sb.cli import load_encoder
+from cochlea_sb import load_encoder
 from cochlea_sb.data.sounds import list_sources
 from cochlea_sb.data.source_list import SourceList, write_source_list
 from cochlea_sb.errors import UserError
