@@ -13,10 +13,11 @@ import numpy as np
 import push_to_hub
 import pytest
 import soundfile
+import tiny_models
 import torch
 from hub_server import TOKEN, Hub
 
-from cochlea_sb import AudioEncoder, SoundLibrary
+from cochlea_sb import AudioEncoder, SoundLibrary, Text, load_encoder
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.data.sounds import list_sources, load_sounds
 from cochlea_sb.errors import UserError
@@ -518,3 +519,24 @@ def test_the_cache_alone_is_used_only_where_the_hub_is_out_of_reach(client, monk
     monkeypatch.setattr("datasets.load_dataset", load)
     assert len(load_sounds(dataset="ada/sounds")) == 1
     assert seen == [not reached] and not datasets.config.HF_HUB_OFFLINE
+
+
+def test_a_model_of_transformers_is_loaded_by_its_commit_and_named_in_a_published_library(hub, tmp_path):
+    pytest.importorskip("transformers", reason="MODELS OF TRANSFORMERS ARE NOT TESTED: install transformers")
+    tiny_models.write_clap(tmp_path / "clap")
+    hub.put("grace/clap", tiny_models.files_of(tmp_path / "clap"))
+    soundfile.write(tmp_path / "dog.wav", np.ones(9000), 48000)
+    local = load_encoder(f"transformers:{tmp_path / 'clap'}")
+    SoundLibrary.create(tmp_path / "local", local).add(tmp_path / "dog.wav", progress=False)
+    export(tmp_path / "local", tmp_path / "published", "ada/sounds", license="mit", model="transformers:grace/clap")
+    hub.put("grace/clap", {"README.md": b"A later commit."})
+    library = SoundLibrary.open(tmp_path / "published")
+    assert library.search(Text("rain"))[0].path == "dog.wav"
+    commit = library.identity["revision"]
+    assert library.identity["source"] == "transformers:grace/clap" and library.encoder.revision == commit
+    newest = load_encoder("transformers:grace/clap")
+    assert newest.revision != commit and newest.fingerprint() == local.fingerprint()
+    assert load_encoder(f"transformers:grace/clap@{commit}").identity() == library.identity
+    hub.put("grace/pickle", {"config.json": b"{}", "pytorch_model.bin": b""})
+    assert "holds no model.safetensors on the Hub" in refusal(load_encoder, "transformers:grace/pickle")
+    assert "There is no model 'grace/none'" in refusal(load_encoder, "transformers:grace/none")
