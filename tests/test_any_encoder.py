@@ -341,8 +341,9 @@ def test_a_model_of_another_kind_and_a_precision(models, tmp_path):
     shutil.copy(models / "ast" / "model.safetensors", tmp_path)
     with pytest.raises(UserError, match="a model of the kind 'whisper': expected CLAP, AST"):
         load_encoder(f"transformers:{tmp_path}")
-    with pytest.raises(UserError, match="The precision is 'bf16'"):
-        load_encoder(f"transformers:{models / 'ast'}", run_opts={"eval_precision": "bf16"})
+    for source in (f"transformers:{models / 'ast'}", f"speechbrain:{models / 'ecapa'}"):
+        with pytest.raises(UserError, match="The precision is 'bf16': expected fp32"):
+            load_encoder(source, run_opts={"eval_precision": "bf16"}, trust_remote_code=True)
     with pytest.raises(UserError, match="can't be loaded as an EncoderClassifier"):
         load_encoder(f"speechbrain:{tmp_path}", trust_remote_code=True)
 
@@ -393,6 +394,8 @@ def test_a_python_encoder_is_named_at_the_command_line(sounds, tmp_path, monkeyp
     assert "holds 4 sounds" in run(capsys, "index", sounds, "--library", "a.library", *model, "--quiet")
     assert "3.wav" in run(capsys, "search", "a.library", sounds / "1.wav", *model)
     assert "python:my_loudness:encoder" in run(capsys, "info", "a.library")
+    with pytest.raises(UserError, match="device is 'meta', and 'python:my_loudness:encoder' is on 'cpu'"):
+        load_encoder(model[1], run_opts={"device": "meta"})
     assert "name it with --model python:MODULE:NAME" in run(capsys, "search", "a.library", sounds / "1.wav")
 
 

@@ -24,8 +24,8 @@ class ClapEncoder(TransformersEncoder):
         super().__init__(model, extractor, folder, device)
         self.embedding_size = int(model.config.projection_dim)
         self.window_seconds = float(extractor.max_length_s)
-        self.fuses = extractor.truncation == "fusion"
-        filters = extractor.mel_filters if self.fuses else extractor.mel_filters_slaney
+        self.channels = 4 if model.config.audio_config.enable_fusion else 1
+        filters = extractor.mel_filters if extractor.truncation == "fusion" else extractor.mel_filters_slaney
         self.filters = torch.as_tensor(filters, dtype=torch.float32, device=device)  # [bins, mels]
         self.analysis = torch.hann_window(extractor.fft_window_size, device=device)
         self.tokenizer: Any = None
@@ -77,7 +77,7 @@ class ClapEncoder(TransformersEncoder):
         )
         energies = spectra.abs().square().transpose(1, 2) @ self.filters  # [B, T, mels]
         levels = 10 * energies.clamp(min=FLOOR).log10()
-        return levels[:, None].expand(-1, 4 if self.fuses else 1, -1, -1)
+        return levels[:, None].expand(-1, self.channels, -1, -1)
 
     @torch.inference_mode()
     def embed_text(self, texts: list[str]) -> torch.Tensor:

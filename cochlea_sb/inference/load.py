@@ -43,7 +43,7 @@ def load_encoder(
         ``transformers:FOLDER`` or ``transformers:user/name``: CLAP, AST, or a model such as wav2vec2.
         ``speechbrain:FOLDER`` or ``speechbrain:user/name``: an `EncoderClassifier`, with ``trust_remote_code=True``.
         ``python:MODULE:NAME``: the `Encoder` with this name in a module of yours.
-    run_opts : dict, optional, such as ``{"device": "cuda"}``; other options are only for models of SpeechBrain
+    run_opts : dict, optional, such as ``{"device": "cuda"}``; ``eval_precision`` is only for models of cochlea_sb
     revision : str, optional, branch, tag or commit of a model on the Hub
     trust_remote_code : bool, whether code of the model's author may run; models of transformers never run any
 
@@ -59,10 +59,10 @@ def load_encoder(
     options = run_opts or {}
     check_device(options.get("device"))
     kind, name = split_kind(os.fspath(source))
-    if kind in ("transformers", "python") and options.get("eval_precision", "fp32") != "fp32":
+    if kind and options.get("eval_precision", "fp32") != "fp32":
         raise UserError(f"The precision is '{options['eval_precision']}': expected fp32 for '{source}'.")
     if kind == "python":
-        return load_object(name)
+        return load_object(name, options.get("device"))
     if kind == "":
         return load_model_of_ours(source, options, revision, trust_remote_code)
     if kind == "speechbrain" and not trust_remote_code:
@@ -96,7 +96,7 @@ def load_model_of_ours(
     return AudioEncoder.from_hparams(source, run_opts=options, revision=revision, trust_remote_code=trust_remote_code)
 
 
-def load_object(name: str) -> Encoder:
+def load_object(name: str, device: str | None = None) -> Encoder:
     """Import an `Encoder` by ``MODULE:NAME``. The current folder is searched, too, as ``python -m`` does."""
     module, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:
@@ -110,5 +110,9 @@ def load_object(name: str) -> Encoder:
         ) from error
     if not isinstance(found, Encoder):
         raise UserError(f"'python:{name}' is a {type(found).__name__}: expected an Encoder of cochlea_sb.")
+    if device not in (None, found.device):
+        raise UserError(
+            f"device is '{device}', and 'python:{name}' is on '{found.device}': its module chooses the device."
+        )
     found.source = f"python:{name}"
     return found

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,10 @@ class TransformersEncoder(Encoder):
         -------
         str, the SHA-256 of the file of the weights, and of the settings in the other files
         """
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         digest = hashlib.sha256()
         for name in (CONFIG, *EXTRACTORS):
             if (self.folder / name).is_file():
