@@ -28,15 +28,16 @@ from cochlea_sb.hub import names_on_hub
 from cochlea_sb.inference.audio_encoder import copy_weights
 from cochlea_sb.inference.model_folder import save_model
 from cochlea_sb.machine import check_device
-from cochlea_sb.training.distributed import leave_group
+from cochlea_sb.training.distributed import a_lost_process_is_told, leave_group, own_share
 from cochlea_sb.training.fit import fit_encoder
 from cochlea_sb.training.pairs import MixedBatches, PairBatches, group_rows, own_pairs
 from cochlea_sb.training.recipe import CORPUS_KEYS, check_same_run, load_experiment, parse_arguments
+from cochlea_sb.training.shared_bank import load_bank
 
 
 def make_pairs(frames, groups, batch_size, seed, hparams, device, band=1.0, steps=None):
     """Batches of pairs. The device that holds the frames draws the pairs."""
-    bank = FrameBank.from_dataset(frames, hparams["compute_features"], device)
+    bank = load_bank(frames, hparams["compute_features"], device)
     return PairBatches(
         bank,
         batch_size,
@@ -48,14 +49,18 @@ def make_pairs(frames, groups, batch_size, seed, hparams, device, band=1.0, step
         groups=groups,
         max_seconds=hparams["max_seconds"],
         band=band,
-        device=device,
-        rank=sb.utils.distributed.get_rank() or 0,
     )
 
 
 def train_pairs(frames, groups, hparams, device):
     """Batches of pairs of the corpus and of ``n_sources`` synthetic sources, which have no labels."""
     batch_size, band = hparams["batch_size"], hparams["length_band"]
+    processes = own_share().total
+    if batch_size % processes:
+        raise UserError(
+            f"batch_size is {batch_size} and there are {processes} processes: expected a multiple of the number of "
+            "processes, because each of them encodes an equal part of a batch."
+        )
     n_sources = hparams["n_sources"] if hparams["pair_by"] != "label" else 0
     own = own_pairs(batch_size, hparams["synthetic_share"] if n_sources else 0.0, None if groups else len(frames))
     corpus = make_pairs(frames, groups, own, hparams["seed"], hparams, device, band)  # finds mistakes in seconds
@@ -169,8 +174,9 @@ def main(argv):
 
     device = run_opts.device or sb.utils.distributed.infer_device()
     train = train_with_brain if "brain" in hparams else train_without_gradients
-    train(hparams, run_opts, device, frames, train_rows, held_out_rows)
-    leave_group()
+    with a_lost_process_is_told():
+        train(hparams, run_opts, device, frames, train_rows, held_out_rows)
+        leave_group()
 
     if not main_process:
         return
