@@ -314,7 +314,7 @@ def test_windows_cover_every_frame():
         assert mine[-1] + 96 >= length and (len(mine) == 1 or mine[-2] + 96 < length)
 
 
-def test_memory_mapped_equals_in_memory(folder):
+def test_frames_on_the_disk_equal_those_in_memory(folder):
     frames, _ = load_corpus(LogMel(), folder, num_proc=1)
     rows = frames.select([2, 0])
     held, mapped = (FrameBank.from_dataset(rows, LogMel(), max_bytes=limit) for limit in (None, 0))
@@ -323,6 +323,11 @@ def test_memory_mapped_equals_in_memory(folder):
     torch.testing.assert_close(mapped.mean(), held.frames.float().mean(0), atol=1e-2, rtol=1e-3)
     again = FrameBank.from_dataset(rows, LogMel(), max_bytes=0)  # the file is used again
     assert torch.equal(again.frames, held.frames)
+    sounds, starts = torch.tensor([0, 0, 1, 1, 0, 1, 0]), torch.tensor([0, -7, 150, 40, 99, 250, -200])
+    assert torch.equal(mapped.crops(sounds, starts, 96), held.crops(sounds, starts, 96))
+    os.truncate(mapped.path, os.path.getsize(mapped.path) - 2)
+    with pytest.raises(UserError, match="has become shorter: delete it"):
+        mapped.crops(torch.tensor([1]), torch.tensor([150]), 96)
 
 
 def test_lengths_that_do_not_fit():

@@ -218,8 +218,9 @@ class MixedBatches(torch.utils.data.Dataset[PairBatch]):
 
     def __getitem__(self, step: int) -> PairBatch:
         ours, theirs = self.corpus[step], self.others[step]
-        groups = torch.cat([ours.groups, theirs.groups + self.first_group])
-        anchors, positives = torch.cat([ours.anchors, theirs.anchors]), torch.cat([ours.positives, theirs.positives])
+        theirs = theirs._replace(groups=theirs.groups + self.first_group)
+        both = zip(ours[:3], theirs[:3], strict=True)
+        anchors, positives, groups = (torch.cat([part, other.to(part.device)]) for part, other in both)
         return PairBatch(anchors, positives, groups, ours.seed)
 
 

@@ -34,7 +34,7 @@ class SharedBank(FrameBank):
 
     def __init__(self, part: FrameBank, lengths: torch.Tensor, share: Share, device: str = "cpu") -> None:
         self.part, self.share, self.exchange_device = part, share, device
-        self.frames, self.silence, self.level = part.frames, part.silence, part.level
+        self.frames, self.silence, self.level, self.on_disk = part.frames, part.silence, part.level, part.on_disk
         self.lengths = lengths.to(part.device)
         self.ends = self.lengths.cumsum(0)
 
