@@ -233,7 +233,7 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
 
     def draw_windows(self, count: int) -> torch.Tensor:
         """Draw windows of the training sounds, float32 [count, 96, M]."""
-        return summed(self.train_sampler.windows(count).to(self.device)).float()
+        return summed(self.train_sampler.windows(count).to(self.device))
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:

@@ -171,11 +171,11 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         return anchors, torch.clamp(positives, self.lowest[anchors], self.highest[anchors])
 
     def windows(self, count: int) -> torch.Tensor:
-        """Draw windows of anchors without deformation, [count, window_frames, M], the same in each call."""
+        """Draw windows of anchors without deformation, [count, window_frames, M], float32, the same in each call."""
         generator = torch.Generator(self.bank.device).manual_seed(self.seed)
         share = torch.rand(count, generator=generator, device=self.bank.device, dtype=torch.float64)
         drawn = self.window_at(share * self.cumulative[-1])
-        return self.bank.crops(self.window_sounds[drawn], self.window_starts[drawn], self.window_frames)
+        return self.bank.crops(self.window_sounds[drawn], self.window_starts[drawn], self.window_frames).float()
 
     def window_at(self, weight: torch.Tensor) -> torch.Tensor:
         """Find the windows at which the cumulative weights reach ``weight``: float64 [B] to int64 [B]."""
