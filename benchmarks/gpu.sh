@@ -14,6 +14,12 @@ section() { printf '\n== %s\n' "$*"; }
 section "training step over the bare step, fp32 and bf16"
 python3 benchmarks/training.py --device "$device" $few
 python3 benchmarks/training.py --device "$device" $few --precision bf16 --batch_size 512
+section "training step against recipes that deform waveforms"
+python3 benchmarks/training_peers.py --device "$device" --rounds 2 --steps 1 --workers "$(nproc)"
+section "training from the disk"
+mkdir -p $results/frames
+python3 benchmarks/training_from_disk.py $results/frames --device "$device" --gigabytes 2 --rounds 5
+rm -r $results/frames
 section "deformations, windows a second"
 python3 benchmarks/deformations.py --device "$device"
 section "mining"

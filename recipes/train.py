@@ -28,15 +28,19 @@ from cochlea_sb.hub import names_on_hub
 from cochlea_sb.inference.audio_encoder import copy_weights
 from cochlea_sb.inference.model_folder import save_model
 from cochlea_sb.machine import check_device
-from cochlea_sb.training.distributed import leave_group
+from cochlea_sb.training.distributed import a_lost_process_is_told, leave_group, own_share
 from cochlea_sb.training.fit import fit_encoder
+from cochlea_sb.training.loader import make_loader
 from cochlea_sb.training.pairs import MixedBatches, PairBatches, group_rows, own_pairs
 from cochlea_sb.training.recipe import CORPUS_KEYS, check_same_run, load_experiment, parse_arguments
+from cochlea_sb.training.shared_bank import load_bank
 
 
 def make_pairs(frames, groups, batch_size, seed, hparams, device, band=1.0, steps=None):
     """Batches of pairs. The device that holds the frames draws the pairs."""
-    bank = FrameBank.from_dataset(frames, hparams["compute_features"], device)
+    most = hparams["memory_gb"]
+    max_bytes = None if most is None else most * 10**9
+    bank = load_bank(frames, hparams["compute_features"], device, max_bytes=max_bytes)
     return PairBatches(
         bank,
         batch_size,
@@ -48,27 +52,31 @@ def make_pairs(frames, groups, batch_size, seed, hparams, device, band=1.0, step
         groups=groups,
         max_seconds=hparams["max_seconds"],
         band=band,
-        device=device,
-        rank=sb.utils.distributed.get_rank() or 0,
     )
 
 
 def train_pairs(frames, groups, hparams, device):
     """Batches of pairs of the corpus and of ``n_sources`` synthetic sources, which have no labels."""
     batch_size, band = hparams["batch_size"], hparams["length_band"]
+    processes = own_share().total
+    if batch_size % processes:
+        raise UserError(
+            f"batch_size is {batch_size} and there are {processes} processes: expected a multiple of the number of "
+            "processes, because each of them encodes an equal part of a batch."
+        )
     n_sources = hparams["n_sources"] if hparams["pair_by"] != "label" else 0
     own = own_pairs(batch_size, hparams["synthetic_share"] if n_sources else 0.0, None if groups else len(frames))
     corpus = make_pairs(frames, groups, own, hparams["seed"], hparams, device, band)  # finds mistakes in seconds
+    if corpus.bank.on_disk:
+        device = "cpu"
+        if sb.utils.distributed.if_main_process():
+            print(f"The frames are read from the disk: {corpus.bank}; memory is for --memory_gb at most.")
     if own == batch_size:
         return corpus
     compute = partial(source_frames, hparams["compute_features"], n_sources, num_proc=hparams["num_proc"])
     sources = sb.utils.distributed.run_on_main(compute)
     others = make_pairs(sources, sources["source"][:], batch_size - own, hparams["seed"] + 1, hparams, device)
     return MixedBatches(corpus, others)
-
-
-def make_loader(batches):
-    return sb.dataio.dataloader.SaveableDataLoader(batches, batch_size=None)
 
 
 def train_with_brain(hparams, run_opts, device, frames, train_rows, held_out_rows):
@@ -78,14 +86,14 @@ def train_with_brain(hparams, run_opts, device, frames, train_rows, held_out_row
     if hparams["length_band"] < 1:
         n_frames = frames["n_frames"]
         train_rows = sorted(train_rows, key=lambda row: n_frames[row])
-    train_loader = make_loader(train_pairs(frames.select(train_rows), groups, hparams, device))
+    train_loader = make_loader(train_pairs(frames.select(train_rows), groups, hparams, device), device)
     held_out, valid_loader = frames.select(held_out_rows), None
     # Validation needs sounds of at least two groups. It draws about as many pairs as there are held-out sounds.
     if len(held_out) > 1 and (held_out_groups is None or held_out_groups[0] != held_out_groups[-1]):
         size = min(hparams["batch_size"], len(held_out))
         steps = -(-len(held_out) // size)
         pairs = make_pairs(held_out, held_out_groups, size, hparams["seed"], hparams, device, steps=steps)
-        valid_loader = make_loader(pairs)
+        valid_loader = make_loader(pairs, device)
     if hparams["start_from"] is not None:
         copy_weights(hparams["start_from"], hparams["compute_features"], hparams["embedding_model"])
     brain = hparams["brain"](
@@ -169,8 +177,9 @@ def main(argv):
 
     device = run_opts.device or sb.utils.distributed.infer_device()
     train = train_with_brain if "brain" in hparams else train_without_gradients
-    train(hparams, run_opts, device, frames, train_rows, held_out_rows)
-    leave_group()
+    with a_lost_process_is_told():
+        train(hparams, run_opts, device, frames, train_rows, held_out_rows)
+        leave_group()
 
     if not main_process:
         return

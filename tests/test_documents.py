@@ -30,7 +30,13 @@ PAGES = {
     "docs/encoders.md": 11,
 }
 PAGES |= {"docs/index.md": 1}  # the least number of commands and blocks on each page
-OTHER_PAGES = ["docs/safety.md", "docs/page.md", "docs/experiments.md", "cochlea_sb/pretrained/README.md"]
+OTHER_PAGES = [
+    "docs/scale.md",
+    "docs/safety.md",
+    "docs/page.md",
+    "docs/experiments.md",
+    "cochlea_sb/pretrained/README.md",
+]
 FEW_STEPS = ["--batch_size", "16", "--number_of_epochs", "1", "--steps_per_epoch", "3", "--n_sources", "6"]
 FEW_STEPS += ["--channels", "[16, 32, 64]"]
 FEWER = {
@@ -44,6 +50,7 @@ MODELS = {  # of others, on the Hub of the tests
 }
 AISFX = "aisfx"  # is installed without its dependencies, which are old
 ELSEWHERE = {"make": "CI runs these", "pip": "CI installs by make", "docs/index.md": "benchmarks, which are no tests"}
+ELSEWHERE |= {"torchrun": "tests/test_recipes.py runs it"}
 
 
 @pytest.fixture(scope="module")

@@ -216,17 +216,58 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(script, results, librar
     assert last[0] == last[1]
 
 
-def test_two_processes_train_one_model(library, tmp_path):  # new processes: torchrun starts them
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += ["recipes/train.py", "hparams/cnn.yaml", "--data_folder", str(library), "--output_folder"]
-    command += [str(tmp_path / "run"), *SMALL, "--device", "cpu", "--distributed_backend", "gloo"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("The model, after 2 epochs, is in") == 1
-    assert len((tmp_path / "run" / "train_log.txt").read_text().splitlines()) == 2
-    weights = load_file(tmp_path / "run" / "model.safetensors")
-    assert not any(name.startswith("module.") for name in weights)
+class TwoProcesses:
+    """`torchrun` of the training of a folder in two processes on the CPU, with checkpoints every second step."""
+
+    def __init__(self, library, folder, *arguments):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        command += map(str, training(library, folder, "--device", "cpu", "--distributed_backend", "gloo"))
+        command += ["--ckpt_interval_steps", "2", *arguments]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.torchrun = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **streams)
+
+    def workers(self):
+        number = self.torchrun.pid
+        return [int(child) for child in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
+
+    def finish(self):
+        out, err = self.torchrun.communicate(timeout=180)
+        return self.torchrun.returncode, out, err
+
+
+def test_two_processes_train_as_one_does_and_a_killed_one_ends_the_run(script, library, tmp_path):
+    """The frames of the two are on the disk, which changes nothing, and each has half of them.
+
+    The learning rate is low: training amplifies the rounding of float32, and the more the larger its steps are.
+    """
+    arguments = ["--number_of_epochs", "1", "--steps_per_epoch", "20", "--lr", "0.0001"]
+    script(*training(library, tmp_path / "one", *arguments))
+    folder = tmp_path / "two"
+    arguments += ["--memory_gb", "0"]
+    running = TwoProcesses(library, folder, *arguments)  # new processes: torchrun starts them
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("save/CKPT*/CKPT.yaml")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(running.workers()[1], signal.SIGKILL)
+    killed = time.monotonic()
+    code, _, err = running.finish()
+    assert code == 1 and time.monotonic() - killed < 30
+    assert "Signal 9 (SIGKILL)" in err and "a defect of cochlea_sb" not in err  # torchrun ends process 0 too
+
+    code, out, err = TwoProcesses(library, folder, *arguments).finish()
+    assert code == 0, err
+    assert (
+        "Loading a checkpoint" in out + err
+        and "The frames are read from the disk: FrameBank(" in out
+        and out.count("The model, after 1 epochs, is in") == 1
+    )
+    one, two = (json.loads((path / "history.json").read_text()) for path in (tmp_path / "one", folder))
+    assert len(one) == len(two) == 1 and one[0] == pytest.approx(two[0], rel=1e-4)
+    assert not any(name.startswith("module.") for name in load_file(folder / "model.safetensors"))
+
+    out = script(*training(library, folder, *arguments, "--number_of_epochs", 2)).stdout
+    assert "Loading a checkpoint" in out and "after 2 epochs" in out
 
 
 def test_a_finished_run_goes_on_with_more_epochs_in_mixed_precision(script, results, library, tmp_path):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from cochlea_sb.augment.combined import Composition, OneKindPerExample
 from cochlea_sb.augment.deformation import Deformation
 from cochlea_sb.augment.gain import Gain
-from cochlea_sb.augment.temporal_proximity import TemporalProximity
+from cochlea_sb.augment.temporal_proximity import NoDraw, TemporalProximity
 from cochlea_sb.errors import UserError
 from cochlea_sb.inference.audio_encoder import AudioEncoder
 from cochlea_sb.inference.model_folder import CONFIG, YAML, save_model
@@ -21,7 +21,7 @@ from cochlea_sb.training import mining
 from cochlea_sb.training.batch import PairBatch, deform, mixing_shift
 from cochlea_sb.training.brain import EmbeddingBrain
 from cochlea_sb.training.checkpoints import AtomicCheckpointer, History
-from cochlea_sb.training.distributed import gather_candidates
+from cochlea_sb.training.distributed import ALL, Share, gather_rows, own_share, summed
 from cochlea_sb.training.losses import TripletLoss
 from cochlea_sb.training.recipe import load_experiment, parse_arguments
 from cochlea_sb.training.schedule import warm_up_and_cosine
@@ -166,57 +166,54 @@ import sys
 import torch
 from torch.nn import functional as F
 from cochlea_sb.training import mining
+from cochlea_sb.training.distributed import gather_rows, own_share, wrapped
 from cochlea_sb.training.losses import TripletLoss
-from cochlea_sb.training.distributed import gather_candidates
 
 rank, world, folder = int(sys.argv[1]), 2, sys.argv[2]
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
 data = torch.load(f"{folder}/data.pt")
-model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(8, 8))
-with torch.no_grad():
-    model.module.weight.copy_(data["weight"]), model.module.bias.zero_()
-embeddings = F.normalize(model(data["inputs"][rank]), dim=1)
-candidates, parents, first = gather_candidates(embeddings, data["sounds"][rank])
-n = len(embeddings)
-positives = first + (torch.arange(n) + n // 2) % n
-distances = mining.squared_euclidean(embeddings, candidates)
-allowed = mining.disjoint(data["sounds"][rank], parents)
-negatives = mining.hardest(distances, positives, allowed)
-TripletLoss(1.0)(distances, positives, negatives).backward()
-torch.save({"gradient": model.module.weight.grad, "negatives": negatives.columns}, f"{folder}/{rank}.pt")
+model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.BatchNorm1d(8))
+model.load_state_dict(data["state"])
+model = wrapped(model)
+embeddings = F.normalize(model(data["inputs"][own_share().rows]), dim=1)
+assert len(embeddings) == 12
+embeddings = gather_rows(embeddings, 24)
+distances = mining.squared_euclidean(embeddings, embeddings)
+negatives = mining.hardest(distances, data["positives"], mining.disjoint(data["sounds"], data["sounds"]))
+loss = TripletLoss(1.0)(distances, data["positives"], negatives)
+loss.backward()
+gradients = [parameter.grad for parameter in model.parameters()]
+torch.save([loss.detach(), negatives.columns, gradients, list(model.buffers())], f"{folder}/{rank}.pt")
 """
 
 
-def test_negatives_come_from_all_processes_and_gradients_reach_them(tmp_path):
-    """Two processes (gloo) give the gradient of one process that holds both batches."""
+def test_two_processes_give_the_loss_and_the_gradients_of_one(tmp_path):
+    """Negatives come from both processes (gloo), and so do the mean and the variance of batch normalisation."""
     torch.manual_seed(0)
-    inputs, weight = torch.randn(2, 12, 8), torch.randn(8, 8)
-    sounds = torch.stack([torch.arange(6).repeat(2), torch.arange(6, 12).repeat(2)])[..., None].expand(-1, -1, 2)
-    torch.save({"inputs": inputs, "weight": weight, "sounds": sounds}, tmp_path / "data.pt")
+    model, inputs = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.BatchNorm1d(8)), torch.randn(24, 8)
+    sounds, positives = torch.arange(12).repeat(2)[:, None].expand(-1, 2), torch.arange(24).roll(12)
+    data = {"inputs": inputs, "state": model.state_dict(), "sounds": sounds, "positives": positives}
+    torch.save(data, tmp_path / "data.pt")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     workers = [
         subprocess.Popen([sys.executable, "-c", WORKER, str(rank), str(tmp_path)], env=environment) for rank in range(2)
     ]
     assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
-    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
 
-    weight.requires_grad_()
-    embeddings = F.normalize(inputs.flatten(0, 1) @ weight.T, dim=1)
+    embeddings = F.normalize(model(inputs), dim=1)
     distances = mining.squared_euclidean(embeddings, embeddings)
-    positives = torch.cat([(torch.arange(12) + 6) % 12, 12 + (torch.arange(12) + 6) % 12])
-    flat = sounds.flatten(0, 1)
-    allowed = mining.disjoint(flat, flat)
-    negatives = mining.hardest(distances, positives, allowed)
-    TripletLoss(1.0)(distances, positives, negatives).backward()
-    assert torch.equal(torch.cat([result["negatives"] for result in results]), negatives.columns)
-    assert (negatives.columns[:12] >= 12).any()
-    for result in results:
-        torch.testing.assert_close(result["gradient"], weight.grad, atol=1e-5, rtol=1e-4)
+    negatives = mining.hardest(distances, positives, mining.disjoint(sounds, sounds))
+    loss = TripletLoss(1.0)(distances, positives, negatives)
+    loss.backward()
+    assert (negatives.columns % 2 != torch.arange(24) % 2).any()  # rows 0, 2, ... are those of the first process
+    expected = [loss.detach(), negatives.columns, [part.grad for part in model.parameters()], list(model.buffers())]
+    for rank in range(2):
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_one_process_gathers_itself():
-    embeddings, parents = F.normalize(torch.randn(4, 8), dim=1), torch.zeros(4, 2)
-    assert gather_candidates(embeddings, parents) == (embeddings, parents, 0)
+def test_one_process_has_all_rows():
+    rows = torch.randn(4, 8)
+    assert own_share() == ALL and gather_rows(rows, 4) is rows and summed(rows) is rows
 
 
 # ---------------------------------------------------------------- a step
@@ -225,7 +222,10 @@ def test_one_process_gathers_itself():
 class Others(Deformation):
     """Gives the sounds to be mixed in, so that a test sees them."""
 
-    def forward(self, energies, others=None, generator=None):
+    def draw(self, energies, generator=None):
+        return NoDraw()
+
+    def deform(self, energies, draw, others=None):
         return others.clone()
 
 
@@ -255,6 +255,20 @@ def test_a_batch_of_one_pair_and_the_same_seed():
     assert mixing_shift(1, 5) == 1
     one, same, other = (deform(pair_batch(seed=seed), Gain(), 1e-8).crops for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("recipe", ["cnn", "joint", "zounds", "infonce"])
+@pytest.mark.parametrize("deform_anchors", [True, False])
+def test_shares_of_a_batch_are_deformed_as_the_whole_batch(recipe, deform_anchors):
+    hparams, _ = load_experiment(f"hparams/{recipe}.yaml", {})
+    crops = torch.randn(2, 12, 144, 64, generator=torch.Generator().manual_seed(0)).half()
+    batch = PairBatch(*crops, torch.arange(12), 5)
+    whole = deform(batch, hparams["deformation"], 1e-8, deform_anchors)
+    for count in (2, 3):
+        for number in range(count):
+            part = deform(batch, hparams["deformation"], 1e-8, deform_anchors, Share(number, count))
+            torch.testing.assert_close(part.crops, whole.crops[number::count])
+            assert torch.equal(part.groups, whole.groups)
 
 
 def brain_for(**hparams):

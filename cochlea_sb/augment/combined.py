@@ -75,6 +75,14 @@ class Composition(Deformation[CombinedDraw]):
         weaker = [self.kind(kind).weaken(inner, strength[examples]) for kind, examples, inner in parts]
         return draw._replace(draws=weaker)
 
+    def take(self, draw: CombinedDraw, first: int, step: int) -> CombinedDraw:
+        examples, draws = [], []
+        for kind, part, inner in zip(draw.kinds, draw.examples, draw.draws, strict=True):
+            low, high = (max(0, -((first - end) // step)) for end in (part.start, part.stop))  # rounded up
+            examples.append(slice(low, high))
+            draws.append(self.kind(kind).take(inner, (first - part.start) % step, step))
+        return CombinedDraw(draw.kinds, examples, draws)
+
     def deform(self, energies: torch.Tensor, draw: CombinedDraw, others: torch.Tensor | None = None) -> torch.Tensor:
         for kind, inner in zip(draw.kinds, draw.draws, strict=True):
             energies = self.kind(kind).deform(energies, inner, others)

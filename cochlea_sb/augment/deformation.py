@@ -45,6 +45,11 @@ class Deformation(nn.Module, Generic[Draw]):
         """Scale the parameters of each example by ``strength`` [B], in [0, 1]. By default, nothing is scaled."""
         return draw
 
+    def take(self, draw: Draw, first: int, step: int) -> Draw:
+        """Return the parameters of the examples ``first``, ``first + step`` and so on."""
+        values: tuple[torch.Tensor, ...] = tuple(value[first::step] for value in draw)  # type: ignore[attr-defined]
+        return type(draw)(*values)
+
     def forward(
         self, energies: torch.Tensor, others: torch.Tensor | None = None, generator: torch.Generator | None = None
     ) -> torch.Tensor:

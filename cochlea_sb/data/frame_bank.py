@@ -6,6 +6,7 @@ Training draws crops from the bank of a corpus. Inference makes a small bank fro
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,6 +55,7 @@ class FrameBank:
         self.lengths = lengths.to(frames.device)
         self.ends = self.lengths.cumsum(0)
         self.silence, self.level = silence, level
+        self.on_disk = False  # True for a `DiskBank`
 
     @classmethod
     def from_dataset(
@@ -68,18 +70,20 @@ class FrameBank:
         device : str, a CUDA device for the bank; with another device, the bank is on the CPU
         max_bytes : int, optional
             Maximum size of the frames in memory, by default half of the GPU's free memory or half of the machine's
-            memory. The frames of a larger corpus are memory-mapped from a file in the cache.
+            memory. A larger corpus becomes a `cochlea_sb.data.disk_bank.DiskBank`, whose frames are in a file in the
+            cache.
         """
         device = device if torch.device(device).type == "cuda" else "cpu"  # pairs need float64, which other GPUs lack
         lengths = torch.tensor(frames["n_frames"], dtype=torch.int64)
         shape = (int(lengths.sum()), front_end.frame_size)
         n_bytes = 2 * shape[0] * shape[1]
         fits = n_bytes <= (half_of_memory(device) if max_bytes is None else max_bytes)
-        if fits:
-            tensor = torch.empty(shape, dtype=torch.float16, device=device)
-            copy_rows(frames, tensor)
-        else:
-            tensor = torch.from_numpy(map_rows(frames, shape))
+        if not fits:
+            from cochlea_sb.data.disk_bank import DiskBank
+
+            return DiskBank(file_of_rows(frames, shape), lengths, front_end.silence, front_end.level)
+        tensor = torch.empty(shape, dtype=torch.float16, device=device)
+        copy_rows(frames, tensor)
         return cls(tensor, lengths, front_end.silence, front_end.level)
 
     @classmethod
@@ -129,7 +133,8 @@ class FrameBank:
 
     def __repr__(self) -> str:
         n_bytes = self.frames.numel() * self.frames.element_size()
-        return f"FrameBank({len(self)} sounds, {len(self.frames)} frames, {n_bytes / 2**20:.1f} MiB on {self.device})"
+        where = "disk" if self.on_disk else self.device
+        return f"FrameBank({len(self)} sounds, {len(self.frames)} frames, {n_bytes / 2**20:.1f} MiB on {where})"
 
     @property
     def device(self) -> torch.device:
@@ -206,8 +211,8 @@ def copy_rows(frames: datasets.Dataset, out: torch.Tensor | np.ndarray) -> None:
             done += len(values)
 
 
-def map_rows(frames: datasets.Dataset, shape: tuple[int, int]) -> np.ndarray:
-    """Memory-map the frames of all rows from a file in the cache, which is written once."""
+def file_of_rows(frames: datasets.Dataset, shape: tuple[int, int]) -> Path:
+    """Return the file in the cache that has the frames of all rows. It is written once."""
     from cochlea_sb.data.frames import own_cache
 
     folder = own_cache()
@@ -216,6 +221,4 @@ def map_rows(frames: datasets.Dataset, shape: tuple[int, int]) -> np.ndarray:
     if not file.is_file():
         with whole_file(file) as partial:
             copy_rows(frames, np.lib.format.open_memmap(partial, "w+", np.float16, shape))
-    # Mode c is copy-on-write: torch needs writable memory, and the file must not change.
-    array: np.ndarray = np.load(file, mmap_mode="c")
-    return array
+    return file

@@ -10,6 +10,7 @@ from cochlea_sb.encoders.windowed import WINDOW_FRAMES
 from cochlea_sb.evaluation import plots
 from cochlea_sb.training.batch import DeformedBatch, PairBatch, anchors_and_positives
 from cochlea_sb.training.brain import EmbeddingBrain, Predictions
+from cochlea_sb.training.distributed import gather_rows
 
 
 class AutoencoderBrain(EmbeddingBrain):
@@ -31,20 +32,22 @@ class AutoencoderBrain(EmbeddingBrain):
         deformed = self.deform(batch, stage)
         clean = batch.crops.float()[:, :WINDOW_FRAMES]
         real = self.encoder.real(clean)
+        longest = int(real.sum(1).max())
+        rows = self.share(stage).rows
+        clean, real = clean[rows], real[rows]
         crops = deformed.crops[:, :WINDOW_FRAMES].masked_fill(
             ~real[..., None], self.encoder.silence
         )  # padding without noise
         embeddings = self.modules.embedding_model(crops)[:, 0]
-        longest = int(real.sum(1).max())
         real, target = real[:, :longest], self.encoder.target(clean)[:, :longest]
         done = self.optimizer_step / max(1, self.hparams.number_of_epochs * self.hparams.steps_per_epoch)
-        share = self.hparams.teacher_forcing * max(0.0, 1 - done) if stage == sb.Stage.TRAIN else 0.0
-        written = self.modules.decoder(embeddings * embeddings.shape[1] ** 0.5, target, share)
+        forcing = self.hparams.teacher_forcing * max(0.0, 1 - done) if stage == sb.Stage.TRAIN else 0.0
+        written = self.modules.decoder(embeddings * embeddings.shape[1] ** 0.5, target, forcing)
         return Predictions(embeddings, (written, target, real), deformed)
 
     def objective(self, outputs: Any, batch: DeformedBatch, generator: torch.Generator | None = None) -> torch.Tensor:
         """Loss of the reconstruction, a scalar. Validation stores it for `measure`, with the loss of the mean frame."""
-        loss: torch.Tensor = self.hparams.loss(*outputs)
+        loss: torch.Tensor = self.hparams.loss(*(gather_rows(part, len(batch.groups)) for part in outputs))
         if not self.modules.training:
             # Validation measures only the anchors, because it does not deform them.
             written, target, real = self.example = [anchors_and_positives(part)[0] for part in outputs]

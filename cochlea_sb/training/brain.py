@@ -18,7 +18,7 @@ from speechbrain.utils.distributed import run_on_main
 from torch import nn
 from torch.nn import functional as F
 
-from cochlea_sb.encoders.windowed import WINDOW_FRAMES, encode_bank
+from cochlea_sb.encoders.windowed import WINDOW_FRAMES
 from cochlea_sb.errors import UserError
 from cochlea_sb.evaluation import plots
 from cochlea_sb.evaluation.retrieval import neighbour_recall
@@ -26,10 +26,11 @@ from cochlea_sb.files import write_text
 from cochlea_sb.machine import keep_freed_memory
 from cochlea_sb.training.batch import DeformedBatch, PairBatch, anchors_and_positives, deform
 from cochlea_sb.training.checkpoints import History
-from cochlea_sb.training.distributed import gather_candidates, unwrapped
+from cochlea_sb.training.distributed import ALL, Share, gather_rows, own_share, summed, unwrapped, wrapped
 from cochlea_sb.training.fit import mean_average_precision
 from cochlea_sb.training.mining import MiningTally, disjoint
 from cochlea_sb.training.pairs import in_proximity
+from cochlea_sb.training.shared_bank import encode_sounds
 
 READ_BACK_STEPS = 20  # steps after which the losses are copied from the GPU to the progress bar
 
@@ -109,7 +110,7 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
             return
         for name, module in self.modules.items():
             if any(parameter.requires_grad for parameter in module.parameters()):
-                self.modules[name] = nn.parallel.DistributedDataParallel(module)
+                self.modules[name] = wrapped(module)
 
     def compute_forward(self, batch: PairBatch, stage: sb.Stage) -> Predictions:
         deformed = self.deform(batch, stage)
@@ -122,7 +123,12 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
     def deform(self, batch: PairBatch, stage: sb.Stage) -> DeformedBatch:
         """Deform the positives, and in training also the anchors if ``deform_anchors`` is True."""
         deform_anchors = stage == sb.Stage.TRAIN and self.hparams.deform_anchors
-        return deform(batch, self.hparams.deformation, self.hparams.compute_features.floor, deform_anchors)
+        floor = self.hparams.compute_features.floor
+        return deform(batch, self.hparams.deformation, floor, deform_anchors, self.share(stage))
+
+    def share(self, stage: sb.Stage) -> Share:
+        """Return the rows that this process encodes. Validation is short, so there each process encodes all rows."""
+        return own_share() if stage == sb.Stage.TRAIN else ALL
 
     def project(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Apply the head: [n, D] to [n, D'], float32."""
@@ -137,19 +143,18 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
 
     def objective(self, outputs: Any, batch: DeformedBatch, generator: torch.Generator | None = None) -> torch.Tensor:
         """Compute the loss of the head's outputs [2 B, D'], a scalar; ``generator`` is for the miner."""
-        projections = F.normalize(outputs, dim=1)
-        candidates = gather_candidates(projections, batch.groups)
-        distances = self.hparams.distance(projections, candidates.projections)
-        positives = candidates.first + batch.positive_of
-        allowed = disjoint(batch.groups, candidates.groups)
-        negatives = self.hparams.miner(distances.detach(), positives, allowed, generator)
+        projections = gather_rows(F.normalize(outputs, dim=1), len(batch.groups))
+        distances = self.hparams.distance(projections, projections)
+        allowed = disjoint(batch.groups, batch.groups)
+        negatives = self.hparams.miner(distances.detach(), batch.positive_of, allowed, generator)
         if self.modules.training:
             self.tally.add(negatives)
-        loss: torch.Tensor = self.hparams.loss(distances, positives, negatives)
+        loss: torch.Tensor = self.hparams.loss(distances, batch.positive_of, negatives)
         return loss
 
     def fit_batch(self, batch: PairBatch) -> torch.Tensor:
         """Like `speechbrain.Brain.fit_batch`, but the loss is not copied to the CPU."""
+        batch = batch.on(self.device)
         should_step = self.step % self.grad_accumulation_factor == 0
         self.on_fit_batch_start(batch, should_step)
         with self.no_sync(not should_step):
@@ -162,6 +167,10 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
         self.lr_schedule.step()  # once for each batch, also with gradient accumulation
         self.on_fit_batch_end(batch, outputs, loss, should_step)
         return loss.detach()
+
+    def evaluate_batch(self, batch: PairBatch, stage: sb.Stage) -> torch.Tensor:
+        loss: torch.Tensor = super().evaluate_batch(batch.on(self.device), stage)
+        return loss
 
     def update_average(self, loss: torch.Tensor, avg_loss: float) -> float:
         """Update the running mean of the loss. Training on a GPU updates it every `READ_BACK_STEPS` steps."""
@@ -199,7 +208,7 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
             self.train_stats = {"loss": self.read_losses(stage_loss)} | self.tally.shares()
             most = 8 * self.hparams.batch_size * self.step  # fitting then takes no longer than the epoch
             with self.training_ctx:
-                self.encoder.eval().fit_axes(lambda count: self.train_sampler.windows(min(count, most)))
+                self.encoder.eval().fit_axes(lambda count: self.draw_windows(min(count, most)))
             if self.valid_set is not None:
                 return
             valid_stats = {}
@@ -222,12 +231,16 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
         self.keep_in_checkpoints(train_loader=train_set)
         super().fit(epoch_counter, train_set, valid_set, **kwargs)
 
+    def draw_windows(self, count: int) -> torch.Tensor:
+        """Draw windows of the training sounds, float32 [count, 96, M]."""
+        return summed(self.train_sampler.windows(count).to(self.device))
+
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
         """Measure the retrieval of held-out sounds: ``recall@1``, and ``mAP`` if there are labels."""
         anchors, positives, groups = (torch.cat(parts) for parts in zip(*self.seen, strict=True))
         with self.evaluation_ctx:
-            self.embeddings = encode_bank(self.encoder, self.valid_set.bank).cpu()
+            self.embeddings = encode_sounds(self.encoder, self.valid_set.bank).cpu()
         recall = {"recall@1": neighbour_recall(anchors, positives, groups)}
         return recall | mean_average_precision(self.embeddings, self.labels, self.sources)
 

@@ -1,7 +1,6 @@
 """Checkpoints that an interruption of training cannot damage, and the figures of all epochs so far."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +38,8 @@ class AtomicCheckpointer(Checkpointer):  # type: ignore[misc]
 
     def __init__(self, checkpoints_dir: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         folder = Path(checkpoints_dir)
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]
-        super().__init__(checkpoints_dir, *args, **kwargs)
-        for path in missing:
-            with suppress(OSError):  # another process has written into the folder
-                path.rmdir()
+        super().__init__(next(path for path in (folder, *folder.absolute().parents) if path.exists()), *args, **kwargs)
+        self.checkpoints_dir = folder  # SpeechBrain would create it here
 
     def _list_checkpoint_dirs(self) -> list[Path]:
         return super()._list_checkpoint_dirs() if self.checkpoints_dir.is_dir() else []

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from cochlea_sb.errors import UserError
 from cochlea_sb.training.batch import DeformedBatch
 from cochlea_sb.training.brain import EmbeddingBrain
+from cochlea_sb.training.distributed import gather_rows
 
 
 class ClassifierBrain(EmbeddingBrain):
@@ -32,7 +33,7 @@ class ClassifierBrain(EmbeddingBrain):
         super().fit(epoch_counter, train_set, valid_set, **kwargs)
 
     def objective(self, outputs: Any, batch: DeformedBatch, generator: torch.Generator | None = None) -> torch.Tensor:
-        return F.cross_entropy(outputs, batch.groups[:, 0])
+        return F.cross_entropy(gather_rows(outputs, len(batch.groups)), batch.groups[:, 0])
 
     def project(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Logits [n, classes] of embeddings [n, D]."""

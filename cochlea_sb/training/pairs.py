@@ -25,8 +25,9 @@ from cochlea_sb.training.batch import PairBatch
 class PairBatches(torch.utils.data.Dataset[PairBatch]):
     """Batches of pairs for one epoch: ``batches[step]`` draws the batch of a step.
 
-    A batch depends only on ``seed``, ``rank``, the epoch and the step. An interrupted run can therefore continue with
-    the same batches. Use a ``DataLoader`` with ``batch_size=None`` and without workers.
+    A batch depends only on ``seed``, the epoch and the step, and is the same in all processes of distributed training.
+    An interrupted run can therefore continue with the same batches, in any number of processes. Use a ``DataLoader``
+    with ``batch_size=None``.
 
     The anchor is a crop of a random window. The probability of a window is proportional to
     ``min(seconds, max_seconds) / n_windows * audibility``, where ``seconds`` is the length of the sound of the window,
@@ -40,8 +41,7 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
     bank : FrameBank
     batch_size, steps : int
         Pairs in a batch, and batches in an epoch. Without ``groups``, ``batch_size`` is at most the number of sounds.
-    seed, rank : int
-        Seed of the random draws, and number of this process in distributed training.
+    seed : int, seed of the random draws
     deformation : Deformation, optional
         Decides which positives are another crop than their anchor: see `in_proximity`. By default, all of them are.
     crop_frames, window_frames : int
@@ -60,8 +60,6 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         All anchors of a batch come from one random run of consecutive windows of the bank. The probabilities of these
         windows add up to ``band``.
         In a bank that is sorted by length, the sounds of a batch then have similar lengths.
-    device : str, optional
-        Device of the batches; by default the device of the bank.
     """
 
     def __init__(
@@ -80,8 +78,6 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         quiet_weight: float = 0.02,
         hop_seconds: float = 0.01,
         band: float = 1.0,
-        device: str | None = None,
-        rank: int = 0,
     ) -> None:
         ids = torch.arange(len(bank)) if groups is None else torch.tensor(groups)
         if len(ids) != len(bank) or (ids.diff() < 0).any():
@@ -106,9 +102,8 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
                 f"proximity_seconds is {proximity_seconds}: expected more than 0, such as 10; to make the positive the "
                 "same crop as the anchor, leave TemporalProximity out of the deformation in the yaml."
             )
-        self.bank, self.batch_size, self.steps, self.seed, self.rank = bank, batch_size, steps, seed, rank
+        self.bank, self.batch_size, self.steps, self.seed = bank, batch_size, steps, seed
         self.crop_frames, self.window_frames, self.band = crop_frames, window_frames, band
-        self.device = torch.device(device) if device else bank.device
         self.epoch = 0
         self.hop = window_frames // 2
         self.deformation = deformation or TemporalProximity()
@@ -149,7 +144,7 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
     def __getitem__(self, step: int) -> PairBatch:
         if not 0 <= step < self.steps:
             raise IndexError(f"step is {step}: expected 0 to {self.steps - 1}.")
-        entropy = [self.seed, self.rank, self.epoch, step]
+        entropy = [self.seed, 0, self.epoch, step]  # the 0 keeps the draws of earlier versions
         draw_seed, batch_seed = np.random.SeedSequence(entropy).generate_state(2).tolist()
         generator = torch.Generator(self.bank.device).manual_seed(draw_seed)
         anchors, positives = self.draw_windows(generator)
@@ -159,8 +154,6 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         anchor_crops = self.bank.crops(self.window_sounds[anchors], anchor_starts, self.crop_frames)
         positive_crops = self.bank.crops(self.window_sounds[positives], positive_starts, self.crop_frames)
         groups = self.groups[self.window_sounds[anchors]]
-        parts = anchor_crops, positive_crops, groups
-        anchor_crops, positive_crops, groups = (part.to(self.device, non_blocking=True) for part in parts)
         return PairBatch(anchor_crops, positive_crops, groups, batch_seed)
 
     def draw_windows(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -182,8 +175,7 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         generator = torch.Generator(self.bank.device).manual_seed(self.seed)
         share = torch.rand(count, generator=generator, device=self.bank.device, dtype=torch.float64)
         drawn = self.window_at(share * self.cumulative[-1])
-        crops = self.bank.crops(self.window_sounds[drawn], self.window_starts[drawn], self.window_frames)
-        return crops.to(self.device).float()
+        return self.bank.crops(self.window_sounds[drawn], self.window_starts[drawn], self.window_frames).float()
 
     def window_at(self, weight: torch.Tensor) -> torch.Tensor:
         """Find the windows at which the cumulative weights reach ``weight``: float64 [B] to int64 [B]."""
@@ -226,8 +218,9 @@ class MixedBatches(torch.utils.data.Dataset[PairBatch]):
 
     def __getitem__(self, step: int) -> PairBatch:
         ours, theirs = self.corpus[step], self.others[step]
-        groups = torch.cat([ours.groups, theirs.groups + self.first_group])
-        anchors, positives = torch.cat([ours.anchors, theirs.anchors]), torch.cat([ours.positives, theirs.positives])
+        theirs = theirs._replace(groups=theirs.groups + self.first_group)
+        both = zip(ours[:3], theirs[:3], strict=True)
+        anchors, positives, groups = (torch.cat([part, other.to(part.device)]) for part, other in both)
         return PairBatch(anchors, positives, groups, ours.seed)
 
 

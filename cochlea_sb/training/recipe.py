@@ -23,9 +23,9 @@ TEXTS |= {"output_folder", "save_folder", "train_log", "model"}
 SEVERAL = {"data_folder"}  # options that may have several values
 LEAST = {"seed": 0, "number_of_epochs": 0, "embedding_size": 1, "steps_per_epoch": 1, "sounds_per_class": 1}
 LEAST |= {"lr": 0, "weight_decay": 0, "warm_up_steps": 0, "crop_frames": 1, "max_seconds": 1, "n_sources": 0}
-LEAST |= {"num_proc": 1, "labels_per_class": 1}  # may be null
+LEAST |= {"num_proc": 1, "labels_per_class": 1, "memory_gb": 0}  # may be null
 # Keys that may differ when a run is continued, is evaluated by recipes/evaluate.py, or was moved to another folder.
-MAY_CHANGE = {"number_of_epochs", "lr_schedule", "epoch_counter", "num_proc", "ckpt_interval_minutes"}
+MAY_CHANGE = {"number_of_epochs", "lr_schedule", "epoch_counter", "num_proc", "ckpt_interval_minutes", "memory_gb"}
 MAY_CHANGE |= {"evaluate_all", "robustness", "few_labels", "model"}
 MAY_CHANGE |= {"output_folder", "save_folder", "train_log", "train_logger", "checkpointer"}
 
