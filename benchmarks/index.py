@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 # ruff: noqa: E402
-"""Compare cochlea_sb's indexes with Annoy, FAISS, hnswlib, ScaNN and PyNNDescent: queries per second at equal recall.
+"""Compare cochlea_sb's indexes with those of other libraries: queries per second at equal recall.
+
+The others are Annoy, FAISS, hnswlib, PyNNDescent, rabitqlib (SymphonyQG, IVF and HNSW), ScaNN, USearch and VSAG.
 
     pip install -e '.[bench]'
     python benchmarks/index.py [--data clustered-10k isotropic-100k] [--only random faiss] [--cache built]
@@ -273,6 +275,112 @@ class Hnswlib(Library):
         self.index.load_index(str(path))
 
 
+class Symphony(Library):
+    name, package, module = "SymphonyQG", "rabitqlib", "rabitqlib"
+    knob = ladder(K, 4096)  # ef
+
+    def build(self, vectors):
+        self.index = self.peer.SymqgIndex(self.d, 32, "ip")
+        self.index.build(vectors, 200, THREADS)
+
+    def searchers(self, ef, _):
+        def many(queries):
+            return self.index.search(queries, K, ef, THREADS)[0]
+
+        return lambda vector: many(vector[None])[0], many
+
+    def save(self, path):
+        self.index.save(str(path))
+
+    def load(self, path):
+        self.index = self.peer.SymqgIndex.load(str(path))
+
+
+class RabitqIVF(Symphony):
+    name, knob = "RaBitQ IVF, 7 bits", ladder(1, 4096)  # cells
+
+    def build(self, vectors):
+        lists = 2 ** round(np.log2(min(4 * len(vectors) ** 0.5, len(vectors) / 39)))
+        means = self.peer.RaBitQKMeans(self.d, lists, num_threads=THREADS)
+        means.train(vectors)
+        self.index = self.peer.IvfIndex(self.d, len(vectors), lists, 7, "ip")
+        self.index.build(vectors, means.centroids, means.assignments, THREADS)
+
+    def searchers(self, cells, _):
+        def many(queries):
+            return self.index.search(queries, K, cells, num_threads=THREADS)[0]
+
+        return lambda vector: many(vector[None])[0], many
+
+    def load(self, path):
+        self.index = self.peer.IvfIndex.load(str(path))
+
+
+class RabitqHNSW(Symphony):
+    name = "RaBitQ HNSW, 7 bits"
+
+    def build(self, vectors):
+        means = self.peer.RaBitQKMeans(self.d, 16, num_threads=THREADS)
+        means.train(vectors)
+        self.index = self.peer.HnswIndex(self.d, len(vectors), 16, 200, 7, "ip")
+        self.index.build(vectors, means.centroids, means.assignments, THREADS)
+
+    def load(self, path):
+        self.index = self.peer.HnswIndex.load(str(path))
+
+
+class Usearch(Library):
+    name, package, module, knob = "USearch, M=16", "usearch", "usearch.index", ladder(K, 4096)  # expansion
+
+    def __init__(self, d):
+        super().__init__(d)
+        self.index = self.peer.Index(
+            ndim=d, metric="ip", dtype="f32", connectivity=16, expansion_add=200, expansion_search=K
+        )
+
+    def build(self, vectors):
+        self.index.add(np.arange(len(vectors)), vectors, threads=THREADS)
+
+    def searchers(self, expansion, _):
+        self.index.expansion_search = expansion
+        return [lambda queries: self.index.search(queries, K, threads=THREADS).keys] * 2
+
+    def save(self, path):
+        self.index.save(str(path))
+
+    def load(self, path):
+        self.index.load(str(path))
+
+
+class Vsag(Library):
+    name, package, module, knob = "VSAG HGraph, 8 bits", "pyvsag", "pyvsag", ladder(K, 4096)  # ef
+
+    def __init__(self, d):
+        super().__init__(d)
+        graph = {"base_quantization_type": "sq8", "use_reorder": True, "precise_quantization_type": "fp32"}
+        graph |= {"max_degree": 32, "ef_construction": 200, "build_thread_count": THREADS}
+        facts = {"dtype": "float32", "metric_type": "ip", "dim": d, "index_param": graph}
+        self.peer.set_logger_off()
+        self.index = self.peer.Index("hgraph", json.dumps(facts))
+
+    def build(self, vectors):
+        self.index.build(vectors.ravel(), np.arange(len(vectors)), len(vectors), self.d)
+
+    def searchers(self, ef, _):
+        options = json.dumps({"hgraph": {"ef_search": ef}})
+
+        def one(vector):
+            return self.index.knn_search(vector, K, options)[0]
+
+        return one, partial(one_by_one, one)  # VSAG has no batch call
+
+    def save(self, path):
+        self.index.save(str(path))
+
+    def load(self, path):
+        self.index.load(str(path))
+
+
 class Scann(Library):
     name, package, module = "ScaNN", "scann", "scann"
     knob, second_knob = ladder(1, 2000), [30, 100, 300]  # leaves, candidates compared exactly
@@ -320,7 +428,7 @@ class PyNNDescent(Library):
 
 
 LIBRARIES = [RandomProjection, Exact, Forest, Annoy, Faiss, FaissIVF, FaissRaBitQ, FaissHNSW, FaissLSH, FaissLSH4]
-LIBRARIES += [Hnswlib, Scann, PyNNDescent]
+LIBRARIES += [Hnswlib, Scann, PyNNDescent, Symphony, RabitqIVF, RabitqHNSW, Usearch, Vsag]
 
 
 def timed(function, *arguments, clock=CLOCK):

@@ -24,22 +24,6 @@ def sum_rows(vectors, labels, sums, counts):
 
 
 @compiled(fastmath=FAST)
-def encode_signs(residuals, signs, scales):
-    """Write the signs [W, C] of rotated residuals ``r`` [C, R], one bit each, and scales [C] = |r|^2 / sum_j |r_j|."""
-    for i in range(residuals.shape[0]):
-        squares, sizes = np.float32(0), np.float32(0)
-        for w in range(signs.shape[0]):
-            word = np.uint64(0)
-            for j in range(64):
-                x = residuals[i, 64 * w + j]
-                squares += x * x
-                sizes += abs(x)
-                word |= np.uint64(x > 0) << np.uint64(j)
-            signs[w, i] = word
-        scales[i] = squares / sizes if sizes > 0 else np.float32(0)
-
-
-@compiled(fastmath=FAST)
 def encode(rotated, centres, labels, codes, scales, centre_dots):
     """Encode residuals ``r = P (x - c)`` of vectors by two bits for each coordinate; returns ``|r|^2``, [n].
 

@@ -26,7 +26,6 @@ NEIGHBOURS = (10, 100, 1000)
 MEASURED = (256, 64, 48)  # held-back vectors, for each number of neighbours
 EACH = 10  # neighbours of each held-back vector that are measured, at evenly spread ranks
 SHARES = np.linspace(0, 1, 1025)
-ALL = np.float32(1e30)  # a reach or margin that leaves nothing out
 AMPLE = np.float32(4)  # a large margin; errors of estimates have a standard deviation of about 0.7
 
 
@@ -61,7 +60,7 @@ def measure(index: RandomProjectionIndex, ids: np.ndarray) -> Needed:
 def measure_nearest(index: RandomProjectionIndex, slots: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Quantiles [1025] of the reaches and of the margins for the k nearest neighbours of the vectors in ``slots``."""
     unit = index.pool.vectors[slots]
-    scores, found = index._search(unit, k + 1, ALL, AMPLE)
+    scores, found = index._search(unit, k + 1, search_kernels.ALL, AMPLE)
     others = found != slots[:, None]
     others[others.all(1), -1] = False  # only duplicates of the vector were found, and not the vector itself
     scores, found = (table[others].reshape(len(slots), k) for table in (scores, found))
@@ -95,7 +94,7 @@ def measure_nearest(index: RandomProjectionIndex, slots: np.ndarray, k: int) -> 
 def limits(needed: Needed, effort: float, row: int) -> tuple[np.float32, np.float32]:
     """Reach and margin for an effort, from the quantiles in a row. Each may miss half of 1 - effort."""
     if checked_effort(effort) == 1 or row >= len(needed.reaches):
-        return ALL, ALL
+        return search_kernels.ALL, search_kernels.ALL
     share = 1 - (1 - float(effort)) / 2
     # Between two measured numbers of neighbours, the larger reach and the larger margin are used.
     rows = slice(max(0, row - 1), row + 1)

@@ -35,13 +35,26 @@ class Cells(NamedTuple):
     """The centres, the codes of the centres, and the spread of the vectors around each centre."""
 
     rotation: np.ndarray  # [R, D] float32: P, with orthonormal columns
-    mean_centre: np.ndarray  # [R] float32, rotated mean of the centres; codes of centres are relative to it
+    mean_centre: np.ndarray  # [R] float32: mean of the centres
     centres: np.ndarray  # [C, R] float32, rotated
-    signs: np.ndarray  # [W, C] uint64: codes of the centres, one bit for each coordinate
+    codes: np.ndarray  # [2 W C] uint64: codes of the centres, as if all were in one cell with the centre `mean_centre`
     scales: np.ndarray  # [C] float32: scales of these codes
     squared_norms: np.ndarray  # [C] float32: |centre|^2
     spreads: np.ndarray  # [C] float32: root mean square of the distances between vectors and centre
     rank_weights: np.ndarray  # [C] float32: 1 / log2(rank + 2)
+
+    @classmethod
+    def around(cls, centres: np.ndarray, rotation: np.ndarray, spreads: np.ndarray) -> Cells:
+        """Cells with these centres, which are rotated."""
+        mean, one_cell = centres.mean(0), np.zeros(len(centres), np.int64)
+        words, floats = (
+            np.empty((len(centres), len(rotation) // 32), np.uint64),
+            np.empty((2, len(centres)), np.float32),
+        )
+        build_kernels.encode(centres, mean[None], one_cell, words, *floats)
+        rank_weights = (1 / np.log2(np.arange(len(centres)) + 2)).astype(np.float32)
+        codes = np.ascontiguousarray(words.T).ravel()
+        return cls(rotation, mean, centres, codes, floats[0], (centres**2).sum(1), spreads, rank_weights)
 
 
 class RandomProjectionIndex:
@@ -80,7 +93,7 @@ class RandomProjectionIndex:
     def _changed(self) -> None:
         """Prepare the kernel's arguments. Arrays are stacked because numba takes time to unpack each argument."""
         counts = self.layout.counts
-        self.n_vectors = int(counts.sum())
+        self.n_vectors, self.n_dimensions = int(counts.sum()), self.pool.vectors.shape[1]
         cell_floats, layout = np.stack(self.cells[4:]), np.stack(self.layout)
         self.arrays = *self.cells[:4], cell_floats, *self.pool, layout, int(counts.max())
 
@@ -111,14 +124,11 @@ class RandomProjectionIndex:
         held_back = calibration.choose(len(unit), rng)
         labels, centres = partition(unit, held_back, rng)
         rotation = random_rotation(unit.shape[1], rng)
-        mean_centre, centres = rotation @ centres.mean(0), centres @ rotation.T
+        centres = centres @ rotation.T
         rows, squared_distances = encode(unit, ids, rotation, centres, labels)
-        signs, scales = np.empty((len(rotation) // 64, len(centres)), np.uint64), np.empty(len(centres), np.float32)
-        build_kernels.encode_signs(centres - mean_centre, signs, scales)
         sums, counts = (np.bincount(labels, weights, len(centres)) for weights in (squared_distances, None))
         spreads = np.maximum(np.sqrt(sums / np.maximum(counts, 1)), search_kernels.SMALLEST).astype(np.float32)
-        rank_weights = (1 / np.log2(np.arange(len(centres)) + 2)).astype(np.float32)
-        cells = Cells(rotation, mean_centre, centres, signs, scales, (centres**2).sum(1), spreads, rank_weights)
+        cells = Cells.around(centres, rotation, spreads)
         pool, layout = lay_out(rows, labels, len(centres))
         index = cls(cells, pool, layout, calibration.NOTHING, int(seed), len(unit), calibration.DEFAULT_EFFORT)
         index.needed = calibration.measure(index, ids[held_back])
@@ -133,7 +143,7 @@ class RandomProjectionIndex:
     @property
     def dimensions(self) -> int:
         """int: number of dimensions D."""
-        return int(self.pool.vectors.shape[1])
+        return self.n_dimensions
 
     @property
     def ids(self) -> np.ndarray:
@@ -196,7 +206,7 @@ class RandomProjectionIndex:
             If the index was loaded from damaged files.
         """
         queries = as_array(queries)
-        rows = query_rows(queries, self.dimensions)
+        rows = query_rows(queries, self.n_dimensions)
         k, few = min(checked_k(k), self.n_vectors), calibration.NEIGHBOURS[0]
         if allowed is None:
             # Search for at least ten neighbours, because reach and margin were not learnt for fewer.
@@ -358,8 +368,8 @@ class RandomProjectionIndex:
         if layout.counts.sum() < len(pool.ids):  # leave out free slots
             rows = take_all(pool, layout, len(self.cells.rotation) // 32)
             pool, layout = lay_out(rows, cell_labels(layout), len(layout.counts))
-        arrays = {**{f"cell_{name}": array for name, array in self.cells._asdict().items()}, **pool._asdict()}
-        arrays |= {"counts": layout.counts, **self.needed._asdict()}
+        arrays = {f"cell_{name}": getattr(self.cells, name) for name in ("rotation", "centres", "spreads")}
+        arrays |= {**pool._asdict(), "counts": layout.counts, **self.needed._asdict()}
         facts = {"seed": self.seed, "built_with": self.built_with, "effort": float(self.effort)}
         storage.save(folder, KIND, arrays, facts)
 
@@ -393,11 +403,8 @@ class RandomProjectionIndex:
         # Compiled code does not check bounds, so wrong shapes must be refused here.
         vectors, counts = expect("vectors", None, None), expect("counts", None)
         (n, n_dimensions), n_cells, n_words = vectors.shape, len(counts), -(-vectors.shape[1] // 64)
-        cells = Cells(
-            expect("cell_rotation", 64 * n_words, n_dimensions), expect("cell_mean_centre", 64 * n_words),
-            expect("cell_centres", n_cells, 64 * n_words), expect("cell_signs", n_words, n_cells),
-            *(expect(f"cell_{name}", n_cells) for name in Cells._fields[4:]),
-        )  # fmt: skip
+        rotation = expect("cell_rotation", 64 * n_words, n_dimensions)
+        centres, spreads = expect("cell_centres", n_cells, 64 * n_words), expect("cell_spreads", n_cells)
         codes = expect("codes", 2 * n_words * n)
         pool = Pool(vectors, expect("ids", n), codes, expect("scales", n), expect("centre_dots", n))
         tables = (expect(name, None, len(calibration.SHARES)) for name in calibration.Needed._fields)
@@ -411,10 +418,10 @@ class RandomProjectionIndex:
             seed, built_with, effort = int(facts["seed"]), int(facts["built_with"]), float(facts["effort"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise storage.damaged(folder, error) from error
-        floats = (*cells, *needed)
-        if seed < 0 or not 0 < effort <= 1 or not all(np.isfinite(a).all() for a in floats if a.dtype == np.float32):
+        floats = (rotation, centres, spreads, *needed)
+        if seed < 0 or not 0 < effort <= 1 or not all(np.isfinite(a).all() for a in floats):
             raise storage.damaged(folder, "some of its numbers are out of range")
-        return cls(cells, pool, layout, needed, seed, built_with, effort)
+        return cls(Cells.around(centres, rotation, spreads), pool, layout, needed, seed, built_with, effort)
 
 
 def random_rotation(n_dimensions: int, rng: np.random.Generator) -> np.ndarray:

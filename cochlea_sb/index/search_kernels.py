@@ -32,9 +32,13 @@ from .compiled import compiled
 LEVELS = np.float32(3)  # a rotated coordinate is rounded to -3 .. 3 steps
 STEP = 0.65  # standard deviations of the coordinates; near the optimum for seven levels of a normal distribution
 RECENTRE_WITHIN = 0.5  # squared distance of query and centre below which the query's residual is rounded
-CENTRE_MARGIN = 8  # in units of the scales of the centres' codes, where the error's standard deviation is about 1.2
+NEAREST = 128  # centres that are compared exactly at first; each further round compares three times as many as before
+TOGETHER = 32  # vectors that are compared exactly before the worst match so far is looked up again
 PATIENCE = 8  # number of skipped near cells in a row after which the search ends
 TAKEN = np.int64(np.iinfo(np.int64).max)
+NONE, NO_BITS = np.float32(0), np.uint64(0)
+ALL = np.float32(1e30)  # a reach or margin that leaves nothing out
+CERTAIN = np.float32(1 - 1e-6)  # a score that no other vector exceeds
 SMALLEST = np.float32(1e-6)  # lower bound of scales and spreads, larger than rounding errors of float32
 
 # The compiler may reorder sums, which lets it vectorise them. It may assume that there is no NaN; infinities may occur.
@@ -121,24 +125,13 @@ def round_to_planes(rotated, planes):
 def weigh(word, one, two, four):
     """``sum_j word_j v_j`` over 64 coordinates, from the bits of ``word`` and the three bit-planes of ``v``."""
     ones, twos, fours = popcount(word & one), popcount(word & two), popcount(word & four)
-    return np.float32(np.int32(ones + (twos << np.uint64(1)) - (fours << np.uint64(2))))
+    return np.int64(ones + (twos << np.uint64(1))) - np.int64(fours << np.uint64(2))
 
 
-@compiled(fastmath=FAST)
-def estimate_by_signs(signs, scales, planes, step, total, offset, out):
-    """Write estimated cosines [C] of a query with the centres, from the signs [W, C] of the centres' residuals.
-
-    A sign bit ``b`` stands for a level ``y = 2 b - 1``. So the estimate is ``offset + scale * step * (2 <b, v> -
-    sum(v))``, where ``offset`` is the inner product of the query and the mean of the centres.
-    """
-    for w in range(planes.shape[0]):
-        one, two, four, words = planes[w, 0], planes[w, 1], planes[w, 2], signs[w]
-        for i in range(out.shape[0]):
-            product = weigh(words[i], one, two, four)
-            out[i] = product if w == 0 else out[i] + product
-    twice = np.float32(2)
-    for i in range(out.shape[0]):
-        out[i] = offset + scales[i] * step * (twice * out[i] - total)
+@compiled(inline="always")
+def plane_of(planes, w):
+    """The three bit-planes of word w; zeros beyond the last word."""
+    return (planes[w, 0], planes[w, 1], planes[w, 2]) if w < planes.shape[0] else (NO_BITS, NO_BITS, NO_BITS)
 
 
 @compiled(fastmath=FAST)
@@ -151,18 +144,22 @@ def estimate(codes, scales, centre_dots, share, start, n, capacity, planes, step
     stands for the query. Word w of the i-th vector of a cell is ``codes[2 W start + w capacity + i]``; the first W
     words hold the high bits.
     """
-    n_words, constant, twice = planes.shape[0], margin - np.float32(3) * step * total, np.float32(2)
+    n_words, constant, twice = planes.shape[0], margin - np.float32(3) * step * total, np.float32(2) * step
     first = 2 * n_words * start
-    for w in range(n_words):
-        one, two, four = planes[w, 0], planes[w, 1], planes[w, 2]
-        # Slices, because numba would check whether an index that is a sum is negative, which is three times slower.
-        highs, lows = codes[first + w * capacity :][:n], codes[first + (n_words + w) * capacity :][:n]
-        for i in range(n):
-            product = twice * weigh(highs[i], one, two, four) + weigh(lows[i], one, two, four)
-            out[i] = product if w == 0 else out[i] + product
     scales, centre_dots = scales[start : start + n], centre_dots[start : start + n]
-    for i in range(n):
-        out[i] = offset + share * centre_dots[i] + scales[i] * (constant + twice * step * out[i])
+    for w in range(0, n_words, 2):  # two words at a time, so that fewer sums are written
+        other = min(w + 1, n_words - 1)
+        (a1, a2, a4), (b1, b2, b4) = plane_of(planes, w), plane_of(planes, w + 1)
+        # Slices, because numba would check whether an index that is a sum is negative, which is three times slower.
+        high_a, high_b = codes[first + w * capacity :][:n], codes[first + other * capacity :][:n]
+        low_a, low_b = codes[first + (n_words + w) * capacity :][:n], codes[first + (n_words + other) * capacity :][:n]
+        if w == 0:
+            for i in range(n):
+                out[i] = offset + share * centre_dots[i] + scales[i] * constant
+        for i in range(n):
+            high = weigh(high_a[i], a1, a2, a4) + weigh(high_b[i], b1, b2, b4)
+            product = 2 * high + weigh(low_a[i], a1, a2, a4) + weigh(low_b[i], b1, b2, b4)
+            out[i] += scales[i] * twice * np.float32(np.int32(product))
 
 
 @compiled(fastmath=FAST)
@@ -247,30 +244,44 @@ def sort_heap(scores, slots, n_found, ids):
 
 
 @compiled(fastmath=FAST)
-def select(values, n, floor, ceiling, chosen):
-    """Write the positions of the first n values that lie in [floor, ceiling); returns how many there are."""
-    n_chosen = 0
-    for start in range(0, n, 16):  # most blocks hold no such value, and counting without branches is fast
-        stop = min(start + 16, n)
-        n_inside = 0
-        for i in range(start, stop):
-            n_inside += (values[i] >= floor) & (values[i] < ceiling)
-        if n_inside > 0:
-            for i in range(start, stop):
-                if floor <= values[i] < ceiling:
-                    chosen[n_chosen] = i
-                    n_chosen += 1
+def select(values, n, floor, ceiling, chosen, maxima):
+    """Write the positions of the first n values that lie in [floor, ceiling); returns how many there are.
+
+    Most values lie below the floor. So the largest of each eight values is found first, in loops without branches.
+    ``chosen`` has room for n + 1 positions, and ``maxima`` for n / 8 values.
+    """
+    n_groups, n_chosen = n // 8, 0
+    a, b, c, d = values[:n_groups], values[n_groups:], values[2 * n_groups :], values[3 * n_groups :]
+    e, f, g, h = values[4 * n_groups :], values[5 * n_groups :], values[6 * n_groups :], values[7 * n_groups :]
+    for i in range(n_groups):
+        maxima[i] = max(max(max(a[i], b[i]), max(c[i], d[i])), max(max(e[i], f[i]), max(g[i], h[i])))
+    for i in range(n_groups):
+        if maxima[i] >= floor:
+            for position in range(i, 8 * n_groups, n_groups):
+                chosen[n_chosen] = position
+                n_chosen += np.int64((values[position] >= floor) & (values[position] < ceiling))
+    for position in range(8 * n_groups, n):
+        chosen[n_chosen] = position
+        n_chosen += np.int64((values[position] >= floor) & (values[position] < ceiling))
     return n_chosen
 
 
+@compiled(inline="always")
+def sortable(bits):
+    """Bits of a float32, as an int32, mapped to an int32 in the same order; the inverse is the same."""
+    return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
+
+
 @compiled()
-def smallest(values):
-    """Minimum of positive float32 values. Their bits, as integers, have the same order, and this loop vectorises."""
-    bits = values.view(np.int32)
-    least = bits[:1].copy()
-    for i in range(bits.shape[0]):
-        least[0] = min(least[0], bits[i])
-    return least.view(np.float32)[0]
+def extremes(values, n):
+    """Minimum and maximum of the first n values, compared as integers, because such a loop vectorises."""
+    bits, ends = values.view(np.int32)[:n], np.array([2**31 - 1, -(2**31)], np.int32)
+    for i in range(n):
+        ends[0] = min(ends[0], sortable(bits[i]))
+        ends[1] = max(ends[1], sortable(bits[i]))
+    ends[0], ends[1] = sortable(ends[0]), sortable(ends[1])
+    floats = ends.view(np.float32)
+    return floats[0], floats[1]
 
 
 @compiled(fastmath=FAST)
@@ -278,9 +289,7 @@ def value_that_k_reach(values, n, k):
     """A value that at least k, and few more, of the first n values reach, by bisection; minus infinity if n < k."""
     if n < k:
         return np.float32(-np.inf)
-    low, high = values[0], values[0]
-    for i in range(n):
-        low, high = min(low, values[i]), max(high, values[i])
+    low, high = extremes(values, n)
     for _ in range(8):
         middle = (low + high) / 2
         n_reach = 0
@@ -292,19 +301,20 @@ def value_that_k_reach(values, n, k):
 
 @compiled(fastmath=FAST)
 def search(
-    queries, rotation, mean_centre, centres, centre_signs, cell_floats, vectors, ids, codes, scales, centre_dots,
+    queries, rotation, mean_centre, centres, centre_codes, cell_floats, vectors, ids, codes, scales, centre_dots,
     layout, largest, reach, margin, allowed, scores, slots,
 ):  # fmt: skip
     """Find the best vectors for each query, best first.
 
-    For each query, the distances of all centres are estimated, and the distances of near centres are computed exactly.
-    Near cells are visited in the order of distance, then all others, as far as ``reach`` allows. In a cell, a vector is
-    compared exactly if its estimate plus the margin reaches the score of the worst match so far.
+    For each query, the cosines of all centres are estimated, and the nearest centres are compared exactly. Their cells
+    are visited in the order of distance, as far as ``reach`` allows. The next nearest centres follow, unless `PATIENCE`
+    cells in a row are skipped. In a cell, a vector is compared exactly if its estimate plus the margin
+    reaches the score of the worst match so far.
 
     Arguments
     ---------
     queries : [Q, D] float32, of any norm
-    rotation ... centre_signs : the first fields of `random_projection.Cells`
+    rotation ... centre_codes : the first fields of `random_projection.Cells`
     cell_floats : [4, C] float32, its other fields: scales, squared_norms, spreads, rank_weights
     vectors ... centre_dots : the fields of `pool.Pool`
     layout : [3, C] int64, the fields of `pool.Layout`
@@ -313,7 +323,7 @@ def search(
         A cell is visited if ``gap / deviation * log2(rank + 2) <= reach``. The gap is the score of the worst match so
         far minus the cosine of the centre. The deviation is the distance of the centre times the spread of the cell.
         The rank is the number of nearer cells.
-    margin : float32, in units of the scale of a vector
+    margin : float32, in units of the scale of a vector; `ALL` if the result must be exact
     allowed : [S] bool, slots that may be found; or [0] for all
     scores, slots : [Q, k] float32, int64, written; at least k vectors must be allowed
 
@@ -326,15 +336,12 @@ def search(
     n_cells, n_words, k = starts.shape[0], rotation.shape[0] // 64, scores.shape[1]
     planes, residual_planes = np.empty((n_words, 3), np.uint64), np.empty((n_words, 3), np.uint64)
     rotated, residual = np.empty(64 * n_words, np.float32), np.empty(64 * n_words, np.float32)
-    similarity, distance = np.empty(n_cells, np.float32), np.empty(n_cells, np.float32)  # distances are squared
-    query = np.empty(queries.shape[1], np.float32)
-    near, near_similarity = np.empty(n_cells, np.int64), np.empty(n_cells, np.float32)
-    near_distance, queue = np.empty(n_cells, np.float32), np.empty(n_cells, np.int64)
-    bounds, cosines = np.empty(largest, np.float32), np.empty(largest, np.float32)
-    candidates = np.empty(largest, np.int64)
-    # A query far from all centres has about the same distance to each centre. The estimates alone can then miss the
-    # nearest centre, so centres within a margin of the nearest estimate are near, too.
-    centre_margin = np.float32(CENTRE_MARGIN) * centre_scales.mean()
+    query, nearness = np.empty(queries.shape[1], np.float32), np.empty(n_cells, np.float32)
+    near, similarity = np.empty(n_cells + 1, np.int64), np.empty(n_cells, np.float32)
+    distance, queue = np.empty(n_cells, np.float32), np.empty(n_cells, np.int64)  # distances are squared
+    bounds, cosines = np.empty(largest, np.float32), np.empty(TOGETHER, np.float32)
+    candidates, maxima = np.empty(largest + 1, np.int64), np.empty(max(largest, n_cells) // 8, np.float32)
+    enough = CERTAIN if margin < ALL else np.float32(np.inf)
     for row in range(queries.shape[0]):
         if not normalise(queries[row], query):
             return row
@@ -342,69 +349,66 @@ def search(
         rotate(query, rotation, rotated)
         step, total = round_to_planes(rotated, planes)
         offset = dot(rotated, mean_centre)
-        estimate_by_signs(centre_signs, centre_scales, planes, step, total, offset, similarity)
-        mean = np.float32(0)
+        estimate(
+            centre_codes, centre_scales, centre_scales, NONE, 0, n_cells, n_cells,
+            planes, step, total, offset, NONE, nearness,
+        )  # fmt: skip
         for cell in range(n_cells):
-            distance[cell] = max(np.float32(1) + squared_norms[cell] - np.float32(2) * similarity[cell], SMALLEST)
-            mean += distance[cell]
-        nearest = smallest(distance)
-        cut = max((nearest + mean / n_cells) / 2, nearest + centre_margin)
-        n_near = select(distance, n_cells, np.float32(-np.inf), cut, near)
-        for i in range(n_near):
-            near_similarity[i] = dot(rotated, centres[near[i]])
-            squared = np.float32(1) + squared_norms[near[i]] - np.float32(2) * near_similarity[i]
-            near_distance[i] = max(squared, SMALLEST)
-            queue[i] = (np.int64(near_distance.view(np.int32)[i]) << 32) + i  # sorts by distance; i is kept below
+            nearness[cell] = np.float32(2) * nearness[cell] - squared_norms[cell]
 
-        # Near cells come first, in the order of distance, and then all other cells, unless the search ends before.
-        n_found, rank, n_skipped, position, n_taken = 0, 0, 0, 0, 0
-        threshold = np.float32(-np.inf)
-        while position < n_cells and n_skipped < PATIENCE:
-            is_near = n_taken < n_near
-            if is_near:
+        n_found, rank, n_skipped, n_nearest = 0, 0, 0, NEAREST
+        threshold, cut = np.float32(-np.inf), np.float32(np.inf)
+        while n_skipped < PATIENCE and threshold < enough and cut > -np.inf:
+            last_cut = cut
+            cut = value_that_k_reach(nearness, n_cells, n_nearest)  # minus infinity in the last round
+            n_nearest *= 4
+            n_near = select(nearness, n_cells, cut, last_cut, near, maxima)
+            for i in range(n_near):
+                similarity[i] = dot(rotated, centres[near[i]])
+                distance[i] = max(np.float32(1) + squared_norms[near[i]] - np.float32(2) * similarity[i], SMALLEST)
+                queue[i] = (np.int64(distance.view(np.int32)[i]) << 32) + i  # sorts by distance; i is kept below
+            for _ in range(n_near):
                 first_in_queue = TAKEN
                 for i in range(n_near):
                     first_in_queue = min(first_in_queue, queue[i])
                 place = first_in_queue & 0xFFFFFFFF
                 queue[place] = TAKEN
-                n_taken += 1
-                cell, offset, squared = near[place], near_similarity[place], near_distance[place]
-            else:
-                cell = position
-                position += 1
-                if distance[cell] < cut:  # was near
+                cell, offset = near[place], similarity[place]
+                deviation = np.sqrt(distance[place]) * spreads[cell]
+                is_out_of_reach = threshold - offset > reach * rank_weights[rank] * deviation + SMALLEST
+                rank += 1
+                if counts[cell] == 0 or is_out_of_reach:
+                    n_skipped += counts[cell] > 0
+                    if n_skipped == PATIENCE:
+                        break
                     continue
-                offset, squared = similarity[cell], distance[cell]
-            deviation = np.sqrt(squared) * spreads[cell]
-            if counts[cell] == 0 or threshold - offset > reach * rank_weights[rank] * deviation + SMALLEST:
-                rank += is_near
-                n_skipped += is_near and counts[cell] > 0
-                continue
-            rank += 1
-            n_skipped = 0
-            if not is_near:
-                offset = dot(rotated, centres[cell])
-            first, n = starts[cell], counts[cell]
-            estimate_in_cell(
-                rotated, planes, step, total, offset, squared, centres[cell],
-                codes, scales, centre_dots, first, n, capacities[cell], margin, residual, residual_planes, bounds,
-            )  # fmt: skip
-            # If fewer than k matches were found, vectors with the best bounds come first, to increase the threshold.
-            ceiling = np.float32(np.inf)
-            floor = threshold if n_found == k else value_that_k_reach(bounds, n, k)
-            for _ in range(2):
-                n_candidates = select(bounds, n, floor, ceiling, candidates)
-                for j in range(n_candidates):  # a separate loop, so that memory accesses overlap
-                    cosines[j] = dot(query, vectors[first + candidates[j]])
-                for j in range(n_candidates):
-                    slot = first + candidates[j]
-                    if allowed.shape[0] == 0 or allowed[slot]:
-                        n_found = offer(cosines[j], slot, best, best_slots, n_found, ids)
-                if n_found == k:
-                    threshold = best[0]
-                if floor <= threshold or floor == -np.inf:
+                n_skipped, first, n = 0, starts[cell], counts[cell]
+                estimate_in_cell(
+                    rotated, planes, step, total, offset, distance[place], centres[cell],
+                    codes, scales, centre_dots, first, n, capacities[cell], margin, residual, residual_planes, bounds,
+                )  # fmt: skip
+                # If fewer than k matches were found, vectors with the best bounds come first: the threshold rises.
+                floor, ceiling = threshold if n_found == k else value_that_k_reach(bounds, n, k), np.float32(np.inf)
+                while floor < ceiling and threshold < enough:
+                    n_candidates = select(bounds, n, floor, ceiling, candidates, maxima)
+                    for begin in range(0, n_candidates, TOGETHER):
+                        n_compared = 0
+                        for j in range(begin, min(begin + TOGETHER, n_candidates)):
+                            candidates[n_compared] = candidates[j]  # overwrites only what was compared before
+                            n_compared += bounds[candidates[j]] >= threshold
+                        for j in range(n_compared):  # a separate loop, so that memory accesses overlap
+                            cosines[j] = dot(query, vectors[first + candidates[j]])
+                        for j in range(n_compared):
+                            slot = first + candidates[j]
+                            if allowed.shape[0] == 0 or allowed[slot]:
+                                n_found = offer(cosines[j], slot, best, best_slots, n_found, ids)
+                        if n_found == k:
+                            threshold = best[0]
+                        if threshold >= enough:  # such as silence, of which there may be thousands of windows
+                            break
+                    floor, ceiling = threshold, floor
+                if threshold >= enough:
                     break
-                ceiling, floor = floor, threshold
         if n_found < k:
             return -2
         sort_heap(best, best_slots, n_found, ids)

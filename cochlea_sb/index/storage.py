@@ -20,7 +20,7 @@ MANIFEST = "index.json"
 CHUNK = 1 << 24  # bytes
 OWN = re.compile(r"[a-z_]+\.index-[0-9a-f]{16}\.npy|index\.json\.[0-9a-f]{16}")  # files that `save` writes
 WHOLE, BITS = np.dtype(np.int64), np.dtype(np.uint64)
-TYPES = {"ids": WHOLE, "counts": WHOLE, "codes": BITS, "cell_signs": BITS}  # all others are float32
+TYPES = {"ids": WHOLE, "counts": WHOLE, "codes": BITS}  # all others are float32
 
 
 class DamagedIndex(ValueError):

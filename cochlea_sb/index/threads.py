@@ -22,14 +22,14 @@ def share_out(
     """
     if threads is not None and (not isinstance(threads, (int, np.integer)) or threads < 1):
         raise ValueError(f"threads is {threads!r}: expected a whole number, at least 1, or None for all cores.")
-    scores, slots = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-    if k == 0 or len(queries) == 0:
+    n = len(queries)
+    scores, slots = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
+    if n < 2 * FEWEST_QUERIES or threads == 1 or k == 0:
+        if k > 0 and n > 0:
+            check(search(queries, scores, slots))
         return scores, slots
-    if len(queries) < 2 * FEWEST_QUERIES or threads == 1:
-        check(search(queries, scores, slots))
-        return scores, slots
-    n_threads = min(threads or available_cores(), len(queries) // FEWEST_QUERIES)
-    ends = np.linspace(0, len(queries), 4 * n_threads + 1).astype(int).tolist()
+    n_threads = min(threads or available_cores(), n // FEWEST_QUERIES)
+    ends = np.linspace(0, n, 4 * n_threads + 1).astype(int).tolist()
     parts = [slice(*pair) for pair in zip(ends, ends[1:], strict=False)]
     with ThreadPoolExecutor(n_threads) as pool:
         results = pool.map(lambda part: (part.start, search(queries[part], scores[part], slots[part])), parts)
