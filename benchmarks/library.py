@@ -22,6 +22,7 @@ from cochlea_sb.data.sounds import Source
 from cochlea_sb.inference.batch import Encoded
 from cochlea_sb.library.sound_library import SoundLibrary
 from cochlea_sb.library.store import Store
+from cochlea_sb.library.writer import MERGE_WHILE_ADDING
 
 DIMENSIONS, AT_ONCE = 128, 10_000
 FACTS = {
@@ -80,6 +81,7 @@ def generate(folder, n_sounds, n_windows):
                 source = Source(path, None, f"kind{kind}", 1_000_000 + number, number)
                 embedded.append(Encoded(source, vectors, 0.48 * (n_windows + 1), f"{number:032x}", None))
             writer.commit(embedded)
+            writer.merge_if_beyond(MERGE_WHILE_ADDING)  # as in `SoundLibrary.add`
         writer.merge()
 
 

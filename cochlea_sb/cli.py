@@ -117,7 +117,7 @@ def search(arguments: Namespace) -> None:
 
     query = query_of(arguments)
     copy = {"milvus": arguments.milvus, "collection": arguments.collection}
-    library = SoundLibrary.open(arguments.library, given_encoder(arguments), **copy)
+    library = SoundLibrary.open(arguments.library, given_encoder(arguments), once=True, **copy)
     matches = library.search(
         query,
         arguments.k,
@@ -227,7 +227,7 @@ def info(arguments: Namespace) -> None:
     from cochlea_sb.files import file_stamp
     from cochlea_sb.library.sound_library import SoundLibrary
 
-    library = SoundLibrary.open(arguments.library)
+    library = SoundLibrary.open(arguments.library, once=True)
     sounds, problems = library.sounds, library.problems
     seconds = sum(sounds["seconds"].to_pylist())
     labels = {label for label in sounds["label"].unique().to_pylist() if label is not None}

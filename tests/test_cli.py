@@ -287,10 +287,10 @@ def test_a_defect_shows_its_traceback_asks_for_a_report_and_ends_with_status_1(c
     "command, unwanted",
     [
         ("--help", "numpy pyarrow torch"),
-        ("info", "datasets filelock pandas torch"),
+        ("info", "datasets filelock numba pandas torch"),
         ("export", "datasets torch"),
         ("duplicates", "datasets torch"),
-        ("search", "datasets filelock pandas speechbrain torchaudio transformers"),
+        ("search", "datasets filelock numba pandas speechbrain torchaudio transformers"),
     ],
 )
 def test_a_command_imports_only_what_it_needs(command, unwanted, library, folder, tmp_path):

@@ -177,6 +177,18 @@ def test_a_killed_writer_leaves_the_old_or_the_new(tmp_path):
         assert any(len(left) == len(index) and same(left, index) for index in both)
 
 
+def test_a_small_index_can_be_opened_without_compiled_code(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(6000, 16))
+    index = RandomProjectionIndex.build(vectors, np.arange(6000) * 7)
+    index.save(tmp_path)
+    assert isinstance(load_index(tmp_path, exact_up_to=5999), RandomProjectionIndex)
+    exact = load_index(tmp_path, exact_up_to=6000)
+    assert isinstance(exact, ExactIndex) and set(exact.ids) == set(index.ids)
+    scores, ids = index.query(vectors[:50], 5, effort=1)
+    np.testing.assert_allclose(exact.query(vectors[:50], 5)[0], scores, atol=1e-6)
+    assert (exact.query(vectors[:50], 5)[1] == ids).all()
+
+
 LIFTED = """
 import sys
 before = set(sys.modules)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import search_kernels
-
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+BLOCK = 1024  # rows that are scaled at a time
 
 
 def as_array(vectors: ArrayLike) -> np.ndarray:
@@ -27,12 +27,16 @@ def unit_rows(vectors: ArrayLike, dimensions: int | None = None) -> np.ndarray:
         raise ValueError(f"vectors have shape {list(vectors.shape)}: expected {wanted}.")
     if vectors.dtype.kind not in "fiu":
         raise ValueError(f"vectors are of type {vectors.dtype}: expected numbers, preferably float32.")
-    narrow = vectors.dtype.kind == "f" and vectors.dtype.itemsize <= 4
-    rows = np.asarray(vectors, np.float32 if narrow else np.float64, order="C")
-    unit = np.empty(rows.shape, np.float32)
-    wrong = search_kernels.normalise_all(rows, unit)
-    if wrong >= 0:
-        raise not_finite(wrong)
+    unit = np.empty(vectors.shape, np.float32)
+    for first in range(0, len(vectors), BLOCK):
+        rows = vectors[first : first + BLOCK].astype(np.float64)
+        largest = np.abs(rows).max(axis=1, keepdims=True)  # so that no square over- or underflows
+        finite = np.isfinite(largest[:, 0])
+        if not finite.all():
+            raise not_finite(first + int(np.flatnonzero(~finite)[0]))
+        rows /= np.where(largest > 0, largest, 1)
+        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
+        unit[first : first + BLOCK] = rows / np.where(norms > 0, norms, 1)
     return unit
 
 

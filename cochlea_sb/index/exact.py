@@ -1,6 +1,6 @@
-"""Nearest neighbours by comparing all vectors. For a few thousand vectors, nothing is faster.
+"""Nearest neighbours by comparing all vectors. It needs only numpy, and is ready at once: nothing is compiled.
 
-Axes: N vectors, D dimensions.
+Axes: N vectors, Q queries, D dimensions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import search_kernels, storage
+from . import storage
 from .arguments import (
     as_array,
     checked_effort,
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 KIND = "exact"
+AT_ONCE = 1 << 22  # products of a query and a vector
+ROUNDING = np.float32(1e-5)  # more than the errors of products in float32
 
 
 class ExactIndex:
@@ -91,11 +93,16 @@ class ExactIndex:
         queries = as_array(queries)
         checked_effort(self.effort if effort is None else effort)
         rows = query_rows(queries, self.dimensions)
-        among = np.arange(len(self)) if allowed is None else np.flatnonzero(np.isin(self._ids, whole_numbers(allowed)))
-        arrays = self.vectors, self._ids, among
-        k = min(checked_k(k), len(among))
-        scores, found = share_out(lambda rows, *out: search_kernels.compare(rows, *arrays, *out), rows, k, threads)
-        ids = self._ids[found]
+        vectors, own_ids = self.vectors, self._ids
+        if allowed is not None:
+            among = np.isin(own_ids, whole_numbers(allowed))
+            vectors, own_ids = vectors[among], own_ids[among]
+        k = min(checked_k(k), len(own_ids))
+
+        def search(rows: np.ndarray, scores: np.ndarray, ids: np.ndarray) -> int:
+            return compare(unit_rows(rows), vectors, own_ids, scores, ids)
+
+        scores, ids = share_out(search, rows, k, threads)
         return (scores[0], ids[0]) if queries.ndim == 1 else (scores, ids)
 
     def add(self, vectors: ArrayLike, ids: ArrayLike) -> None:
@@ -121,8 +128,31 @@ class ExactIndex:
         storage.save(folder, KIND, {"vectors": self.vectors, "ids": self._ids}, {})
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], mmap: bool = True, *, verify: bool = False) -> ExactIndex:
-        """Open a folder that `save` wrote; see `RandomProjectionIndex.load`."""
-        arrays, _ = storage.load(folder, KIND, mmap=mmap, verify=verify)
+    def load(
+        cls, folder: str | os.PathLike[str], mmap: bool = True, *, verify: bool = False, kind: str = KIND
+    ) -> ExactIndex:
+        """Open a folder that `save` of any ``kind`` of index wrote; see `RandomProjectionIndex.load`."""
+        arrays, _ = storage.load(folder, kind, mmap=mmap, verify=verify)
         vectors = storage.expect(folder, arrays, "vectors", (None, None))
         return cls(vectors, storage.expect(folder, arrays, "ids", (len(vectors),)))
+
+
+def compare(unit: np.ndarray, vectors: np.ndarray, ids: np.ndarray, scores: np.ndarray, found: np.ndarray) -> int:
+    """Write the scores [Q, k] and ids [Q, k] of the best vectors for unit queries [Q, D]; returns -1, or -2 for damage.
+
+    Products in float32 leave out what can't be among the best. The scores of the rest are computed in float64, so they
+    do not depend on how many queries or vectors are compared at once.
+    """
+    k, at_once = scores.shape[1], max(1, AT_ONCE // len(vectors))
+    for first in range(0, len(unit), at_once):
+        products = unit[first : first + at_once] @ vectors.T
+        least = np.partition(products, len(vectors) - k, axis=1)[:, len(vectors) - k] - ROUNDING
+        for row, (near, floor) in enumerate(zip(products, least, strict=True), first):
+            chosen = np.flatnonzero(near >= floor)
+            exact = np.einsum("ij,j->i", vectors[chosen].astype(np.float64), unit[row].astype(np.float64))
+            exact = exact.astype(np.float32)
+            best = np.lexsort((ids[chosen], -exact))[:k]
+            if len(best) < k:  # NaN is not near
+                return -2
+            scores[row], found[row] = exact[best], ids[chosen[best]]
+    return -1

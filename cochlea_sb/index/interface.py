@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from .exact import ExactIndex
-    from .random_projection import RandomProjectionIndex
-
+KINDS = ("exact", "random-projection")
 FEW = 5000  # vectors; for fewer, comparing all of them is as fast as a search in cells
 
 
@@ -69,22 +67,49 @@ def build_index(vectors: ArrayLike, ids: ArrayLike | None = None, *, seed: int =
     from .arguments import as_array
 
     vectors = as_array(vectors)
-    return kinds()["exact" if vectors.shape[:1] < (FEW,) else "random-projection"].build(vectors, ids, seed=seed)
+    index: Index = kind_of("exact" if vectors.shape[:1] < (FEW,) else "random-projection").build(
+        vectors, ids, seed=seed
+    )
+    return index
 
 
-def load_index(folder: str | os.PathLike[str], mmap: bool = True, *, verify: bool = False) -> Index:
-    """Open a saved index of any kind; see `RandomProjectionIndex.load`."""
+def load_index(
+    folder: str | os.PathLike[str], mmap: bool = True, *, verify: bool = False, exact_up_to: int = 0
+) -> Index:
+    """Open a saved index of any kind.
+
+    Arguments
+    ---------
+    folder, mmap, verify : as in `RandomProjectionIndex.load`
+    exact_up_to : int
+        An index of at most this many vectors is opened as an `ExactIndex`. It is ready sooner, because nothing compiled
+        is loaded, and slower from the second query.
+
+    Returns
+    -------
+    Index
+    """
     from . import storage
 
-    kind = str(storage.read_manifest(folder).get("kind"))
-    if kind not in kinds():
-        raise storage.damaged(folder, f"its kind is {kind!r}, expected one of {', '.join(kinds())}")
-    return kinds()[kind].load(folder, mmap, verify=verify)
+    manifest = storage.read_manifest(folder)
+    kind = str(manifest.get("kind"))
+    if kind not in KINDS:
+        raise storage.damaged(folder, f"its kind is {kind!r}, expected one of {', '.join(KINDS)}")
+    entry = manifest["arrays"].get("ids")
+    shape = entry.get("shape") if isinstance(entry, dict) else None  # `storage.load` refuses a wrong one
+    if isinstance(shape, list) and len(shape) == 1 and isinstance(shape[0], int) and shape[0] <= exact_up_to:
+        index: Index = kind_of("exact").load(folder, mmap, verify=verify, kind=kind)
+    else:
+        index = kind_of(kind).load(folder, mmap, verify=verify)
+    return index
 
 
-def kinds() -> dict[str, type[ExactIndex] | type[RandomProjectionIndex]]:
-    """The class for each kind of saved index. The imports are here because compiled code takes long to load."""
-    from .exact import ExactIndex
+def kind_of(kind: str) -> Any:
+    """The class of a kind of index. The imports are here because compiled code takes long to load."""
+    if kind == "exact":
+        from .exact import ExactIndex
+
+        return ExactIndex
     from .random_projection import RandomProjectionIndex
 
-    return {"exact": ExactIndex, "random-projection": RandomProjectionIndex}
+    return RandomProjectionIndex

@@ -93,7 +93,7 @@ class RandomProjectionIndex:
     def _changed(self) -> None:
         """Prepare the kernel's arguments. Arrays are stacked because numba takes time to unpack each argument."""
         counts = self.layout.counts
-        self.n_vectors, self.n_dimensions = int(counts.sum()), self.pool.vectors.shape[1]
+        self.n_vectors, self.n_dimensions = int(counts.sum()), int(self.pool.vectors.shape[1])
         cell_floats, layout = np.stack(self.cells[4:]), np.stack(self.layout)
         self.arrays = *self.cells[:4], cell_floats, *self.pool, layout, int(counts.max())
 

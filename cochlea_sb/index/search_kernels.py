@@ -76,15 +76,6 @@ def normalise(row, unit):
     return True
 
 
-@compiled()
-def normalise_all(rows, unit):
-    """`normalise` rows [N, D]; returns the number of the first row that is not finite, or -1."""
-    for i in range(rows.shape[0]):
-        if not normalise(rows[i], unit[i]):
-            return i
-    return -1
-
-
 @compiled(fastmath=FAST)
 def dot(x, y):
     """``<x, y>``."""

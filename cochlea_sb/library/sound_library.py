@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from cochlea_sb.library.milvus import MilvusCopy
     from cochlea_sb.library.writer import Writer
 
+COMPARED_ONCE = 100_000  # windows; comparing all of them takes less time than loading compiled code
+
 
 class SoundLibrary:
     """Embeddings of sounds, in a folder on disk, that can be searched by example. Use `create` or `open` to get one.
@@ -90,6 +92,7 @@ class SoundLibrary:
         run_opts: dict[str, Any] | None = None,
         milvus: str | None = None,
         collection: str | None = None,
+        once: bool = False,
     ) -> SoundLibrary:
         """Open a library. Raises a UserError if the library is missing or damaged, or was made with another encoder.
 
@@ -102,12 +105,13 @@ class SoundLibrary:
         run_opts : dict, optional, options for loading the encoder, such as ``{"device": "cuda"}``
         milvus : str, optional, address or file of a copy that `export` made; `search` and `rank` then search the copy
         collection : str, optional, the copy's collection, by default the name of the library's folder
+        once : bool, for a single search: up to 100,000 windows are all compared, so that no compiled code is loaded
 
         Returns
         -------
         SoundLibrary
         """
-        library = cls(Store(folder), encoder, run_opts)
+        library = cls(Store(folder, COMPARED_ONCE if once else 0), encoder, run_opts)
         if milvus is not None:
             from cochlea_sb.library.milvus import MilvusCopy
 

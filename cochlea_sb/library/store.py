@@ -44,10 +44,10 @@ REPEATED = ("label", "seconds", "n_windows", "problem")
 
 
 class Store:
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], exact_up_to: int = 0) -> None:
         if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder):
             raise UserError(f"The library is {folder!r}: expected the name of a folder.")
-        self.folder = Path(os.path.expanduser(folder))
+        self.folder, self.exact_up_to = Path(os.path.expanduser(folder)), exact_up_to  # see `load_index`
 
     def exists(self) -> bool:
         return (self.folder / LIBRARY_MANIFEST).is_file()
@@ -188,7 +188,7 @@ class Store:
         if not (self.folder / name).is_dir():
             raise FileNotFoundError(name)
         try:
-            return load_index(self.folder / name)
+            return load_index(self.folder / name, exact_up_to=self.exact_up_to)
         except DamagedIndex as error:
             raise self.damaged(one_line(error)) from error
 
