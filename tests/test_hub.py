@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -98,22 +96,13 @@ x = torch.sin(torch.arange(32000).reshape(2, 16000) ** 1.5 / 100)
 
 
 @pytest.fixture
-def session(hub, tmp_path):
+def session(hub, script, tmp_path):
     """Runs a piece of Python in a process of its own as a user of that Hub, with a cache of its own."""
 
     def run(code, url=hub.url, cache=tmp_path / "fresh", **more):
         environment = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "HF_TOKEN")}
         environment |= {"HF_ENDPOINT": url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=ROOT,
-            env=environment | more,
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-        return done.stdout
+        return script("-c", code, cwd=ROOT, env=environment | more, timeout=100).stdout
 
     return run
 

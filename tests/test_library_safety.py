@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -26,19 +27,21 @@ from cochlea_sb.library.bounds import DICTIONARY_PAGE, Allowance, chunks_of, pag
 from cochlea_sb.library.store import CATALOGUE, Store
 
 KILLS = 14
-SOUNDS = 300
+SOUNDS = 150
 # A process that imports everything once, and for each line it is given forks one that adds a folder to a library.
 ADDING = """
 import os, sys
 import torch
 torch.set_num_threads(1)
 from cochlea_sb import AudioEncoder, SoundLibrary
+from cochlea_sb.inference import batch
 from cochlea_sb.library import writer
-from cochlea_sb.library.bounds import DICTIONARY_PAGE, Allowance, chunks_of, pages_of
-from cochlea_sb.library.store import CATALOGUE, Store
-writer.FEW, writer.MOST_FILES = 150, 4  # so that the index is often written anew
+from cochlea_sb.library.store import Store
+batch.BATCH_SECONDS = 20  # so that it commits often
+writer.FEW, writer.MOST_FILES = 75, 4  # so that the index is often written anew
 model, folder = sys.argv[1:]
 encoder = AudioEncoder.from_hparams(model, run_opts={"device": "cpu"})
+import warm_preload  # what numba does first
 for line in sys.stdin:
     name, child = line.rstrip(), os.fork()
     if child:
@@ -47,7 +50,7 @@ for line in sys.stdin:
         continue
     made = Store(name).exists()
     library = SoundLibrary.open(name, encoder) if made else SoundLibrary.create(name, encoder)
-    library.add(folder, progress=False, commit_seconds=0.1)
+    library.add(folder, progress=False, commit_seconds=0.05)
     library.merge()
     os._exit(0)
 """
@@ -73,7 +76,10 @@ def folder(tmp_path_factory):
 def adding(model_folder, folder):
     """``adding(library)`` begins to add the folder in another process; returns its pid and a function that waits."""
     command = [sys.executable, "-c", ADDING, str(model_folder), str(folder)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        command, env=os.environ | path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
 
     def begin(library):
         process.stdin.write(f"{library}\n")
@@ -220,14 +226,20 @@ def test_an_interrupted_add_keeps_what_was_done(encoder, folder, tmp_path, monke
     assert len(opened) == SOUNDS
 
 
-@pytest.fixture
-def saved(encoder, folder, tmp_path):
+@pytest.fixture(scope="module")
+def made(encoder, folder, tmp_path_factory):
     """A library with an index, a catalogue and a delta."""
-    library = SoundLibrary.create(tmp_path / "a.library", encoder)
+    library = SoundLibrary.create(tmp_path_factory.mktemp("made") / "a.library", encoder)
     library.add([folder / f"{number:03}.wav" for number in range(20)], progress=False)
     library.merge()
     library.add([folder / f"{number:03}.wav" for number in range(20, 25)], progress=False)
     return library.store.folder
+
+
+@pytest.fixture
+def saved(made, tmp_path):
+    """A copy of that library."""
+    return Path(shutil.copytree(made, tmp_path / "a.library"))
 
 
 def damage(path, how):

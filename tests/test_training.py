@@ -1,8 +1,6 @@
 """The Brain: a step, an interruption, several processes."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -187,18 +185,15 @@ torch.save([loss.detach(), negatives.columns, gradients, list(model.buffers())],
 """
 
 
-def test_two_processes_give_the_loss_and_the_gradients_of_one(tmp_path):
+def test_two_processes_give_the_loss_and_the_gradients_of_one(script, tmp_path):
     """Negatives come from both processes (gloo), and so do the mean and the variance of batch normalisation."""
     torch.manual_seed(0)
     model, inputs = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.BatchNorm1d(8)), torch.randn(24, 8)
     sounds, positives = torch.arange(12).repeat(2)[:, None].expand(-1, 2), torch.arange(24).roll(12)
     data = {"inputs": inputs, "state": model.state_dict(), "sounds": sounds, "positives": positives}
     torch.save(data, tmp_path / "data.pt")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(rank), str(tmp_path)], env=environment) for rank in range(2)
-    ]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    workers = [script.start("-c", WORKER, rank, tmp_path) for rank in range(2)]
+    assert [worker.finish(timeout=120).returncode for worker in workers] == [0, 0]
 
     embeddings = F.normalize(model(inputs), dim=1)
     distances = mining.squared_euclidean(embeddings, embeddings)

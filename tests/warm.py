@@ -20,9 +20,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = "filelock librosa matplotlib.backends.backend_agg matplotlib.figure numba pandas pyarrow.dataset scipy.signal "
-HEAVY += "scipy.stats sklearn.linear_model sklearn.metrics sklearn.neural_network soundfile soxr torchaudio yaml "
-HEAVY += "speechbrain.inference.classifiers speechbrain.utils.train_logger torch._dynamo torchvision"
+HEAVY = "filelock fsspec librosa matplotlib.backends.backend_agg matplotlib.figure multiprocess numba pandas "
+HEAVY += "pyarrow.dataset scipy.signal scipy.stats sklearn.linear_model sklearn.metrics sklearn.neural_network "
+HEAVY += "soundfile soxr speechbrain.inference.classifiers speechbrain.utils.train_logger torch._dynamo "
+HEAVY += "torch.distributed.checkpoint torchaudio torchvision yaml "
+HEAVY += "warm warm_preload"  # a fork unpickles a function of this file
 READ_THE_ENVIRONMENT = ("datasets", "huggingface_hub.constants")
 
 
@@ -82,6 +84,7 @@ class Warm:
 
     def __init__(self):
         with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # Python 3.11 passes no sys.path
             patch.setenv("OMP_NUM_THREADS", "1")  # no thread may live where a fork is taken from
             patch.setenv("JE_ARROW_MALLOC_CONF", "background_thread:false")
             multiprocessing.set_forkserver_preload(HEAVY.split())
