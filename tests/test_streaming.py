@@ -2,6 +2,7 @@
 
 import io
 import json
+import runpy
 import tarfile
 
 import datasets
@@ -16,6 +17,7 @@ from cochlea_sb.data.stream_bank import StreamBank
 from cochlea_sb.data.streams import SoundStream
 from cochlea_sb.errors import UserError
 from cochlea_sb.features import LogMel
+from cochlea_sb.training.recipe import load_experiment
 from cochlea_sb.training.streamed_pairs import StreamedPairs
 
 RATE = 16000
@@ -160,6 +162,28 @@ def test_a_shard_that_is_cut_off_is_one_sentence(shards, tmp_path):
     (tmp_path / "0.tar").write_bytes(b"no archive")
     with pytest.raises(UserError, match="could not be loaded"):
         SoundStream(tmp_path)
+
+
+def test_the_recipe_trains_on_a_stream(script, shards, tmp_path):
+    folder = tmp_path / "run"
+    command = ["recipes/train.py", "hparams/cnn.yaml", "--streaming", "True", "--data_folder", shards / "tar"]
+    command += ["--buffer_hours", "0.01", "--batch_size", "8", "--channels", "[16, 32, 64]", "--n_sources", "0"]
+    command += ["--number_of_epochs", "2", "--steps_per_epoch", "3", "--num_proc", "1", "--output_folder", folder]
+    out = script(*command).stdout
+    assert f"The model, after 2 epochs, is in {folder}" in out and "Skipped 1 of 20 files" in out
+    assert len((folder / "train_log.txt").read_text().splitlines()) == 2
+    assert "07.wav" in (folder / "skipped.csv").read_text()
+    facts = json.loads((folder / "training.json").read_text())
+    assert (facts["corpus"], facts["sounds"], facts["skipped"]) == ("folder", 19, 1)
+    assert "mAP" in (folder / "train_log.txt").read_text()  # of the held-out sounds of fold 5
+
+
+@pytest.mark.parametrize("key, value", [("pair_by", "label"), ("length_band", 0.2), ("labels_per_class", 5)])
+def test_what_a_stream_cannot_do_is_one_sentence(key, value):
+    open_stream = runpy.run_path("recipes/train.py")["open_stream"]
+    hparams, _ = load_experiment("hparams/cnn.yaml", {"data_folder": "no/such/folder"})
+    with pytest.raises(UserError, match=f"{key} is {value!r}: with streaming, expected "):
+        open_stream({**hparams, key: value})
 
 
 def test_what_is_no_stream_is_one_sentence(shards, tmp_path):
