@@ -260,9 +260,10 @@ def main(argv):
 
     device = run_opts.device or sb.utils.distributed.infer_device()
     train = train_on_stream if hparams.get("streaming") else train_on_corpus
+    main_process = sb.utils.distributed.if_main_process()  # unknown after training
     problems, n_sounds = train(hparams_file, hparams, text, run_opts, device)
 
-    if not sb.utils.distributed.if_main_process():
+    if not main_process:
         return
     output_folder = Path(hparams["output_folder"])
     epochs = f", after {hparams['epoch_counter'].current} epochs," if "epoch_counter" in hparams else ""

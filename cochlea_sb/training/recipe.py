@@ -30,6 +30,7 @@ LEAST |= {"num_proc": 1, "labels_per_class": 1, "memory_gb": 0}  # may be null
 LEAST |= {"sounds_per_class": 1, "buffer_hours": 0.01}
 # Keys that may differ when a run is continued, is evaluated by recipes/evaluate.py, or was moved to another folder.
 MAY_CHANGE = {"number_of_epochs", "lr_schedule", "epoch_counter", "num_proc", "ckpt_interval_minutes", "memory_gb"}
+MAY_CHANGE |= {"buffer_hours", "draws_per_sound"}  # a continued run reads its stream from the start
 MAY_CHANGE |= {"evaluate_all", "robustness", "few_labels", "model"}
 MAY_CHANGE |= {"output_folder", "save_folder", "train_log", "train_logger", "checkpointer"}
 
