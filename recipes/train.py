@@ -4,6 +4,7 @@
     python recipes/train.py hparams/cnn.yaml                          on the synthetic library
     python recipes/train.py hparams/cnn.yaml --data_folder ~/samples  on your own folder
     python recipes/train.py hparams/cnn.yaml --dataset user/name      on a dataset on the Hub
+    python recipes/train.py hparams/cnn.yaml --dataset user/name --streaming True     without storing its sounds
     python recipes/train.py hparams/bag_of_audio_words.yaml           another kind of encoder
     python recipes/train.py hparams/cnn.yaml --help                   all options
 
@@ -20,7 +21,10 @@ import speechbrain as sb
 from cochlea_sb.cli import run
 from cochlea_sb.data.corpus import column, few_of_each, hold_out, load_corpus, write_problems
 from cochlea_sb.data.frame_bank import FrameBank
+from cochlea_sb.data.frames import compute_frames, split_readable
 from cochlea_sb.data.source_frames import source_frames
+from cochlea_sb.data.stream_bank import StreamBank
+from cochlea_sb.data.streams import SoundStream
 from cochlea_sb.errors import UserError
 from cochlea_sb.features import LogMel
 from cochlea_sb.files import write_text
@@ -32,8 +36,9 @@ from cochlea_sb.training.distributed import a_lost_process_is_told, leave_group,
 from cochlea_sb.training.fit import fit_encoder
 from cochlea_sb.training.loader import make_loader
 from cochlea_sb.training.pairs import MixedBatches, PairBatches, group_rows, own_pairs
-from cochlea_sb.training.recipe import CORPUS_KEYS, check_same_run, load_experiment, parse_arguments
+from cochlea_sb.training.recipe import CORPUS_KEYS, STREAM_KEYS, check_same_run, load_experiment, parse_arguments
 from cochlea_sb.training.shared_bank import load_bank
+from cochlea_sb.training.streamed_pairs import StreamedPairs
 
 
 def make_pairs(frames, groups, batch_size, seed, hparams, device, band=1.0, steps=None):
@@ -55,8 +60,50 @@ def make_pairs(frames, groups, batch_size, seed, hparams, device, band=1.0, step
     )
 
 
+def open_stream(hparams):
+    """The sounds of ``--streaming True``. Whatever a stream can't do is refused here."""
+    if own_share().total > 1:
+        raise UserError("streaming trains in one process: start it without torchrun, or leave streaming out.")
+    wanted = {"pair_by": "sound", "length_band": 1, "labels_per_class": None}
+    for key, value in wanted.items():
+        if hparams[key] != value:
+            raise UserError(f"{key} is {hparams[key]!r}: with streaming, expected {value!r}; or leave streaming out.")
+    # A continued run reads the shards in another order, because it starts a new pass.
+    log = Path(hparams["train_log"])
+    epochs = len(log.read_text(encoding="utf-8").splitlines()) if log.is_file() else 0
+    options = {key: hparams[key] for key in STREAM_KEYS}
+    return SoundStream(**options, seed=hparams["seed"] + epochs)
+
+
+def load_held_out(stream, hparams):
+    """The frames of the held-out sounds of a stream, or None; and those that can't be read, with the reason."""
+    sounds = stream.held_out()
+    if sounds is None:
+        print("The start of the stream has fewer than two sounds to hold out, so there is no validation.")
+        return None, []
+    return split_readable(compute_frames(sounds, hparams["compute_features"], num_proc=hparams["num_proc"]))
+
+
+def streamed_pairs(bank, batch_size, hparams):
+    """Batches of pairs of a stream. ``bank`` holds its newest sounds."""
+    return StreamedPairs(
+        bank,
+        batch_size,
+        hparams["steps_per_epoch"],
+        hparams["seed"],
+        draws_per_sound=hparams["draws_per_sound"],
+        deformation=hparams["deformation"],
+        crop_frames=hparams["crop_frames"],
+        proximity_seconds=hparams["proximity_seconds"],
+        max_seconds=hparams["max_seconds"],
+    )
+
+
 def train_pairs(frames, groups, hparams, device):
-    """Batches of pairs of the corpus and of ``n_sources`` synthetic sources, which have no labels."""
+    """Batches of pairs of the corpus and of ``n_sources`` synthetic sources, which have no labels.
+
+    ``frames`` is the corpus: a dataset of frames, or the bank of a stream.
+    """
     batch_size, band = hparams["batch_size"], hparams["length_band"]
     processes = own_share().total
     if batch_size % processes:
@@ -66,7 +113,10 @@ def train_pairs(frames, groups, hparams, device):
         )
     n_sources = hparams["n_sources"] if hparams["pair_by"] != "label" else 0
     own = own_pairs(batch_size, hparams["synthetic_share"] if n_sources else 0.0, None if groups else len(frames))
-    corpus = make_pairs(frames, groups, own, hparams["seed"], hparams, device, band)  # finds mistakes in seconds
+    if isinstance(frames, StreamBank):
+        corpus = streamed_pairs(frames, own, hparams)
+    else:
+        corpus = make_pairs(frames, groups, own, hparams["seed"], hparams, device, band)  # finds mistakes in seconds
     if corpus.bank.on_disk:
         device = "cpu"
         if sb.utils.distributed.if_main_process():
@@ -79,21 +129,26 @@ def train_pairs(frames, groups, hparams, device):
     return MixedBatches(corpus, others)
 
 
-def train_with_brain(hparams, run_opts, device, frames, train_rows, held_out_rows):
-    """Train with the Brain of the yaml, on batches of pairs."""
+def train_on_rows(hparams, run_opts, device, frames, train_rows, held_out_rows):
+    """Train with the Brain of the yaml, on a corpus whose frames are all computed."""
     train_rows, groups = group_rows(frames, train_rows, hparams["pair_by"])
     held_out_rows, held_out_groups = group_rows(frames, held_out_rows, hparams["pair_by"])
     if hparams["length_band"] < 1:
         n_frames = frames["n_frames"]
         train_rows = sorted(train_rows, key=lambda row: n_frames[row])
-    train_loader = make_loader(train_pairs(frames.select(train_rows), groups, hparams, device), device)
-    held_out, valid_loader = frames.select(held_out_rows), None
+    pairs = train_pairs(frames.select(train_rows), groups, hparams, device)
+    train_with_brain(hparams, run_opts, device, pairs, frames.select(held_out_rows), held_out_groups)
+
+
+def train_with_brain(hparams, run_opts, device, pairs, held_out, held_out_groups=None):
+    """Train with the Brain of the yaml, on batches of pairs. ``held_out`` may be None."""
+    valid_loader = None
     # Validation needs sounds of at least two groups. It draws about as many pairs as there are held-out sounds.
-    if len(held_out) > 1 and (held_out_groups is None or held_out_groups[0] != held_out_groups[-1]):
+    if held_out and len(held_out) > 1 and (held_out_groups is None or held_out_groups[0] != held_out_groups[-1]):
         size = min(hparams["batch_size"], len(held_out))
         steps = -(-len(held_out) // size)
-        pairs = make_pairs(held_out, held_out_groups, size, hparams["seed"], hparams, device, steps=steps)
-        valid_loader = make_loader(pairs, device)
+        valid_pairs = make_pairs(held_out, held_out_groups, size, hparams["seed"], hparams, device, steps=steps)
+        valid_loader = make_loader(valid_pairs, device)
     if hparams["start_from"] is not None:
         copy_weights(hparams["start_from"], hparams["compute_features"], hparams["embedding_model"])
     brain = hparams["brain"](
@@ -102,11 +157,11 @@ def train_with_brain(hparams, run_opts, device, frames, train_rows, held_out_row
         hparams=hparams,
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
-        labels=column(held_out, "label"),
-        sources=column(held_out, "source"),
+        labels=held_out and column(held_out, "label"),
+        sources=held_out and column(held_out, "source"),
         export=partial(save_model, hparams["output_folder"], hparams["compute_features"]),
     )
-    brain.fit(hparams["epoch_counter"], train_loader, valid_loader)
+    brain.fit(hparams["epoch_counter"], make_loader(pairs, device), valid_loader)
 
 
 def train_without_gradients(hparams, run_opts, device, frames, train_rows, held_out_rows):
@@ -128,17 +183,65 @@ def train_without_gradients(hparams, run_opts, device, frames, train_rows, held_
     )
 
 
-def write_training(hparams_file, hparams, frames, skipped, path):
+def write_training(hparams_file, hparams, n_sounds, n_frames, problems):
     """Write what the model card tells about the training: the recipe and the corpus, without private paths."""
-    seconds = sum(frames["n_frames"]) * hparams["compute_features"].hop / hparams["sample_rate"]
+    folder = Path(hparams["output_folder"])
+    write_problems(problems, folder / "skipped.csv")
+    seconds = n_frames * hparams["compute_features"].hop / hparams["sample_rate"]
     labelled = hparams.get("pair_by") == "label" or hparams["labels_per_class"] is not None
     dataset = hparams["dataset"] if names_on_hub(hparams["dataset"] or "") else None
     kind = "dataset" if dataset else "folder" if hparams["data_folder"] or hparams["dataset"] else "synthetic"
-    facts = {"recipe": Path(hparams_file).name, "corpus": kind, "dataset": dataset, "sounds": len(frames)}
+    facts = {"recipe": Path(hparams_file).name, "corpus": kind, "dataset": dataset, "sounds": n_sounds}
     if hparams.get("n_sources") and hparams["pair_by"] != "label":
         facts["synthetic_sources"] = hparams["n_sources"]
-    facts |= {"hours": round(seconds / 3600, 2), "skipped": skipped, "labels": labelled}
-    write_text(path, json.dumps(facts, indent=1) + "\n")
+    facts |= {"hours": round(seconds / 3600, 2), "skipped": len(problems), "labels": labelled}
+    write_text(folder / "training.json", json.dumps(facts, indent=1) + "\n")
+
+
+def begin_results(output_folder, text):
+    """Make the results folder, with the yaml of the run."""
+    sb.create_experiment_directory(output_folder)
+    if sb.utils.distributed.if_main_process():
+        write_text(Path(output_folder) / "train.yaml", text)
+
+
+def train_on_stream(hparams_file, hparams, text, run_opts, device):
+    """Train on a stream of sounds. Returns the unreadable sounds and the number of the others."""
+    stream = open_stream(hparams)
+    capacity = round(hparams["buffer_hours"] * 3600 * hparams["sample_rate"] / hparams["compute_features"].hop)
+    bank = StreamBank(stream, capacity, hparams["compute_features"], device)
+    pairs = train_pairs(bank, None, hparams, device)
+    held_out, unreadable = load_held_out(stream, hparams)
+    begin_results(hparams["output_folder"], text)
+    try:
+        train_with_brain(hparams, run_opts, device, pairs, held_out)
+    finally:
+        problems = [*unreadable, *bank.problems.items()]
+        write_training(hparams_file, hparams, bank.first_pass_sounds, bank.first_pass_frames, problems)
+    return problems, bank.first_pass_sounds
+
+
+def train_on_corpus(hparams_file, hparams, text, run_opts, device):
+    """Train on the frames of all sounds. Returns the unreadable sounds and the number of the others."""
+    options = {key: hparams[key] for key in CORPUS_KEYS}
+    frames, problems = sb.utils.distributed.run_on_main(partial(load_corpus, hparams["compute_features"], **options))
+    train_rows, held_out_rows = hold_out(frames, hparams["valid_folds"], hparams["valid_share"])
+    if hparams["labels_per_class"] is not None:
+        labels = column(frames, "label")
+        if labels is None:
+            raise UserError(
+                "These sounds have no labels, which labels_per_class needs: add a column 'label', or omit this option."
+            )
+        few = few_of_each([labels[row] for row in train_rows], hparams["labels_per_class"], hparams["seed"])
+        train_rows = [train_rows[row] for row in few]
+    begin_results(hparams["output_folder"], text)
+    if sb.utils.distributed.if_main_process():
+        write_training(hparams_file, hparams, len(frames), sum(frames["n_frames"]), problems)
+    train = train_on_rows if "brain" in hparams else train_without_gradients
+    with a_lost_process_is_told():
+        train(hparams, run_opts, device, frames, train_rows, held_out_rows)
+        leave_group()
+    return problems, len(frames)
 
 
 def main(argv):
@@ -153,40 +256,20 @@ def main(argv):
             f"compute_features is {type(hparams['compute_features']).__name__}: expected LogMel, because deformations "
             "change mel energies; for other features use the recipes bag_of_audio_words_*.yaml."
         )
-    output_folder = Path(hparams["output_folder"])
-    check_same_run(output_folder, text)
-
-    options = {key: hparams[key] for key in CORPUS_KEYS}
-    frames, problems = sb.utils.distributed.run_on_main(partial(load_corpus, hparams["compute_features"], **options))
-    train_rows, held_out_rows = hold_out(frames, hparams["valid_folds"], hparams["valid_share"])
-    if hparams["labels_per_class"] is not None:
-        labels = column(frames, "label")
-        if labels is None:
-            raise UserError(
-                "These sounds have no labels, which labels_per_class needs: add a column 'label', or omit this option."
-            )
-        few = few_of_each([labels[row] for row in train_rows], hparams["labels_per_class"], hparams["seed"])
-        train_rows = [train_rows[row] for row in few]
-
-    sb.create_experiment_directory(output_folder)
-    main_process = sb.utils.distributed.if_main_process()
-    if main_process:
-        write_text(output_folder / "train.yaml", text)
-        write_problems(problems, output_folder / "skipped.csv")
-        write_training(hparams_file, hparams, frames, len(problems), output_folder / "training.json")
+    check_same_run(hparams["output_folder"], text)
 
     device = run_opts.device or sb.utils.distributed.infer_device()
-    train = train_with_brain if "brain" in hparams else train_without_gradients
-    with a_lost_process_is_told():
-        train(hparams, run_opts, device, frames, train_rows, held_out_rows)
-        leave_group()
+    train = train_on_stream if hparams.get("streaming") else train_on_corpus
+    main_process = sb.utils.distributed.if_main_process()  # unknown after training
+    problems, n_sounds = train(hparams_file, hparams, text, run_opts, device)
 
     if not main_process:
         return
+    output_folder = Path(hparams["output_folder"])
     epochs = f", after {hparams['epoch_counter'].current} epochs," if "epoch_counter" in hparams else ""
     print(f"The model{epochs} is in {output_folder}")
     if problems:
-        print(f"Skipped {len(problems)} of {len(problems) + len(frames)} files that could not be read as audio:")
+        print(f"Skipped {len(problems)} of {len(problems) + n_sounds} files that could not be read as audio:")
         for _, problem in problems[:20]:
             print(f"  {problem}")
         print(f"All of them are listed in {output_folder}/skipped.csv")

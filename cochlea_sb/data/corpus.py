@@ -119,8 +119,7 @@ def hold_out(
     UserError
         If all sounds would be held out.
     """
-    if not 0 <= share < 1:
-        raise UserError(f"valid_share is {share}: expected a number from 0 to less than 1.")
+    check_share(share)
     paths = frames["path"]
     sources = frames["source"] if "source" in frames.column_names else [None] * len(frames)
     # The name of a sound without a source is its path, or its row if it has no path.
@@ -135,7 +134,7 @@ def hold_out(
     if any(in_folds):
         out = {name for name, held in zip(names, in_folds, strict=True) if held}
     else:
-        out = {name for name in names if zlib.crc32(name.encode("utf-8", "surrogateescape")) < share * 2**32}
+        out = {name for name in names if is_in_share(name, share)}
         in_folds = [name in out for name in names]
     held_out = [row for row, held in enumerate(in_folds) if held]
     if len(held_out) < 2:
@@ -144,6 +143,17 @@ def hold_out(
     if not train:
         raise UserError(f"All {len(frames)} sounds are in the held-out folds {list(folds)}: set valid_folds to others.")
     return train, held_out
+
+
+def check_share(share: float) -> None:
+    """Raise a `UserError` if a ``valid_share`` is out of range."""
+    if not 0 <= share < 1:
+        raise UserError(f"valid_share is {share}: expected a number from 0 to less than 1.")
+
+
+def is_in_share(name: str, share: float) -> bool:
+    """Whether a hash of ``name`` puts it among the ``share`` of all names that is held out."""
+    return zlib.crc32(name.encode("utf-8", "surrogateescape")) < share * 2**32
 
 
 def few_of_each(labels: Sequence[str | None], count: int, seed: int = 0) -> list[int]:

@@ -172,7 +172,7 @@ class FrameBank:
 
         ``sounds`` and ``starts`` must be all windows, as `windows` returns them.
         """
-        levels = torch.cat([self.level(block) for block in self.frames.split(1 << 16)])
+        levels = self.frame_levels()
         last = self.ends[sounds] - 1
         first = last + 1 - self.lengths[sounds] + starts
         within = torch.arange(n_frames, device=self.device)
@@ -183,6 +183,10 @@ class FrameBank:
         all_peaks = torch.cat(peaks)
         loudest = torch.full((len(self),), -torch.inf, device=self.device)
         return all_peaks, loudest.scatter_reduce(0, sounds, all_peaks, "amax")[sounds]
+
+    def frame_levels(self) -> torch.Tensor:
+        """Return the `level` of each of ``self.frames``, [all_frames]."""
+        return torch.cat([self.level(block) for block in self.frames.split(1 << 16)])
 
     def mean(self) -> torch.Tensor:
         """Return the mean of all frames, [mels] float32."""

@@ -25,6 +25,7 @@ FRAMES_VERSION = 1  # part of the cache key; increase it when decoding or a fron
 
 UNCOMPRESSED = {"", ".wav", ".aif", ".aiff", ".au", ".w64", ".caf", ".flac"}
 COMPRESSION = 10.0  # of MP3, Ogg and other formats
+NO_AUDIO = {"bytes": None, "path": None}
 
 Columns = dict[str, list[Any]]  # a batch of rows
 
@@ -136,23 +137,39 @@ def frames_of_batch(batch: Columns, kind: type[FrontEnd], settings: dict[str, An
     front_end = kind(**settings)
     columns: Columns = {"path": [], "frames": [], "n_frames": [], "problem": []}
     for audio in batch["audio"]:
-        audio = audio or {"bytes": None, "path": None}
-        frames, problem = np.zeros((0, front_end.frame_size), np.float16), None
-        try:
-            if audio["bytes"] is None and audio["path"] is None:
-                raise AudioError("A row of the dataset holds no audio: expected bytes or a path.")
-            named = audio["path"] and as_named(audio["path"])
-            wav = read_audio({**audio, "path": named}, front_end.sample_rate)
-            frames = front_end(torch.from_numpy(wav)[None])[0].numpy().astype(np.float16)
-        except TooLong as error:
-            problem = f"{str(error).split(';')[0]}; cut it into shorter files."
-        except AudioError as error:
-            problem = str(error)
+        audio = audio or NO_AUDIO
+        frames, problem = frames_of(audio, front_end)
         columns["path"].append(audio["path"] or "<bytes>")
         columns["frames"].append(frames.reshape(-1))
         columns["n_frames"].append(len(frames))
         columns["problem"].append(problem)
     return columns
+
+
+def frames_of(audio: dict[str, Any], front_end: FrontEnd) -> tuple[np.ndarray, str | None]:
+    """Decode a sound and compute its frames. Returns the frames and the problem; an unreadable sound has no frames.
+
+    Arguments
+    ---------
+    audio : dict, the ``bytes`` and the ``path`` of a row; one of them may be None
+    front_end : FrontEnd
+
+    Returns
+    -------
+    frames : np.ndarray [frames, mels], float16
+    problem : str, or None if the sound was read
+    """
+    none = np.zeros((0, front_end.frame_size), np.float16)
+    try:
+        if audio["bytes"] is None and audio["path"] is None:
+            raise AudioError("A row of the dataset holds no audio: expected bytes or a path.")
+        named = audio["path"] and as_named(audio["path"])
+        wav = read_audio({**audio, "path": named}, front_end.sample_rate)
+    except TooLong as error:
+        return none, f"{str(error).split(';')[0]}; cut it into shorter files."
+    except AudioError as error:
+        return none, str(error)
+    return front_end(torch.from_numpy(wav)[None])[0].numpy().astype(np.float16), None
 
 
 def split_readable(frames: datasets.Dataset) -> tuple[datasets.Dataset, list[tuple[str, str]]]:

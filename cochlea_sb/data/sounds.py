@@ -12,6 +12,7 @@ import os
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -197,6 +198,10 @@ def load_folder(folder: Path, split: str, folder_labels: bool) -> datasets.Datas
 
 
 def load_from_hub(dataset: str, config: str | None, split: str) -> datasets.Dataset:
+    return as_sounds(fetch(dataset, config, split), dataset, split)
+
+
+def fetch(dataset: str, config: str | None, split: str, *, streaming: bool = False) -> Any:
     """Load a dataset with `datasets`. Every exception becomes a UserError.
 
     If the Hub does not answer, only the cache is used: `datasets` would try to reach the Hub for half a minute.
@@ -204,7 +209,17 @@ def load_from_hub(dataset: str, config: str | None, split: str) -> datasets.Data
     reason, offline = why_out_of_reach(dataset), datasets.config.HF_HUB_OFFLINE
     try:
         datasets.config.HF_HUB_OFFLINE = offline or bool(reason)
-        loaded = datasets.load_dataset(dataset, config, split=split)
+        with loading_told(dataset, split, reason):
+            return datasets.load_dataset(dataset, config, split=split, streaming=streaming)
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline
+
+
+@contextmanager
+def loading_told(name: str | os.PathLike[str], split: str, reason: str = "") -> Iterator[None]:
+    """Turn every exception of the block into a UserError. ``reason`` is why the Hub is out of reach, if it is."""
+    try:
+        yield
     except Exception as error:  # the network, parsers and optional packages raise exceptions of many libraries
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -212,10 +227,7 @@ def load_from_hub(dataset: str, config: str | None, split: str) -> datasets.Data
         detail = one_line(cause)
         if reason and isinstance(cause, ConnectionError):
             detail = f"it is no file or folder here, nor in the cache, and the Hub can't be reached ({reason})."
-        raise UserError(f"The dataset '{dataset}' (split '{split}') could not be loaded: {detail}") from error
-    finally:
-        datasets.config.HF_HUB_OFFLINE = offline
-    return as_sounds(loaded, dataset, split)
+        raise UserError(f"The dataset '{name}' (split '{split}') could not be loaded: {detail}") from error
 
 
 def as_sounds(loaded: Any, name: str | os.PathLike[str], split: str) -> datasets.Dataset:

@@ -104,18 +104,25 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
             )
         self.bank, self.batch_size, self.steps, self.seed = bank, batch_size, steps, seed
         self.crop_frames, self.window_frames, self.band = crop_frames, window_frames, band
+        self.max_seconds, self.quiet_weight, self.hop_seconds = max_seconds, quiet_weight, hop_seconds
         self.epoch = 0
         self.hop = window_frames // 2
+        self.reach = round(proximity_seconds / hop_seconds / self.hop) if groups is None else None  # None: whole group
         self.deformation = deformation or TemporalProximity()
         self.in_proximity = in_proximity(self.deformation, batch_size).to(bank.device)
-        self.window_sounds, self.window_starts = bank.windows(window_frames, self.hop)
-        self.groups = ids.to(bank.device)  # [N]
+        self.make_tables(ids)
+
+    def make_tables(self, groups: torch.Tensor) -> None:
+        """Compute the tables from which windows are drawn, for the sounds of the bank and their groups, int64 [N]."""
+        bank = self.bank
+        self.window_sounds, self.window_starts = bank.windows(self.window_frames, self.hop)
+        self.groups = groups.to(bank.device)  # [N]
         # The positive of window w is drawn from the windows lowest[w] to highest[w].
         window_groups = self.groups[self.window_sounds]
         sizes = torch.bincount(window_groups)
         after = sizes.cumsum(0)[window_groups]  # for each window, the end of its group (exclusive)
         here = torch.arange(len(self.window_sounds), device=bank.device)
-        reach = round(proximity_seconds / hop_seconds / self.hop) if groups is None else len(here)
+        reach = len(here) if self.reach is None else self.reach
         self.lowest = torch.maximum(here - reach, after - sizes[window_groups])
         self.highest = torch.minimum(here + reach, after - 1)
         # Windows that are not drawn as a positive of window w: from skipped[0, w] to skipped[1, w], exclusive.
@@ -123,14 +130,15 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         ends = counts.cumsum(0)
         several = torch.bincount(self.groups)[self.groups] > 1  # [N]: sounds that share their group
         self.skipped = torch.stack([ends - counts, torch.where(several, ends, ends - counts)])[:, self.window_sounds]
-        self.cumulative = self.cumulative_weights(max_seconds, quiet_weight, hop_seconds)
+        self.cumulative = self.cumulative_weights()
 
-    def cumulative_weights(self, max_seconds: float, quiet_weight: float, hop_seconds: float) -> torch.Tensor:
+    def cumulative_weights(self) -> torch.Tensor:
         """Sum of the weights of all windows before each window, float64 [W + 1]; the last value is the total weight."""
         bank = self.bank
         counts = torch.bincount(self.window_sounds, minlength=len(bank))
-        seconds = (bank.lengths.clamp(min=self.window_frames) * hop_seconds).clamp(max=max_seconds)
-        audible = audibility(*bank.peaks(self.window_sounds, self.window_starts, self.window_frames), quiet_weight)
+        seconds = (bank.lengths.clamp(min=self.window_frames) * self.hop_seconds).clamp(max=self.max_seconds)
+        peaks = bank.peaks(self.window_sounds, self.window_starts, self.window_frames)
+        audible = audibility(*peaks, self.quiet_weight)
         weights = (seconds / counts)[self.window_sounds].double() * audible
         return torch.cat([weights.new_zeros(1), weights.cumsum(0)])
 
@@ -202,7 +210,6 @@ class MixedBatches(torch.utils.data.Dataset[PairBatch]):
         nearby = in_proximity(corpus.deformation, corpus.batch_size + others.batch_size).to(corpus.bank.device)
         corpus.in_proximity, others.in_proximity = nearby.split([corpus.batch_size, others.batch_size])
         self.bank, self.groups = corpus.bank, corpus.groups
-        self.first_group = int(corpus.groups.max()) + 1  # of ``others``
 
     def __len__(self) -> int:
         return len(self.corpus)
@@ -218,7 +225,8 @@ class MixedBatches(torch.utils.data.Dataset[PairBatch]):
 
     def __getitem__(self, step: int) -> PairBatch:
         ours, theirs = self.corpus[step], self.others[step]
-        theirs = theirs._replace(groups=theirs.groups + self.first_group)
+        first_group = self.corpus.groups[-1] + 1  # of ``others``; groups ascend, and those of a stream change
+        theirs = theirs._replace(groups=theirs.groups + first_group.to(theirs.groups.device))
         both = zip(ours[:3], theirs[:3], strict=True)
         anchors, positives, groups = (torch.cat([part, other.to(part.device)]) for part, other in both)
         return PairBatch(anchors, positives, groups, ours.seed)

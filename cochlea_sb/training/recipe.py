@@ -17,15 +17,20 @@ from cochlea_sb.errors import UserError, one_line
 # Arguments of `cochlea_sb.data.corpus.load_corpus`
 CORPUS_KEYS: tuple[str, ...] = ("data_folder", "dataset", "config", "split", "folder_labels", "num_proc")
 CORPUS_KEYS += ("sounds_per_class", "label_column", "source_column")
+# Arguments of `cochlea_sb.data.streams.SoundStream`
+STREAM_KEYS: tuple[str, ...] = ("data_folder", "dataset", "config", "split", "label_column", "source_column")
+STREAM_KEYS += ("valid_folds", "valid_share")
 # Options that are text, whatever they look like: a folder may be called 2024 or null.
 TEXTS = {"data_folder", "dataset", "config", "split", "label_column", "source_column"}
 TEXTS |= {"output_folder", "save_folder", "train_log", "model"}
 SEVERAL = {"data_folder"}  # options that may have several values
-LEAST = {"seed": 0, "number_of_epochs": 0, "embedding_size": 1, "steps_per_epoch": 1, "sounds_per_class": 1}
+LEAST: dict[str, float] = {"seed": 0, "number_of_epochs": 0, "embedding_size": 1, "steps_per_epoch": 1}
 LEAST |= {"lr": 0, "weight_decay": 0, "warm_up_steps": 0, "crop_frames": 1, "max_seconds": 1, "n_sources": 0}
 LEAST |= {"num_proc": 1, "labels_per_class": 1, "memory_gb": 0}  # may be null
+LEAST |= {"sounds_per_class": 1, "buffer_hours": 0.01}
 # Keys that may differ when a run is continued, is evaluated by recipes/evaluate.py, or was moved to another folder.
 MAY_CHANGE = {"number_of_epochs", "lr_schedule", "epoch_counter", "num_proc", "ckpt_interval_minutes", "memory_gb"}
+MAY_CHANGE |= {"buffer_hours", "draws_per_sound"}  # a continued run reads its stream from the start
 MAY_CHANGE |= {"evaluate_all", "robustness", "few_labels", "model"}
 MAY_CHANGE |= {"output_folder", "save_folder", "train_log", "train_logger", "checkpointer"}
 

@@ -1,0 +1,50 @@
+"""Draw pairs from a stream of sounds."""
+
+from typing import Any
+
+import torch
+
+from cochlea_sb.data.stream_bank import StreamBank
+from cochlea_sb.errors import UserError
+from cochlea_sb.training.batch import PairBatch
+from cochlea_sb.training.pairs import PairBatches
+
+
+class StreamedPairs(PairBatches):
+    """Batches of pairs of the sounds that a `StreamBank` holds. Drawing a batch takes new sounds into the bank.
+
+    A batch depends on the steps before it, unlike a batch of `PairBatches`. An interrupted run reads the stream again
+    from its start.
+
+    Arguments
+    ---------
+    bank : StreamBank
+    batch_size, steps, seed : as in `PairBatches`
+    draws_per_sound : float, above 0
+        Pairs that are drawn for each new sound. A smaller number needs more sounds in a step.
+    options : further arguments of `PairBatches`, except ``groups`` and ``band``
+    """
+
+    def __init__(
+        self, bank: StreamBank, batch_size: int, steps: int, seed: int = 0, *, draws_per_sound: float, **options: Any
+    ) -> None:
+        if draws_per_sound <= 0:
+            raise UserError(f"draws_per_sound is {draws_per_sound}: expected more than 0, such as 10.")
+        if batch_size > len(bank) and bank.evicted:
+            raise UserError(
+                f"The buffer holds {len(bank)} sounds, and a batch has {batch_size}: use a larger --buffer_hours, or a "
+                "smaller --batch_size."
+            )
+        super().__init__(bank, batch_size, steps, seed, **options)
+        self.stream_bank, self.draws_per_sound = bank, draws_per_sound
+        self.due = 0.0  # sounds to take into the bank
+
+    def __getitem__(self, step: int) -> PairBatch:
+        self.due += self.batch_size / self.draws_per_sound
+        changed = False
+        while self.due > 0 and not self.stream_bank.complete:
+            self.due -= max(1, self.stream_bank.take())  # the last block of a pass may be empty
+            changed = True
+        if changed:
+            self.make_tables(torch.arange(len(self.bank)))
+        return super().__getitem__(step)

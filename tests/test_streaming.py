@@ -1,0 +1,200 @@
+"""Training on sounds that are never stored: Parquet and WebDataset shards, the buffer, and the recipe."""
+
+import io
+import json
+import runpy
+import tarfile
+
+import datasets
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from cochlea_sb.data.corpus import hold_out, load_corpus
+from cochlea_sb.data.frame_bank import FrameBank
+from cochlea_sb.data.stream_bank import StreamBank
+from cochlea_sb.data.streams import SoundStream
+from cochlea_sb.errors import UserError
+from cochlea_sb.features import LogMel
+from cochlea_sb.training.recipe import load_experiment
+from cochlea_sb.training.streamed_pairs import StreamedPairs
+
+RATE = 16000
+UNREAD = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+NO_FOLDS = {"valid_folds": [], "valid_share": 0.0}
+
+
+def make_rows(count=24):
+    """Noises of 0.3 to 1 s with labels, sources and folds; one of them is no audio."""
+    random, rows = np.random.default_rng(0), []
+    for number in range(count):
+        out = io.BytesIO()
+        soundfile.write(out, 0.3 * random.standard_normal(random.integers(RATE // 3, RATE)), RATE, format="WAV")
+        audio = {"bytes": out.getvalue(), "path": f"{number:02d}.wav"}
+        rows.append(
+            {"audio": audio, "label": "ab"[number % 2], "source": f"s{number // 2}", "fold": number // 2 % 5 + 1}
+        )
+    rows[7]["audio"]["bytes"] = b"RIFF....WAVE"
+    return rows
+
+
+def write_parquet(rows, path):
+    text = datasets.Value("string")
+    features = datasets.Features(audio=UNREAD, label=text, source=text, fold=datasets.Value("int64"))
+    datasets.Dataset.from_list(rows, features).to_parquet(path)
+
+
+def write_tar(rows, path):
+    with tarfile.open(path, "w") as tar:
+        for row in rows:
+            facts = json.dumps({name: value for name, value in row.items() if name != "audio"}).encode()
+            stem = row["audio"]["path"].removesuffix(".wav")
+            for suffix, content in ((".wav", row["audio"]["bytes"]), (".json", facts)):
+                member = tarfile.TarInfo(f"{stem}{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Folders ``parquet`` and ``tar`` with the same rows in three shards each."""
+    folder, rows = tmp_path_factory.mktemp("shards"), make_rows()
+    for kind, write in (("parquet", write_parquet), ("tar", write_tar)):
+        (folder / kind / "deep").mkdir(parents=True)
+        for number in range(3):
+            write(rows[number::3], folder / kind / "deep" / f"{number}.{kind}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def frames(shards):
+    """The frames of the same rows, computed as for training in memory."""
+    return load_corpus(LogMel(), shards / "parquet", num_proc=1).frames
+
+
+def described(sounds):
+    return sorted((sound.name, sound.key, sound.label, sound.source, sound.fold) for sound in sounds)
+
+
+def test_both_kinds_of_shards_stream_the_same_sounds_in_each_pass(shards):
+    parquet, tar = (SoundStream(shards / kind, seed=3) for kind in ("parquet", "tar"))
+    first = described(parquet.sounds(0))
+    assert first == described(tar.sounds(0)) == described(parquet.sounds(1))
+    assert [row[0] for row in first] == [f"{number:02d}.wav" for number in range(24)]
+    assert first[5][2:] == ("b", "s2", "3")
+    orders = {tuple(sound.name for sound in parquet.sounds(number)) for number in range(6)}
+    assert len(orders) > 1  # another order of the shards
+
+
+@pytest.mark.parametrize("options", [{"valid_folds": [5]}, {"valid_folds": [], "valid_share": 0.3}])
+def test_a_stream_holds_out_what_training_in_memory_does(shards, frames, options):
+    if not options["valid_folds"]:
+        frames = frames.remove_columns("fold")
+    train, held_out = hold_out(frames, options["valid_folds"], options.get("valid_share", 0.1))
+    stream = SoundStream(shards / "tar", **options)
+    if not options["valid_folds"]:
+        stream.folds = None
+    kept = {sound.name for sound in stream.sounds() if not stream.is_held_out(sound)}
+    assert kept - {"07.wav"} == set(frames.select(train)["path"])
+    assert {row["path"] for row in stream.held_out()["audio"]} - {"07.wav"} == set(frames.select(held_out)["path"])
+
+
+def held_sounds(bank):
+    """The frames of the sounds of a bank, by the key of each sound."""
+    return {place.key: bank.frames[place.first : place.end] for place in bank.places}
+
+
+def test_a_stream_that_fits_is_read_once_and_equals_the_bank_in_memory(shards, frames):
+    stream = SoundStream(shards / "tar", **NO_FOLDS)
+    bank = StreamBank(stream, 10_000, LogMel())
+    assert bank.complete and len(bank) == len(frames) == 23
+    assert list(bank.problems) == ["07.wav"] and bank.first_pass_sounds == 23
+    whole = FrameBank.from_dataset(frames, LogMel())
+    keys = {sound.key: sound.name for sound in stream.sounds()}
+    order = torch.tensor([list(frames["path"]).index(keys[place.key]) for place in bank.places])
+    starts = torch.arange(23) % 5 - 2
+    assert torch.equal(bank.crops(torch.arange(23), starts, 96), whole.crops(order, starts, 96))
+    windows = torch.arange(23), torch.zeros(23, dtype=torch.int64)
+    torch.testing.assert_close(bank.peaks(*windows, 30)[0], whole.peaks(order, windows[1], 30)[0])
+    pairs = StreamedPairs(bank, 8, 4, draws_per_sound=1)
+    assert torch.equal(pairs[0].anchors, StreamedPairs(bank, 8, 4, draws_per_sound=1)[0].anchors)
+
+
+def test_a_ring_holds_the_newest_sounds_whole_and_each_once(shards, frames, monkeypatch):
+    monkeypatch.setattr("cochlea_sb.data.stream_reader.BLOCK_SOUNDS", 2)
+    stream = SoundStream(shards / "parquet", **NO_FOLDS)
+    names = {sound.key: sound.name for sound in stream.sounds()}
+    counts = dict(zip(frames["path"], frames["n_frames"], strict=True))
+    truth = {path: row for path, row in zip(frames["path"], frames["frames"], strict=True)}
+    bank, seen = StreamBank(stream, 700, LogMel()), set()
+    assert bank.evicted and not bank.complete
+    pairs = StreamedPairs(bank, 4, 100, draws_per_sound=2)
+    for step in range(40):
+        batch = pairs[step]
+        held = held_sounds(bank)
+        assert len(held) == len(bank.places) == len(bank) >= 6  # none is there twice
+        assert sum(map(len, held.values())) <= 700
+        assert bank.lengths.tolist() == [counts[names[place.key]] for place in bank.places]
+        for key, own in held.items():
+            assert own.flatten().tolist() == truth[names[key]]
+        assert batch.groups.max() < len(bank)
+        seen |= held.keys()
+    assert seen == {key for key, name in names.items() if name != "07.wav"}
+
+
+def test_a_sound_too_long_for_the_buffer_and_a_buffer_too_small_for_a_batch(shards):
+    stream = SoundStream(shards / "parquet", **NO_FOLDS)
+    bank = StreamBank(stream, 300, LogMel())
+    assert any("at most a quarter of --buffer_hours" in problem for problem in bank.problems.values())
+    with pytest.raises(UserError, match=r"use a larger --buffer_hours"):
+        StreamedPairs(bank, 20, 4, draws_per_sound=1)
+    with pytest.raises(UserError, match="No sound of the stream can be used"):
+        StreamBank(stream, 40, LogMel())
+
+
+def test_a_shard_that_is_cut_off_is_one_sentence(shards, tmp_path):
+    write_tar(make_rows(), tmp_path / "0.tar")
+    content = (tmp_path / "0.tar").read_bytes()
+    (tmp_path / "0.tar").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="could not be read further .* mend or remove the shard"):
+        StreamBank(SoundStream(tmp_path, **NO_FOLDS), 10_000, LogMel())
+    (tmp_path / "0.tar").write_bytes(b"no archive")
+    with pytest.raises(UserError, match="could not be loaded"):
+        SoundStream(tmp_path)
+
+
+def test_the_recipe_trains_on_a_stream(script, shards, tmp_path):
+    folder = tmp_path / "run"
+    command = ["recipes/train.py", "hparams/cnn.yaml", "--streaming", "True", "--data_folder", shards / "tar"]
+    command += ["--buffer_hours", "0.01", "--batch_size", "8", "--channels", "[16, 32, 64]", "--n_sources", "0"]
+    command += ["--number_of_epochs", "2", "--steps_per_epoch", "3", "--num_proc", "1", "--output_folder", folder]
+    out = script(*command).stdout
+    assert f"The model, after 2 epochs, is in {folder}" in out and "Skipped 1 of 20 files" in out
+    assert len((folder / "train_log.txt").read_text().splitlines()) == 2
+    assert "07.wav" in (folder / "skipped.csv").read_text()
+    facts = json.loads((folder / "training.json").read_text())
+    assert (facts["corpus"], facts["sounds"], facts["skipped"]) == ("folder", 19, 1)
+    assert "mAP" in (folder / "train_log.txt").read_text()  # of the held-out sounds of fold 5
+
+
+@pytest.mark.parametrize("key, value", [("pair_by", "label"), ("length_band", 0.2), ("labels_per_class", 5)])
+def test_what_a_stream_cannot_do_is_one_sentence(key, value):
+    open_stream = runpy.run_path("recipes/train.py")["open_stream"]
+    hparams, _ = load_experiment("hparams/cnn.yaml", {"data_folder": "no/such/folder"})
+    with pytest.raises(UserError, match=f"{key} is {value!r}: with streaming, expected "):
+        open_stream({**hparams, key: value})
+
+
+def test_what_is_no_stream_is_one_sentence(shards, tmp_path):
+    with pytest.raises(UserError, match="holds no shards: streaming expects Parquet"):
+        SoundStream(tmp_path)
+    with pytest.raises(UserError, match="holds shards of both kinds"):
+        SoundStream(shards)
+    with pytest.raises(UserError, match="give one of the two"):
+        SoundStream()
+    with pytest.raises(UserError, match="label_column is 'genre': expected a column of the corpus: "):
+        SoundStream(shards / "tar", label_column="genre")
+    datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "0.parquet")
+    with pytest.raises(UserError, match="has no audio column: its columns are text"):
+        SoundStream(tmp_path)
