@@ -48,22 +48,35 @@ def encode(
     return Pool(unit, ids, codes, *floats), np.concatenate([floats[0, :0], *squared_distances])
 
 
-def lay_out(rows: Pool, labels: np.ndarray, n_cells: int, spare: np.ndarray | None = None) -> tuple[Pool, Layout]:
-    """Put rows of `encode` into the cells ``labels``. ``spare`` [C] is the number of free slots to add to each cell."""
+def lay_out(rows: Pool, labels: np.ndarray, n_cells: int) -> tuple[Pool, Layout]:
+    """Put rows of `encode` into the cells ``labels``, without free slots."""
     counts = np.bincount(labels, minlength=n_cells)
-    capacities = counts if spare is None else counts + spare
-    layout = Layout(np.cumsum(capacities) - capacities, counts, capacities.copy())
-    n_slots, order = int(capacities.sum()), np.argsort(labels, kind="stable")
-    if spare is None:
-        sorted_rows = Pool(*(array[order] for array in rows))
-        pool = sorted_rows._replace(codes=np.empty(rows.codes.size, np.uint64))
-        slots, starts = np.arange(n_slots), layout.starts
-        build_kernels.write_codes(sorted_rows.codes, slots, labels[order], starts, layout.capacities, pool.codes)
-        return pool, layout
-    pool = Pool(*(np.empty((n_slots, *array.shape[1:]), array.dtype) for array in rows))
-    pool = pool._replace(codes=pool.codes.ravel())
-    write(pool, layout, used_slots(layout), Pool(*(array[order] for array in rows)), labels[order])
+    order, layout = np.argsort(labels, kind="stable"), layout_of(counts, counts)
+    sorted_rows = Pool(*(array[order] for array in rows))
+    pool = sorted_rows._replace(codes=np.empty(rows.codes.size, np.uint64))
+    slots = np.arange(len(labels))
+    build_kernels.write_codes(sorted_rows.codes, slots, labels[order], layout.starts, layout.capacities, pool.codes)
     return pool, layout
+
+
+def layout_of(counts: np.ndarray, capacities: np.ndarray) -> Layout:
+    """Cells that follow each other."""
+    return Layout(np.cumsum(capacities) - capacities, counts.copy(), capacities.copy())
+
+
+def move(pool: Pool, layout: Layout, capacities: np.ndarray, n_words: int) -> tuple[Pool, Layout]:
+    """Copy a pool into cells of other capacities, [C]. Beside the two pools, memory holds `BLOCK` vectors."""
+    n_slots, moved_layout = int(capacities.sum()), layout_of(layout.counts, capacities)
+    moved = Pool(*(np.empty((n_slots, *array.shape[1:]), array.dtype) for array in pool))
+    moved = moved._replace(codes=np.empty(n_slots * n_words, np.uint64))
+    all_slots, all_labels = used_slots(layout), cell_labels(layout)
+    for first in range(0, len(all_slots), BLOCK):
+        slots, labels = all_slots[first : first + BLOCK], all_labels[first : first + BLOCK]
+        codes = np.empty((len(slots), n_words), np.uint64)
+        build_kernels.read_codes(pool.codes, slots, labels, layout.starts, layout.capacities, codes)
+        rows = Pool(*(codes if array is pool.codes else array[slots] for array in pool))
+        write(moved, moved_layout, slots + (moved_layout.starts - layout.starts)[labels], rows, labels)
+    return moved, moved_layout
 
 
 def insert(pool: Pool, layout: Layout, rows: Pool, labels: np.ndarray) -> tuple[Pool, Layout]:
@@ -72,12 +85,9 @@ def insert(pool: Pool, layout: Layout, rows: Pool, labels: np.ndarray) -> tuple[
     counts = layout.counts + added
     full = counts > layout.capacities
     if full.any():
-        held = take_all(pool, layout, rows.codes.shape[1])
-        everything = Pool(*(np.concatenate(pair) for pair in zip(held, rows, strict=True)))
-        spare = None
-        if len(labels) < len(held.ids) / 8:  # after a small batch, more vectors are likely to follow
-            spare = LEAST_SPARE + np.where(full, counts, counts // 4)
-        return lay_out(everything, np.concatenate([cell_labels(layout), labels]), len(counts), spare)
+        few = len(labels) < layout.counts.sum() / 8  # after a small batch, more vectors are likely to follow
+        spare = LEAST_SPARE + np.where(full, counts, counts // 4) if few else 0
+        pool, layout = move(pool, layout, counts + spare, rows.codes.shape[1])
     order = np.argsort(labels, kind="stable")
     first = np.cumsum(added) - added
     slots = (layout.starts + layout.counts - first)[labels[order]] + np.arange(len(labels))
@@ -91,14 +101,6 @@ def write(pool: Pool, layout: Layout, slots: np.ndarray, rows: Pool, labels: np.
             build_kernels.write_codes(values, slots, labels, layout.starts, layout.capacities, array)
         else:
             array[slots] = values
-
-
-def take_all(pool: Pool, layout: Layout, n_words: int) -> Pool:
-    """All vectors of a pool, cell by cell, with codes of shape [N, n_words]."""
-    slots = used_slots(layout)
-    codes = np.empty((len(slots), n_words), np.uint64)
-    build_kernels.read_codes(pool.codes, slots, cell_labels(layout), layout.starts, layout.capacities, codes)
-    return Pool(*(codes if array is pool.codes else array[slots] for array in pool))
 
 
 def used_slots(layout: Layout) -> np.ndarray:

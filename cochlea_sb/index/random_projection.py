@@ -19,7 +19,7 @@ import numpy as np
 from . import build_kernels, calibration, search_kernels, storage
 from .arguments import as_array, ascending, checked_ids, checked_k, positions_of, query_rows, unit_rows, whole_numbers
 from .partition import nearest_cells, partition
-from .pool import Layout, Pool, cell_labels, encode, insert, lay_out, take_all, used_slots
+from .pool import Layout, Pool, encode, insert, lay_out, layout_of, move, used_slots
 from .threads import share_out
 
 if TYPE_CHECKING:
@@ -366,8 +366,7 @@ class RandomProjectionIndex:
         """
         pool, layout = self.pool, self.layout
         if layout.counts.sum() < len(pool.ids):  # leave out free slots
-            rows = take_all(pool, layout, len(self.cells.rotation) // 32)
-            pool, layout = lay_out(rows, cell_labels(layout), len(layout.counts))
+            pool, layout = move(pool, layout, layout.counts, len(self.cells.rotation) // 32)
         arrays = {f"cell_{name}": getattr(self.cells, name) for name in ("rotation", "centres", "spreads")}
         arrays |= {**pool._asdict(), "counts": layout.counts, **self.needed._asdict()}
         facts = {"seed": self.seed, "built_with": self.built_with, "effort": float(self.effort)}
@@ -413,7 +412,7 @@ class RandomProjectionIndex:
             raise storage.damaged(folder, "reaches and margins have different shapes")
         if n_cells == 0 or n_dimensions == 0 or counts.min() < 0 or counts.max() > n or counts.sum() != n:
             raise storage.damaged(folder, "cells and vectors do not agree")
-        layout = Layout(np.cumsum(counts) - counts, counts, counts.copy())
+        layout = layout_of(counts, counts)
         try:
             seed, built_with, effort = int(facts["seed"]), int(facts["built_with"]), float(facts["effort"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
