@@ -370,7 +370,7 @@ class Vsag(Library):
         options = json.dumps({"hgraph": {"ef_search": ef}})
 
         def one(vector):
-            return self.index.knn_search(vector, K, options)[0]
+            return self.index.knn_search(vector, K, options)[0].copy()  # VSAG frees what it returned
 
         return one, partial(one_by_one, one)  # VSAG has no batch call
 
