@@ -461,3 +461,13 @@ def test_many_sounds_do_not_wait_for_a_window_each(encoders, sounds):
     encoder = CallableEncoder(counted, **GOOD)
     assert len(list(encode_sounds(encoder, list_sources([sounds])))) == 4
     assert len(calls) == 1 and calls[0] > 15
+
+
+def test_a_clap_folder_without_its_tokenizer_takes_no_words(tmp_path):
+    tiny_models.write_clap(tmp_path / "clap")
+    for file in (tmp_path / "clap").iterdir():
+        if file.name not in ("config.json", "model.safetensors", "preprocessor_config.json", "processor_config.json"):
+            file.unlink()
+    encoder = load_encoder(f"transformers:{tmp_path / 'clap'}", run_opts={"device": "cpu"})
+    with pytest.raises(UserError, match="tokenizer|can't be loaded by transformers"):
+        encoder.encode_text("rain")

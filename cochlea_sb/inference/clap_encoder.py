@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from cochlea_sb.errors import UserError
 from cochlea_sb.inference.transformers_encoder import TransformersEncoder, building, quiet
 
 FLOOR = 1e-10  # of the mel energies, before they are converted to dB
@@ -101,7 +102,14 @@ class ClapEncoder(TransformersEncoder):
 
             with building(str(self.folder)), quiet(transformers):
                 own = {"trust_remote_code": False, "local_files_only": True}
-                self.tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder, **own)
+                tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder, **own)
+            known, expected = len(tokenizer), self.model.config.text_config.vocab_size
+            if known < expected / 2:  # without its files, transformers makes up a tokenizer of a few tokens
+                raise UserError(
+                    f"The tokenizer in '{self.folder}' knows {known} of {expected} tokens: save the tokenizer of the "
+                    "CLAP model into this folder, too."
+                )
+            self.tokenizer = tokenizer
         positions = self.model.config.text_config.max_position_embeddings - 2  # RoBERTa's begin at 2
         longest = min(self.tokenizer.model_max_length, positions)
         tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
