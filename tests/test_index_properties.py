@@ -298,6 +298,14 @@ def test_a_mistake_is_one_sentence(kind, call, words):
     assert "\n" not in str(caught.value) and len(index) == 8
 
 
+@pytest.mark.parametrize("kind", [RandomProjectionIndex, ExactIndex])
+def test_a_query_that_is_not_finite_is_named_by_its_row(kind):
+    queries = np.ones((300, 8), np.float32)
+    queries[270] = np.nan
+    with pytest.raises(ValueError, match="Row 270 "):
+        kind.build(np.eye(8)).query(queries, threads=2)
+
+
 @pytest.mark.parametrize("effort", [0, -1, 1.5, "high", [1], True])
 def test_effort_and_recall_out_of_range(effort):
     index = RandomProjectionIndex.build(np.eye(8))

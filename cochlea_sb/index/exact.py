@@ -92,7 +92,7 @@ class ExactIndex:
         """Find the ``k`` nearest vectors; see `RandomProjectionIndex.query`. The result is exact at every effort."""
         queries = as_array(queries)
         checked_effort(self.effort if effort is None else effort)
-        rows = query_rows(queries, self.dimensions)
+        unit = unit_rows(query_rows(queries, self.dimensions))
         vectors, own_ids = self.vectors, self._ids
         if allowed is not None:
             among = np.isin(own_ids, whole_numbers(allowed))
@@ -100,9 +100,9 @@ class ExactIndex:
         k = min(checked_k(k), len(own_ids))
 
         def search(rows: np.ndarray, scores: np.ndarray, ids: np.ndarray) -> int:
-            return compare(unit_rows(rows), vectors, own_ids, scores, ids)
+            return compare(rows, vectors, own_ids, scores, ids)
 
-        scores, ids = share_out(search, rows, k, threads)
+        scores, ids = share_out(search, unit, k, threads)
         return (scores[0], ids[0]) if queries.ndim == 1 else (scores, ids)
 
     def add(self, vectors: ArrayLike, ids: ArrayLike) -> None:

@@ -299,8 +299,8 @@ def search(
 
     For each query, the cosines of all centres are estimated, and the nearest centres are compared exactly. Their cells
     are visited in the order of distance, as far as ``reach`` allows. The next nearest centres follow, unless `PATIENCE`
-    cells in a row are skipped. In a cell, a vector is compared exactly if its estimate plus the margin
-    reaches the score of the worst match so far.
+    cells in a row are skipped. In a cell, a vector is compared exactly if its estimate plus the margin reaches the
+    score of the worst match so far.
 
     Arguments
     ---------

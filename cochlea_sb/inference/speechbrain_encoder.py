@@ -13,11 +13,7 @@ from cochlea_sb.errors import UserError, one_line
 from cochlea_sb.inference.encoder import Encoder
 
 WINDOW_SECONDS = 3.0  # the usual length of the parts on which speaker models are trained (ECAPA-TDNN: VoxCeleb recipe)
-PARTS = (
-    "compute_features",
-    "mean_var_norm",
-    "embedding_model",
-)  # of an `EncoderClassifier`; the classifier is not used
+PARTS = ("compute_features", "mean_var_norm", "embedding_model")  # that give the embeddings; the classifier does not
 
 
 class SpeechBrainEncoder(Encoder):
