@@ -325,13 +325,16 @@ def search(
     centre_scales, squared_norms, spreads, rank_weights = cell_floats[0], cell_floats[1], cell_floats[2], cell_floats[3]
     starts, counts, capacities = layout[0], layout[1], layout[2]
     n_cells, n_words, k = starts.shape[0], rotation.shape[0] // 64, scores.shape[1]
-    planes, residual_planes = np.empty((n_words, 3), np.uint64), np.empty((n_words, 3), np.uint64)
-    rotated, residual = np.empty(64 * n_words, np.float32), np.empty(64 * n_words, np.float32)
-    query, nearness = np.empty(queries.shape[1], np.float32), np.empty(n_cells, np.float32)
-    near, similarity = np.empty(n_cells + 1, np.int64), np.empty(n_cells, np.float32)
-    distance, queue = np.empty(n_cells, np.float32), np.empty(n_cells, np.int64)  # distances are squared
-    bounds, cosines = np.empty(largest, np.float32), np.empty(TOGETHER, np.float32)
-    candidates, maxima = np.empty(largest + 1, np.int64), np.empty(max(largest, n_cells) // 8, np.float32)
+    # Few arrays that hold several others, because an allocation takes about as long as a hundred multiplications.
+    both_planes, both_rotated = np.empty((2, n_words, 3), np.uint64), np.empty((2, 64 * n_words), np.float32)
+    planes, residual_planes, rotated, residual = both_planes[0], both_planes[1], both_rotated[0], both_rotated[1]
+    query, cosines = np.empty(queries.shape[1], np.float32), np.empty(TOGETHER, np.float32)
+    of_cells = np.empty((3, n_cells), np.float32)
+    nearness, similarity, distance = of_cells[0], of_cells[1], of_cells[2]  # distances are squared
+    order = np.empty((2, n_cells + 1), np.int64)
+    near, queue = order[0], order[1]
+    bounds, maxima = np.empty(largest, np.float32), np.empty(max(largest, n_cells) // 8, np.float32)
+    candidates = np.empty(largest + 1, np.int64)
     enough = CERTAIN if margin < ALL else np.float32(np.inf)
     for row in range(queries.shape[0]):
         if not normalise(queries[row], query):
@@ -390,11 +393,12 @@ def search(
                         for j in range(n_compared):  # a separate loop, so that memory accesses overlap
                             cosines[j] = dot(query, vectors[first + candidates[j]])
                         for j in range(n_compared):
-                            slot = first + candidates[j]
-                            if allowed.shape[0] == 0 or allowed[slot]:
-                                n_found = offer(cosines[j], slot, best, best_slots, n_found, ids)
-                        if n_found == k:
-                            threshold = best[0]
+                            if cosines[j] >= threshold:
+                                slot = first + candidates[j]
+                                if allowed.shape[0] == 0 or allowed[slot]:
+                                    n_found = offer(cosines[j], slot, best, best_slots, n_found, ids)
+                                    if n_found == k:
+                                        threshold = best[0]
                         if threshold >= enough:  # such as silence, of which there may be thousands of windows
                             break
                     floor, ceiling = threshold, floor
