@@ -120,7 +120,7 @@ def test_a_dataset_without_audio_and_a_hub_out_of_reach(tmp_path):
     datasets.Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "text")
     with pytest.raises(UserError, match="no audio column: its columns are text"):
         load_sounds(tmp_path / "text")
-    with pytest.raises(UserError, match="The dataset 'nobody/nothing' .* could not be loaded"):
+    with pytest.raises(UserError, match="'nobody/nothing' .* could not be loaded"):
         load_sounds(dataset="nobody/nothing")
     with pytest.raises(UserError, match="one of the two"):
         load_sounds("a", "b")

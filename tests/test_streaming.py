@@ -14,6 +14,7 @@ import torch
 from cochlea_sb.data.corpus import hold_out, load_corpus
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.data.stream_bank import StreamBank
+from cochlea_sb.data.sounds import list_sources, load_sounds
 from cochlea_sb.data.streams import SoundStream
 from cochlea_sb.errors import UserError
 from cochlea_sb.features import LogMel
@@ -164,6 +165,16 @@ def test_a_shard_that_is_cut_off_is_one_sentence(shards, tmp_path):
         SoundStream(tmp_path)
 
 
+def test_a_text_named_like_a_parquet_file_is_named(tmp_path, capfd):
+    shard = tmp_path / "1.parquet"
+    shard.write_text("no table")
+    datasets.Dataset.from_dict({"audio": [{"bytes": b"", "path": None}]}).to_parquet(tmp_path / "0.parquet")
+    for read in (SoundStream, load_sounds, list_sources):
+        with pytest.raises(UserError, match=f"'{shard}' can't be read as Parquet"):
+            read(tmp_path)
+    assert "schema" not in capfd.readouterr().err
+
+
 def test_the_recipe_trains_on_a_stream(script, shards, tmp_path):
     folder = tmp_path / "run"
     command = ["recipes/train.py", "hparams/cnn.yaml", "--streaming", "True", "--data_folder", shards / "tar"]
@@ -187,7 +198,7 @@ def test_what_a_stream_cannot_do_is_one_sentence(key, value):
 
 
 def test_what_is_no_stream_is_one_sentence(shards, tmp_path):
-    with pytest.raises(UserError, match="holds no shards: streaming expects Parquet"):
+    with pytest.raises(UserError, match=f"'{tmp_path}' holds no shards: streaming expects Parquet"):
         SoundStream(tmp_path)
     with pytest.raises(UserError, match="holds shards of both kinds"):
         SoundStream(shards)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import datasets
 import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets.fingerprint import Hasher
 
 from cochlea_sb.audio import AUDIO_EXTENSIONS
@@ -188,13 +189,26 @@ def file_source(path: Path, label: str | None) -> Source:
 def load_folder(folder: Path, split: str, folder_labels: bool) -> datasets.Dataset:
     """Load a saved dataset, Parquet shards, or audio files."""
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
-        return as_sounds(datasets.load_from_disk(str(folder)), folder, split)
+        with loading_told(folder, split):
+            loaded = datasets.load_from_disk(str(folder))
+        return as_sounds(loaded, folder, split)
     paths, metadata = walk(folder)
     suffixes = {os.path.splitext(path)[1].lower() for path in paths}
     if ".parquet" in suffixes and not suffixes & AUDIO_EXTENSIONS:
-        files = {split: sorted(path for path in paths if path.endswith(".parquet"))}
-        return as_sounds(datasets.load_dataset("parquet", data_files=files), folder, split)
+        files = sorted(path for path in paths if path.lower().endswith(".parquet"))
+        return as_sounds(load_shards("parquet", files, split), folder, split)
     return list_files(folder, paths, metadata, folder_labels)
+
+
+def load_shards(builder: str, files: list[str], split: str, *, streaming: bool = False) -> Any:
+    """Load shards with a builder of `datasets`. Raises a UserError, which names the first file that is no Parquet."""
+    for file in files if builder == "parquet" else ():  # `datasets` would not name it
+        try:
+            pq.read_schema(file)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"'{file}' can't be read as Parquet ({one_line(error)}): mend or remove it.") from error
+    with loading_told(files[0] if streaming else os.path.dirname(files[0]), split):  # a stream opens the first file
+        return datasets.load_dataset(builder, data_files={split: files}, split=split, streaming=streaming)
 
 
 def load_from_hub(dataset: str, config: str | None, split: str) -> datasets.Dataset:
@@ -227,7 +241,7 @@ def loading_told(name: str | os.PathLike[str], split: str, reason: str = "") -> 
         detail = one_line(cause)
         if reason and isinstance(cause, ConnectionError):
             detail = f"it is no file or folder here, nor in the cache, and the Hub can't be reached ({reason})."
-        raise UserError(f"The dataset '{name}' (split '{split}') could not be loaded: {detail}") from error
+        raise UserError(f"'{name}' (split '{split}') could not be loaded: {detail}") from error
 
 
 def as_sounds(loaded: Any, name: str | os.PathLike[str], split: str) -> datasets.Dataset:

@@ -14,7 +14,7 @@ import datasets
 
 from cochlea_sb.data.corpus import check_share, is_in_share, separate
 from cochlea_sb.data.frames import NO_AUDIO
-from cochlea_sb.data.sounds import fetch, loading_told, walk
+from cochlea_sb.data.sounds import fetch, load_shards, walk
 from cochlea_sb.errors import UserError, one_line
 
 # `datasets` needs torchcodec to encode or decode its type Audio, even if decoding is off.
@@ -84,8 +84,7 @@ class SoundStream:
         else:
             one = isinstance(data_folder, (str, os.PathLike))
             builder, files = shards_in(separate([data_folder] if one else data_folder))
-            with loading_told(files[0], split):
-                rows = datasets.load_dataset(builder, data_files={split: files}, split=split, streaming=True)
+            rows = load_shards(builder, files, split, streaming=True)
         features = dict(rows.features or {})
         columns = {name: feature for name, feature in features.items() if name != "json"} | (features.get("json") or {})
         audio = [name for name, feature in features.items() if is_audio(name, feature)]
@@ -176,8 +175,9 @@ def shards_in(folders: Sequence[Path]) -> tuple[str, list[str]]:
     kinds = {suffix: files for suffix, files in kinds.items() if files}
     if len(kinds) != 1:
         found = "shards of both kinds" if kinds else "no shards"
+        given = ", ".join(f"'{folder}'" for folder in folders)
         raise UserError(
-            f"data_folder holds {found}: streaming expects Parquet shards (.parquet) or WebDataset shards (.tar); "
+            f"{given} holds {found}: streaming expects Parquet shards (.parquet) or WebDataset shards (.tar); "
             "leave streaming out for a folder of audio files."
         )
     ((suffix, files),) = kinds.items()
