@@ -13,8 +13,8 @@ import torch
 
 from cochlea_sb.data.corpus import hold_out, load_corpus
 from cochlea_sb.data.frame_bank import FrameBank
-from cochlea_sb.data.stream_bank import StreamBank
 from cochlea_sb.data.sounds import list_sources, load_sounds
+from cochlea_sb.data.stream_bank import StreamBank
 from cochlea_sb.data.streams import SoundStream
 from cochlea_sb.errors import UserError
 from cochlea_sb.features import LogMel

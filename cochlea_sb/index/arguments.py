@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 BLOCK = 1024  # rows that are scaled at a time
+FLOAT = np.dtype(np.float32)
 
 
 def as_array(vectors: ArrayLike) -> np.ndarray:
@@ -45,7 +46,7 @@ def query_rows(queries: np.ndarray, dimensions: int) -> np.ndarray:
     rows = queries[None] if queries.ndim == 1 else queries
     if rows.ndim != 2 or rows.shape[1] != dimensions:
         raise ValueError(f"queries have shape {list(queries.shape)}: expected [{dimensions}] or [n, {dimensions}].")
-    ready = rows.dtype == np.float32 and rows.flags.carray  # numba would compile the search again for other arrays
+    ready = rows.dtype == FLOAT and rows.flags.carray  # numba would compile the search again for other arrays
     return rows if ready else unit_rows(rows, dimensions)
 
 

@@ -215,7 +215,9 @@ class RandomProjectionIndex:
         else:
             scores, slots = self._query_among(rows, k, effort, ascending(whole_numbers(allowed)), threads)
         ids = self.pool.ids[slots]
-        return (scores[0, :k], ids[0, :k]) if queries.ndim == 1 else (scores[:, :k], ids[:, :k])
+        if scores.shape[1] > k:
+            scores, ids = scores[:, :k], ids[:, :k]
+        return (scores[0], ids[0]) if queries.ndim == 1 else (scores, ids)
 
     def _query_among(
         self, rows: np.ndarray, k: int, effort: float | None, allowed: np.ndarray, threads: int | None
@@ -236,10 +238,10 @@ class RandomProjectionIndex:
     def _limits(self, effort: float | None, k: int) -> tuple[np.float32, np.float32]:
         """Reach and margin for an effort and k neighbours, from a cache."""
         key = (self.effort if effort is None else effort, calibration.row_for(k))
-        found = self.limits.get(key) if isinstance(key[0], float) else None
+        found = self.limits.get(key) if type(key[0]) is float else None
         if found is None:
             found = calibration.limits(self.needed, *key)
-            if isinstance(key[0], float):
+            if type(key[0]) is float:
                 self.limits[key] = found
         return found
 
