@@ -99,7 +99,7 @@ def index(arguments: Namespace) -> None:
         )
         if added.problems and not added.added and not added.unchanged:
             first = next(iter(added.problems.values()))
-            raise UserError(f"None of {len(added.problems):,} files could be read as audio; the first: {first}")
+            raise UserError(f"None of {len(added.problems):,} files could be added; the first: {first}")
     except BaseException:
         if created and not len(library):  # after an error, no empty library stays behind
             shutil.rmtree(library.store.folder)

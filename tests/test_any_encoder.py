@@ -325,8 +325,10 @@ def test_weights_are_safetensors_and_complete(models, tmp_path):
         ("transformers:no/such/folder", "holds no config.json"),
         ("speechbrain:no/such/folder", "trust_remote_code"),
         ("python:no_such_module:encoder", "can't be imported"),
-        ("python:json", "can't be imported"),
-        ("python:json:dumps", "is a function: expected an Encoder"),
+        ("python:json", "no attribute '.no NAME.'.*expected python:MODULE:NAME"),
+        ("python:json:dumps", "is a function: expected an object.*CallableEncoder"),
+        ("python:json:JSONDecoder", "is a class: expected an object"),
+        ("pyhton:json:encoder", "or another kind of encoder as transformers:NAME"),
     ],
 )
 def test_a_source_that_is_none(source, words):
@@ -346,6 +348,45 @@ def test_a_model_of_another_kind_and_a_precision(models, tmp_path):
             load_encoder(source, run_opts={"eval_precision": "bf16"}, trust_remote_code=True)
     with pytest.raises(UserError, match="can't be loaded as an EncoderClassifier"):
         load_encoder(f"speechbrain:{tmp_path}", trust_remote_code=True)
+
+
+OWN = """
+import torch
+from cochlea_sb import CallableEncoder, Encoder
+
+def fails(windows):
+    return torch.ones(len(windows), 2) @ torch.ones(3)
+
+def nothing(windows):
+    return torch.full((len(windows), 2), torch.nan)
+
+class Half(Encoder):
+    sample_rate, window_seconds, embedding_size = 16000, 0.5, 2
+
+facts = {"sample_rate": 16000, "window_seconds": 0.5, "embedding_size": 2}
+failing, without = CallableEncoder(fails, name="fails", **facts), CallableEncoder(nothing, name="nothing", **facts)
+half = Half()
+"""
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("failing", r"The encoder 'python:own_\w+:failing' failed \(RuntimeError: .*; line 6 of .*own_failing.py\)"),
+        (
+            "without",
+            r"None of 4 files could be added; .*the embedding that 'python:own_without:without' gave is",
+        ),
+        ("half", "The encoder 'python:own_half:half' has no method `fingerprint`"),
+    ],
+)
+def test_an_encoder_of_the_user_that_fails(sounds, tmp_path, monkeypatch, name, words):
+    """Its failure is no defect of cochlea_sb: the encoder and the line are named, and no library stays behind."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"own_{name}.py").write_text(OWN)
+    with pytest.raises(UserError, match=words):
+        cli.main(["index", str(sounds), "--library", "own.library", "--model", f"python:own_{name}:{name}", "--quiet"])
+    assert not (tmp_path / "own.library").exists()
 
 
 GOOD = {"name": "loudness 1", "sample_rate": 16000, "window_seconds": 1.0, "embedding_size": 2}

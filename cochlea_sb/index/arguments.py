@@ -103,3 +103,8 @@ def checked_effort(effort: float) -> float:
     if isinstance(effort, bool) or not isinstance(effort, (int, float, np.number)) or not 0 < effort <= 1:
         raise ValueError(f"effort is {effort!r}: expected a number above 0 and at most 1, about the recall to expect.")
     return effort
+
+
+def checked_recall(recall: float) -> None:
+    if not isinstance(recall, (int, float)) or not 0 < recall <= 1:
+        raise ValueError(f"recall is {recall!r}: expected a number above 0 and at most 1.")

@@ -16,6 +16,7 @@ from .arguments import (
     checked_effort,
     checked_ids,
     checked_k,
+    checked_recall,
     positions_of,
     query_rows,
     unit_rows,
@@ -120,7 +121,8 @@ class ExactIndex:
         self.vectors, self._ids = self.vectors[kept], self._ids[kept]
 
     def tune(self, recall: float = 0.99, queries: np.ndarray | None = None, k: int = 10) -> float:
-        """Return 1.0, because every search is exact."""
+        """Return 1.0, because every search is exact. A ValueError is raised if ``recall`` is not in (0, 1]."""
+        checked_recall(recall)
         return 1.0
 
     def save(self, folder: str | os.PathLike[str]) -> None:

@@ -91,6 +91,8 @@ def load_index(
     """
     from . import storage
 
+    if not isinstance(exact_up_to, int):
+        raise ValueError(f"exact_up_to is {exact_up_to!r}: expected a whole number of vectors.")
     manifest = storage.read_manifest(folder)
     kind = str(manifest.get("kind"))
     if kind not in KINDS:

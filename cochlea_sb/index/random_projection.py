@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from . import build_kernels, calibration, search_kernels, storage
-from .arguments import as_array, ascending, checked_ids, checked_k, positions_of, query_rows, unit_rows, whole_numbers
+from .arguments import (
+    as_array,
+    ascending,
+    checked_ids,
+    checked_k,
+    checked_recall,
+    positions_of,
+    query_rows,
+    unit_rows,
+    whole_numbers,
+)
 from .partition import nearest_cells, partition
 from .pool import Layout, Pool, encode, insert, lay_out, layout_of, move, used_slots
 from .threads import share_out
@@ -330,8 +340,7 @@ class RandomProjectionIndex:
         ValueError
             If the index is empty, if an argument is out of range, or if queries have another shape or are not finite.
         """
-        if not isinstance(recall, (int, float)) or not 0 < recall <= 1:
-            raise ValueError(f"recall is {recall!r}: expected a number above 0 and at most 1.")
+        checked_recall(recall)
         k, own = min(checked_k(k), len(self)), NO_IDS
         shape = None if queries is None else np.shape(queries)
         if len(self) == 0 or (shape is not None and (len(shape) != 2 or shape[0] == 0)):

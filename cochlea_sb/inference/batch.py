@@ -139,8 +139,14 @@ def encode_decoded(
         except AudioError as error:
             problem = str(error)
         if not np.isfinite(vectors).all():  # float16 may overflow
-            vectors, problem = nothing, f"{sound.source.path}: its embedding is not finite; use precision fp32."
+            vectors, problem = nothing, not_finite(encoder, sound.source)
         yield Encoded(sound.source, vectors, seconds, sound.content, problem)
+
+
+def not_finite(encoder: Encoder, source: Source) -> str:
+    """Why a sound has no embedding, although it could be read."""
+    name = encoder.source or type(encoder).__name__
+    return f"{source.path}: the embedding that '{name}' gave is not finite; if the encoder has a precision, use fp32."
 
 
 def decode(source: Source, sample_rate: int, known: Any = ()) -> Decoded:

@@ -6,7 +6,8 @@ Axes: B windows, D embedding dimensions.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Real
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from cochlea_sb.audio import AudioSource, read_audio, stream_audio
 from cochlea_sb.encoders.windowed import window_weights
-from cochlea_sb.errors import AudioError, UserError
+from cochlea_sb.errors import AudioError, UserError, one_line
 from cochlea_sb.features import audibility
 from cochlea_sb.inference.read_ahead import in_batches, read_ahead
 from cochlea_sb.inference.streaming import encode_stream
@@ -77,7 +78,7 @@ class Encoder:
         -------
         torch.Tensor [B, D], of any norm; the embedding of a window must not depend on the other windows
         """
-        raise NotImplementedError
+        raise self._lacks("embed")
 
     def embed_text(self, texts: list[str]) -> torch.Tensor:
         """Embed texts into the space of the sounds. A subclass may implement this, if its model can (as CLAP can).
@@ -107,11 +108,14 @@ class Encoder:
         -------
         str, the same for two encoders only if they compute the same embeddings
         """
-        raise NotImplementedError
+        raise self._lacks("fingerprint")
 
     @property
     def _name(self) -> str:
         return self.source or type(self).__name__
+
+    def _lacks(self, method: str) -> UserError:
+        return UserError(f"The encoder '{self._name}' has no method `{method}`: its class must define it.")
 
     @property
     def takes_text(self) -> bool:
@@ -191,7 +195,7 @@ class Encoder:
         """
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"The text is {text!r}: expected words that describe a sound.")
-        return self._normalised(self.embed_text([text]), 1)[0]
+        return self._normalised(self._called(self.embed_text, [text]), 1)[0]
 
     def encode_file(
         self, path: AudioSource, start_seconds: float = 0.0, stop_seconds: float | None = None
@@ -361,8 +365,22 @@ class Encoder:
         return max(1, int(seconds / self.window_seconds))
 
     def _embedded(self, windows: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        found = self.embed(windows.to(self.device), lengths.to(self.device))
+        found = self._called(self.embed, windows.to(self.device), lengths.to(self.device))
         return self._normalised(found, len(windows))
+
+    def _called(self, method: Callable[..., torch.Tensor], *arguments: Any) -> torch.Tensor:
+        """Call a method of the subclass. An error of its code becomes a UserError that names the encoder and the line.
+
+        Models of cochlea_sb are not spared: running out of memory is an error that users can mend.
+        """
+        try:
+            return method(*arguments)
+        except UserError:
+            raise
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"{type(error).__name__}: {one_line(error)}; line {last.lineno} of {last.filename}"
+            raise UserError(f"The encoder '{self._name}' failed ({reason}).") from error
 
     def _normalised(self, found: torch.Tensor | np.ndarray, count: int) -> torch.Tensor:
         """Scale embeddings to unit norm; raises a UserError if their shape is not [count, D]."""

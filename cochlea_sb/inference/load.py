@@ -102,14 +102,18 @@ def load_object(name: str, device: str | None = None) -> Encoder:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute or "(no NAME)")
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
             f"'python:{name}' can't be imported ({one_line(error)}): expected python:MODULE:NAME, such as "
             "python:my_encoder:encoder for the object `encoder` in my_encoder.py."
         ) from error
     if not isinstance(found, Encoder):
-        raise UserError(f"'python:{name}' is a {type(found).__name__}: expected an Encoder of cochlea_sb.")
+        kind = "class" if isinstance(found, type) else type(found).__name__
+        raise UserError(
+            f"'python:{name}' is a {kind}: expected an object, such as `encoder = MyEncoder()` of a class, or "
+            "`encoder = CallableEncoder(function, ...)` of a function."
+        )
     if device not in (None, found.device):
         raise UserError(
             f"device is '{device}', and 'python:{name}' is on '{found.device}': its module chooses the device."

@@ -170,8 +170,8 @@ def file_in(folder: str | os.PathLike[str], name: str, root: Path, largest: int)
         status, real = path.stat(), path.resolve()
     except OSError as error:
         raise UserError(
-            f"'{folder}' holds no model ({name} is missing): give a results folder of recipes/train.py, or user/name "
-            "of a model on the Hub."
+            f"'{folder}' holds no model ({name} is missing): give a results folder of recipes/train.py, user/name of a "
+            "model on the Hub, or another kind of encoder as transformers:NAME, speechbrain:NAME or python:MODULE:NAME."
         ) from error
     if not real.is_relative_to(root):
         raise UserError(f"'{path}' is a link that leads to '{real}': expected a file in the folder of the model.")

@@ -203,9 +203,10 @@ class Writer:
             if not found:
                 raise UserError(f"'{one}' is neither a sound of '{self.store.folder}' nor a folder of its sounds.")
             removed |= found
+        n_sounds = sum(int(self.seen[path][3]) for path in removed)  # without files that could not be read
         self.commit([], sorted(removed))
         self.merge_if_useful()
-        return len(removed)
+        return n_sounds
 
     def prune(self, whole_folders: bool) -> list[str]:
         gone = sorted(path for path in self.seen if not path.startswith(ROW) and is_gone(path))
