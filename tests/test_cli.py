@@ -176,7 +176,7 @@ def test_where_no_model_is_named_it_is_the_one_that_comes_with_the_package(cochl
 
 def test_of_a_mistake_nothing_stays(cochlea, folder, model_folder, tmp_path):
     name = tmp_path / "b.library"
-    for sources, words in (("/no/such", "is not there"), (folder / "notes.txt", "None of 1 files could be read")):
+    for sources, words in (("/no/such", "is not there"), (folder / "notes.txt", "None of 1 files could be added")):
         status, _, err = cochlea("index", sources, "--library", name, "--model", model_folder, "--quiet")
         assert status == 2 and words in err and not name.exists()
 
