@@ -58,11 +58,19 @@ def test_threads_end_when_the_reader_has_had_enough():
     results = read_ahead(lambda number: done.append(number) or number, range(10**9), threads=3)
     assert next(results) == 0
     results.close()
-    for _ in range(200):
-        if threading.active_count() == before:
-            break
-        time.sleep(0.01)
     assert threading.active_count() == before and len(done) < 400
+
+
+def test_python_ends_after_its_threads(script):
+    """It aborts if it ends while a thread is in C++, as after an error of the reader."""
+    code = """
+import os, time
+from cochlea_sb.inference.read_ahead import read_ahead
+results = read_ahead(lambda number: time.sleep(number / 4) or os.write(1, b"read "), range(9), threads=2)
+next(results)
+raise SystemExit(0)
+"""
+    assert script("-c", code).stdout.count("read ") > 1
 
 
 def test_batches_are_bounded_by_length_and_by_number():

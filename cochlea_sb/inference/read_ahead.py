@@ -1,5 +1,6 @@
 """Read a list in threads before the caller asks for the results; group results into batches; in bounded memory."""
 
+import atexit
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -58,10 +59,18 @@ def read_ahead(
     def ready(number: int) -> bool:
         return number in results or not state["working"]
 
+    def end() -> None:
+        with changed:
+            state["stop"] = True
+            changed.notify_all()
+        for worker in workers:
+            worker.join()
+
     workers = [threading.Thread(target=work, daemon=True) for _ in range(n_cores() if threads is None else threads)]
     state["working"] = len(workers)
     for worker in workers:
         worker.start()
+    atexit.register(end)  # Python aborts if it ends while a thread decodes
     number = 0
     try:
         while True:
@@ -77,9 +86,8 @@ def read_ahead(
             yield result
             number += 1
     finally:
-        with changed:
-            state["stop"] = True
-            changed.notify_all()
+        atexit.unregister(end)
+        end()
 
 
 def in_batches(results: Iterable[T], limit: int) -> Iterator[list[T]]:
