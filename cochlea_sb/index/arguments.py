@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 BLOCK = 1024  # rows that are scaled at a time
-FLOAT = np.dtype(np.float32)
+FLOAT, WHOLE = np.dtype(np.float32), np.dtype(np.int64)  # numpy takes longer to look up a type than a dtype
 
 
 def as_array(vectors: ArrayLike) -> np.ndarray:

@@ -248,10 +248,10 @@ class RandomProjectionIndex:
     def _limits(self, effort: float | None, k: int) -> tuple[np.float32, np.float32]:
         """Reach and margin for an effort and k neighbours, from a cache."""
         key = (self.effort if effort is None else effort, calibration.row_for(k))
-        found = self.limits.get(key) if type(key[0]) is float else None
+        found = self.limits.get(key) if isinstance(key[0], float) else None
         if found is None:
             found = calibration.limits(self.needed, *key)
-            if type(key[0]) is float:
+            if isinstance(key[0], float):
                 self.limits[key] = found
         return found
 

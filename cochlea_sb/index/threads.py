@@ -6,11 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from .arguments import not_finite
+from .arguments import FLOAT, WHOLE, not_finite
 from .storage import DamagedIndex
 
 FEWEST_QUERIES = 32  # for each thread
-SCORE, SLOT = np.dtype(np.float32), np.dtype(np.int64)  # numpy takes longer to look up a type than a dtype
 
 
 def share_out(
@@ -24,7 +23,7 @@ def share_out(
     if threads is not None and (not isinstance(threads, (int, np.integer)) or threads < 1):
         raise ValueError(f"threads is {threads!r}: expected a whole number, at least 1, or None for all cores.")
     n = len(queries)
-    scores, slots = np.empty((n, k), SCORE), np.empty((n, k), SLOT)
+    scores, slots = np.empty((n, k), FLOAT), np.empty((n, k), WHOLE)
     if n < 2 * FEWEST_QUERIES or threads == 1 or k == 0:
         if k > 0 and n > 0:
             check(search(queries, scores, slots))

@@ -145,8 +145,8 @@ def encode_decoded(
 
 def not_finite(encoder: Encoder, source: Source) -> str:
     """Why a sound has no embedding, although it could be read."""
-    name = encoder.source or type(encoder).__name__
-    return f"{source.path}: the embedding that '{name}' gave is not finite; if the encoder has a precision, use fp32."
+    told = f"{source.path}: the embedding that '{encoder._name}' gave is not finite"
+    return f"{told}; if the encoder has a precision, use fp32."
 
 
 def decode(source: Source, sample_rate: int, known: Any = ()) -> Decoded:
