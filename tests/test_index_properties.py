@@ -149,7 +149,7 @@ def test_other_numbers_of_matches_are_found_as_surely(k):
 
 def test_a_share_that_is_allowed_is_found_as_surely(monkeypatch):
     vectors, queries = clustered(20_000), clustered(200, seed=1)
-    monkeypatch.setattr("cochlea_sb.index.random_projection.FEW", 500)  # so that it is searched, not compared
+    monkeypatch.setattr("cochlea_sb.index.random_projection.SCANNED", 3)  # so that it is searched, not compared
     index = RandomProjectionIndex.build(vectors)
     for n_allowed in (1200, 5000):
         allowed = np.random.default_rng(0).choice(20_000, n_allowed, replace=False)
@@ -348,3 +348,24 @@ def test_seeds(seed, tmp_path):
     else:
         with pytest.raises(ValueError, match="seed is"):
             RandomProjectionIndex.build(np.eye(3), seed=seed)
+
+
+@pytest.mark.parametrize("kind", [ExactIndex, RandomProjectionIndex])
+def test_allowed_ids_can_be_prepared_and_stay_right_after_changes(kind):
+    vectors, queries = clustered(20_000), clustered(50, seed=1)
+    index = kind.build(vectors)
+    for n_allowed in (300, 6000):
+        ids = np.random.default_rng(0).choice(20_000, n_allowed, replace=False)
+        allowed = index.allow(ids)
+        for found, wanted in zip(
+            index.query(queries, 5, allowed=allowed), index.query(queries, 5, allowed=ids), strict=True
+        ):
+            np.testing.assert_array_equal(found, wanted)
+        other = kind.build(vectors[:15_000])  # another index looks the ids up again
+        assert np.isin(other.query(queries, 5, allowed=allowed)[1], ids[ids < 15_000]).all()
+    gone = ids[:3000]
+    index.remove(gone)
+    index.add(vectors[gone[:10]], gone[:10])
+    found = index.query(vectors[gone[:20]], 1, effort=1, allowed=allowed)[1][:, 0]
+    np.testing.assert_array_equal(found[:10], gone[:10])
+    assert np.isin(found[10:], ids[3000:].tolist() + gone[:10].tolist()).all()

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from .interface import Index
+
 BLOCK = 1024  # rows that are scaled at a time
 FLOAT, WHOLE = np.dtype(np.float32), np.dtype(np.int64)  # numpy takes longer to look up a type than a dtype
+NO_MASK = np.zeros(0, bool)
+
+
+class Allowed(NamedTuple):
+    """Ids that a search may find, prepared by `allow` of an index; a change of the index makes ``version`` outdated."""
+
+    ids: np.ndarray  # [n] int64, ascending
+    slots: np.ndarray  # [at most n] int64, ascending: where the index holds them
+    mask: np.ndarray  # bool, of all slots; [0] if all allowed vectors are compared
+    version: object  # of the index
 
 
 def as_array(vectors: ArrayLike) -> np.ndarray:
@@ -72,6 +84,13 @@ def whole_numbers(ids: ArrayLike) -> np.ndarray:
     if ids.size and (ids.dtype.kind not in "iu" or (ids.dtype == np.uint64 and ids.max() > np.iinfo(np.int64).max)):
         raise ValueError(f"ids are of type {ids.dtype}: expected whole numbers, signed, of at most 64 bits.")
     return ids.astype(np.int64)
+
+
+def prepared(index: Index, allowed: ArrayLike | Allowed) -> Allowed:
+    """The allowed ids, looked up in an index unless they were before."""
+    if isinstance(allowed, Allowed):
+        return allowed if allowed.version is index.version else index.allow(allowed.ids)
+    return index.allow(allowed)
 
 
 def ascending(ids: np.ndarray) -> np.ndarray:

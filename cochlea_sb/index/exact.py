@@ -12,12 +12,15 @@ import numpy as np
 
 from . import storage
 from .arguments import (
+    NO_MASK,
+    Allowed,
     as_array,
     checked_effort,
     checked_ids,
     checked_k,
     checked_recall,
     positions_of,
+    prepared,
     query_rows,
     unit_rows,
     whole_numbers,
@@ -81,13 +84,23 @@ class ExactIndex:
         vectors: np.ndarray = self.vectors[positions_of(whole_numbers(ids), self._ids)]
         return vectors
 
+    @property
+    def version(self) -> object:
+        """object: another one after each change of the index."""
+        return self._ids
+
+    def allow(self, ids: ArrayLike) -> Allowed:
+        """Prepare ids for many searches among them; see `RandomProjectionIndex.allow`."""
+        ids = np.unique(whole_numbers(ids))
+        return Allowed(ids, np.flatnonzero(np.isin(self._ids, ids)), NO_MASK, self.version)
+
     def query(
         self,
         queries: ArrayLike,
         k: int = 10,
         effort: float | None = None,
         *,
-        allowed: ArrayLike | None = None,
+        allowed: ArrayLike | Allowed | None = None,
         threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Find the ``k`` nearest vectors; see `RandomProjectionIndex.query`. The result is exact at every effort."""
@@ -96,8 +109,8 @@ class ExactIndex:
         unit = unit_rows(query_rows(queries, self.dimensions))
         vectors, own_ids = self.vectors, self._ids
         if allowed is not None:
-            among = np.isin(own_ids, whole_numbers(allowed))
-            vectors, own_ids = vectors[among], own_ids[among]
+            slots = prepared(self, allowed).slots
+            vectors, own_ids = vectors[slots], own_ids[slots]
         k = min(checked_k(k), len(own_ids))
 
         def search(rows: np.ndarray, scores: np.ndarray, ids: np.ndarray) -> int:

@@ -10,6 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from .arguments import Allowed
+
 KINDS = ("exact", "random-projection")
 FEW = 5000  # vectors; for fewer, comparing all of them is as fast as a search in cells
 
@@ -25,9 +27,14 @@ class Index(Protocol):
     @property
     def ids(self) -> np.ndarray: ...
 
+    @property
+    def version(self) -> object: ...
+
     def __len__(self) -> int: ...
 
     def vectors_of(self, ids: ArrayLike) -> np.ndarray: ...
+
+    def allow(self, ids: ArrayLike) -> Allowed: ...
 
     def query(
         self,
@@ -35,7 +42,7 @@ class Index(Protocol):
         k: int = 10,
         effort: float | None = None,
         *,
-        allowed: ArrayLike | None = None,
+        allowed: ArrayLike | Allowed | None = None,
         threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]: ...
 

@@ -18,12 +18,15 @@ import numpy as np
 
 from . import build_kernels, calibration, search_kernels, storage
 from .arguments import (
+    NO_MASK,
+    Allowed,
     as_array,
     ascending,
     checked_ids,
     checked_k,
     checked_recall,
     positions_of,
+    prepared,
     query_rows,
     unit_rows,
     whole_numbers,
@@ -36,9 +39,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 KIND = "random-projection"
-FEW = 20_000  # maximum number of allowed vectors for an exact comparison with all of them
+SCANNED = 10  # up to this many times the root of the size of an index, allowed vectors are all compared
 GROWTH = 4  # an index that has grown by more than this factor is rebuilt
-NO_MASK, NO_IDS = np.zeros(0, bool), np.zeros(0, np.int64)
+NO_IDS = np.zeros(0, np.int64)
 
 
 class Cells(NamedTuple):
@@ -106,6 +109,7 @@ class RandomProjectionIndex:
         self.n_vectors, self.n_dimensions = int(counts.sum()), int(self.pool.vectors.shape[1])
         cell_floats, layout = np.stack(self.cells[4:]), np.stack(self.layout)
         self.arrays = *self.cells[:4], cell_floats, *self.pool, layout, int(counts.max())
+        self.version: object = object()
 
     @classmethod
     def build(cls, vectors: ArrayLike, ids: ArrayLike | None = None, *, seed: int = 0) -> RandomProjectionIndex:
@@ -183,7 +187,7 @@ class RandomProjectionIndex:
         k: int = 10,
         effort: float | None = None,
         *,
-        allowed: ArrayLike | None = None,
+        allowed: ArrayLike | Allowed | None = None,
         threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Find the ``k`` nearest vectors by cosine.
@@ -196,9 +200,9 @@ class RandomProjectionIndex:
             Approximate recall to expect for queries that resemble the indexed vectors. A lower effort is faster. For
             queries of another kind, call `tune` with examples. The default is 0.98, or the effort that `tune` has set.
             With 1, the query is compared with every vector, and the result is exact.
-        allowed : array_like, int, optional
-            The only ids that may be found. The result is exact for up to 20,000 allowed ids that are in the index. For
-            more, the search assumes that they are a random subset of the index.
+        allowed : array_like, int, or Allowed, optional
+            The only ids that may be found; for several searches, prepare them with `allow`. Few allowed ids are all
+            compared. For more, the search assumes that they are a random subset of the index.
         threads : int, at least 1; by default all cores if there are enough queries
 
         Returns
@@ -223,27 +227,47 @@ class RandomProjectionIndex:
             reach, margin = self._limits(effort, k if k > few else few)
             scores, slots = self._search(rows, max(k, min(few, self.n_vectors)), reach, margin, NO_MASK, threads)
         else:
-            scores, slots = self._query_among(rows, k, effort, ascending(whole_numbers(allowed)), threads)
+            scores, slots = self._query_among(rows, k, effort, prepared(self, allowed), threads)
         ids = self.pool.ids[slots]
         if scores.shape[1] > k:
             scores, ids = scores[:, :k], ids[:, :k]
         return (scores[0], ids[0]) if queries.ndim == 1 else (scores, ids)
 
+    def allow(self, ids: ArrayLike) -> Allowed:
+        """Prepare ids for many searches among them: `query` then need not look them up in each call.
+
+        Arguments
+        ---------
+        ids : array_like, int; ids that are not in the index are ignored
+
+        Returns
+        -------
+        Allowed
+            For ``allowed`` of `query`. After a change of the index, it is still right, but no longer faster than ids.
+        """
+        ids = ascending(whole_numbers(ids))
+        slots = np.sort(self._slots(ids))
+        mask = NO_MASK
+        if len(slots) > compared_up_to(len(self)):
+            mask = np.zeros(len(self.pool.ids), bool)
+            mask[slots] = True
+        return Allowed(ids, slots, mask, self.version)
+
     def _query_among(
-        self, rows: np.ndarray, k: int, effort: float | None, allowed: np.ndarray, threads: int | None
+        self, rows: np.ndarray, k: int, effort: float | None, allowed: Allowed, threads: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and slots of the nearest vectors, at most k, with ids in ``allowed``, which ascends."""
-        slots = self._slots(allowed)
+        """Scores and slots of the nearest allowed vectors, at most k."""
+        slots = allowed.slots
         k = min(k, len(slots))
-        if len(slots) <= FEW:
-            self._limits(effort, k)  # checks the effort
+        limits = self._limits(effort, k)  # checks the effort
+        if len(allowed.mask):
+            k = max(k, calibration.NEIGHBOURS[0])
+            # The k-th neighbour in a random subset is about as far as neighbour k * len(index) / len(subset) of all.
+            limits = self._limits(effort, k * self.n_vectors // len(slots))
+        if limits[0] == search_kernels.ALL or not len(allowed.mask):
             arrays = self.pool.vectors, self.pool.ids, slots
             return share_out(lambda rows, *out: search_kernels.compare(rows, *arrays, *out), rows, k, threads)
-        mask = np.zeros(len(self.pool.ids), bool)
-        mask[slots] = True
-        k = max(k, calibration.NEIGHBOURS[0])
-        # The k-th neighbour in a random subset is about as far as neighbour k * len(index) / len(subset) in the index.
-        return self._search(rows, k, *self._limits(effort, k * self.n_vectors // len(slots)), mask, threads)
+        return self._search(rows, k, *limits, allowed.mask, threads)
 
     def _limits(self, effort: float | None, k: int) -> tuple[np.float32, np.float32]:
         """Reach and margin for an effort and k neighbours, from a cache."""
@@ -432,6 +456,11 @@ class RandomProjectionIndex:
         if seed < 0 or not 0 < effort <= 1 or not all(np.isfinite(a).all() for a in floats):
             raise storage.damaged(folder, "some of its numbers are out of range")
         return cls(Cells.around(centres, rotation, spreads), pool, layout, needed, seed, built_with, effort)
+
+
+def compared_up_to(n_vectors: int) -> int:
+    """Number of allowed vectors up to which comparing all of them is faster than a search; measured on real sounds."""
+    return int(SCANNED * n_vectors**0.5)
 
 
 def random_rotation(n_dimensions: int, rng: np.random.Generator) -> np.ndarray:

@@ -38,6 +38,7 @@ PATIENCE = 8  # number of skipped near cells in a row after which the search end
 TAKEN = np.int64(np.iinfo(np.int64).max)
 NONE, NO_BITS = np.float32(0), np.uint64(0)
 ALL = np.float32(1e30)  # a reach or margin that leaves nothing out
+LOWEST = np.float32(-1e35)  # below every estimate
 CERTAIN = np.float32(1 - 1e-6)  # a score that no other vector exceeds
 SMALLEST = np.float32(1e-6)  # lower bound of scales and spreads, larger than rounding errors of float32
 
@@ -277,10 +278,11 @@ def extremes(values, n):
 
 @compiled(fastmath=FAST)
 def value_that_k_reach(values, n, k):
-    """A value that at least k, and few more, of the first n values reach, by bisection; minus infinity if n < k."""
+    """A value that at least k, and few more, of the first n values reach, by bisection; `LOWEST` if n < k."""
     if n < k:
-        return np.float32(-np.inf)
+        return LOWEST
     low, high = extremes(values, n)
+    low = max(low, LOWEST)
     for _ in range(8):
         middle = (low + high) / 2
         n_reach = 0
@@ -351,10 +353,10 @@ def search(
             nearness[cell] = np.float32(2) * nearness[cell] - squared_norms[cell]
 
         n_found, rank, n_skipped, n_nearest = 0, 0, 0, NEAREST
-        threshold, cut = np.float32(-np.inf), np.float32(np.inf)
-        while n_skipped < PATIENCE and threshold < enough and cut > -np.inf:
+        threshold, cut = LOWEST, np.float32(np.inf)
+        while n_skipped < PATIENCE and threshold < enough and cut > LOWEST:
             last_cut = cut
-            cut = value_that_k_reach(nearness, n_cells, n_nearest)  # minus infinity in the last round
+            cut = value_that_k_reach(nearness, n_cells, n_nearest)  # `LOWEST` in the last round
             n_nearest *= 4
             n_near = select(nearness, n_cells, cut, last_cut, near, maxima)
             for i in range(n_near):
@@ -381,6 +383,10 @@ def search(
                     rotated, planes, step, total, offset, distance[place], centres[cell],
                     codes, scales, centre_dots, first, n, capacities[cell], margin, residual, residual_planes, bounds,
                 )  # fmt: skip
+                if allowed.shape[0] > 0:
+                    passes = allowed[first : first + n]
+                    for i in range(n):
+                        bounds[i] = bounds[i] if passes[i] else np.float32(-np.inf)
                 # If fewer than k matches were found, vectors with the best bounds come first: the threshold rises.
                 floor, ceiling = threshold if n_found == k else value_that_k_reach(bounds, n, k), np.float32(np.inf)
                 while floor < ceiling and threshold < enough:
@@ -394,11 +400,9 @@ def search(
                             cosines[j] = dot(query, vectors[first + candidates[j]])
                         for j in range(n_compared):
                             if cosines[j] >= threshold:
-                                slot = first + candidates[j]
-                                if allowed.shape[0] == 0 or allowed[slot]:
-                                    n_found = offer(cosines[j], slot, best, best_slots, n_found, ids)
-                                    if n_found == k:
-                                        threshold = best[0]
+                                n_found = offer(cosines[j], first + candidates[j], best, best_slots, n_found, ids)
+                                if n_found == k:
+                                    threshold = best[0]
                         if threshold >= enough:  # such as silence, of which there may be thousands of windows
                             break
                     floor, ceiling = threshold, floor

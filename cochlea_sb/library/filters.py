@@ -11,8 +11,10 @@ import pyarrow.compute as pc
 
 from cochlea_sb.errors import UserError
 from cochlea_sb.files import as_utf8
-from cochlea_sb.library.state import State
+from cochlea_sb.library.state import Passed, State
 
+REMEMBERED = 8  # filters; a collection is often searched several times with the same filter
+REMEMBERED_WINDOWS = 4_000_000  # that pass them; each takes 16 bytes
 COPY_SIMILARITY = 0.985  # cosine of two windows from which on their sounds count as copies
 
 
@@ -31,8 +33,24 @@ class Filter(NamedTuple):
     min_seconds: float | None = None
     max_seconds: float | None = None
 
-    def rows(self, state: State) -> np.ndarray | None:
-        """Rows of the readable sounds that pass, or None if all do; raises a UserError for values of a wrong type."""
+    def passed(self, state: State) -> Passed | None:
+        """The sounds that pass, or None if all do; errors as in `rows`. The last filters are remembered."""
+        self.check()
+        if self == Filter():
+            return None
+        found = state.passed.get(self)
+        if found is None:
+            rows = self.rows(state)
+            windows = state.windows_of(rows)
+            found = Passed(rows, [index.allow(windows) for index in state.indexes])
+            held = sum(len(other.allowed[0].ids) for other in state.passed.values() if other.allowed)
+            if len(state.passed) >= REMEMBERED or held + len(windows) > REMEMBERED_WINDOWS:
+                state.passed.clear()
+            state.passed[self] = found
+        return found
+
+    def check(self) -> None:
+        """Raise a UserError for values of a wrong type."""
         texts = self.path, self.label, self.words
         if not all(isinstance(text, (str, type(None))) for text in texts[1:]) or not isinstance(
             self.path, (str, os.PathLike, type(None))
@@ -45,8 +63,9 @@ class Filter(NamedTuple):
             number = getattr(self, name)
             if number is not None and (isinstance(number, bool) or not isinstance(number, (int, float, np.number))):
                 raise UserError(f"{name} is {number!r}: expected a number of seconds, or None.")
-        if self == Filter():
-            return None
+
+    def rows(self, state: State) -> np.ndarray:
+        """Rows of the readable sounds that pass."""
         passed = state.readable.copy()
         paths = state.sounds["path"]
         if self.label is not None:

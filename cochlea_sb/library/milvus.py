@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cochlea_sb.errors import MissingExtra, UserError, one_line
-from cochlea_sb.library.state import State, state_of
+from cochlea_sb.library.state import Passed, State, state_of
 from cochlea_sb.machine import progress_bar
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ class MilvusCopy:
         self._checked = state
 
     def nearest(
-        self, state: State, query: np.ndarray, n: int, effort: float | None = None, allowed: np.ndarray | None = None
+        self, state: State, query: np.ndarray, n: int, effort: float | None = None, passed: Passed | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Find the n nearest windows, as `State.nearest` does. The index of Milvus is exact at every effort.
 
@@ -291,9 +291,10 @@ class MilvusCopy:
                 f"Milvus finds at most {MOST_ROWS:,} windows at once, which are too few for this search: ask for fewer "
                 "matches, or search without milvus."
             )
-        if allowed is None:
+        if passed is None:
             filters, limit = [""], n + 1  # one of the rows may be the mark
         else:
+            allowed = state.windows_of(passed.rows)
             parts = [allowed[i : i + NUMBERS_IN_A_FILTER] for i in range(0, len(allowed), NUMBERS_IN_A_FILTER)]
             filters, limit = [f"id in {part.tolist()}" for part in parts], n
         hits: list[Any] = []

@@ -250,10 +250,9 @@ class SoundLibrary:
         encoded = self.encode(query)
         left_out = set() if with_query else encoded.paths
         state = self._state  # another thread may replace self._state during the search
-        passed = Filter(path, label, words, min_seconds, max_seconds).rows(state)
-        allowed = None if passed is None else state.windows_of(passed)
+        passed = Filter(path, label, words, min_seconds, max_seconds).passed(state)
         nearest = state.nearest if self._copy is None else partial(self._copy.nearest, state)
-        return find(state, partial(nearest, encoded.vector, effort=effort, allowed=allowed), wanted, left_out)
+        return find(state, partial(nearest, encoded.vector, effort=effort, passed=passed), wanted, left_out)
 
     def duplicates(self, progress: bool = True) -> list[list[Duplicate]]:
         """Find groups of files that hold the same sound in another format, level, lead-in or length.

@@ -6,18 +6,26 @@ the delta are larger than the numbers in the index. Axes: S records of sounds, n
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cochlea_sb.errors import UserError
+from cochlea_sb.index.arguments import Allowed
 from cochlea_sb.index.exact import ExactIndex
 from cochlea_sb.index.interface import Index
 from cochlea_sb.index.storage import DamagedIndex
 from cochlea_sb.library.columns import as_numpy, whole_numbers
 from cochlea_sb.library.shards import Shard
+
+
+class Passed(NamedTuple):
+    """The sounds that pass a filter, prepared for searches."""
+
+    rows: np.ndarray  # of `State.sounds`
+    allowed: list[Allowed]  # their windows, for each of `State.indexes`
 
 
 class State:
@@ -57,6 +65,8 @@ class State:
         if vectors:
             numbers = np.arange(self.first_in_delta, manifest["next_window"])
             self.delta = ExactIndex.build(np.concatenate(vectors), numbers)
+        self.indexes = [part for part in (self.index, self.delta) if part is not None]
+        self.passed: dict[Any, Passed] = {}  # of the last filters
 
     def rows_of(self, windows: np.ndarray) -> np.ndarray:
         """For each window, the row of its sound in `sounds`, [n]."""
@@ -85,17 +95,19 @@ class State:
         return vectors[np.argsort(order)]
 
     def nearest(
-        self, query: np.ndarray, n: int, effort: float | None = None, allowed: np.ndarray | None = None
+        self, query: np.ndarray, n: int, effort: float | None = None, passed: Passed | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Cosines and numbers of the n windows that are nearest to a unit vector [D], best first.
 
         The result can hold windows of removed or replaced sounds. Raises a UserError if the index is damaged.
         """
-        indexes = [index for index in (self.index, self.delta) if index is not None]
-        if not indexes:
+        if not self.indexes:
             return np.zeros(0, np.float32), np.zeros(0, np.int64)
+        allowed = [None] * len(self.indexes) if passed is None else passed.allowed
         try:
-            found = [index.query(query, n, effort, allowed=allowed) for index in indexes]
+            found = [
+                index.query(query, n, effort, allowed=those) for index, those in zip(self.indexes, allowed, strict=True)
+            ]
         except DamagedIndex as error:
             raise UserError("The library's index is damaged: index its sounds again, into a new library.") from error
         scores, windows = (np.concatenate(parts) for parts in zip(*found, strict=True))

@@ -156,8 +156,8 @@ class Collection:
     def browse(self, filters: dict[str, Any], seed: int, k: int, skip: int) -> list[Sound]:
         """Sounds in an order that is drawn from ``seed``."""
         state = self.state
-        passed = Filter(**filters).rows(state)
-        rows = self.readable if passed is None else passed
+        passed = Filter(**filters).passed(state)
+        rows = self.readable if passed is None else passed.rows
         chosen = rows[np.random.default_rng(seed).permutation(len(rows))[skip : skip + k]]
         paths = [state.sounds["path"][row].as_py() for row in chosen.tolist()]
         return [Sound(state, row, short_name(path)) for row, path in zip(chosen.tolist(), paths, strict=True)]
