@@ -541,22 +541,27 @@ def test_names_that_are_not_utf8(encoder, folder, tmp_path):
     assert len(library.prune()) == 1
 
 
-def test_long_paths_and_deep_folders(encoder, tmp_path):
+@pytest.fixture
+def deep_folder(tmp_path):
+    """Nested folders whose path is long, and deeper than Python can recurse; the outermost first."""
     made = [tmp_path / "sounds"]
-    for name in ["x" * 200] * 6 + ["d"] * 1000:  # 1,200 bytes, and deeper than Python can recurse
+    for name in ["x" * 200] * 6 + ["d"] * 1000:
         made[-1].mkdir()
         made.append(made[-1] / name)
-    files = [made[at] / "tone.wav" for at in (3, 7, len(made) - 2)]
+    yield made[:-1]
+    for folder in reversed(made[:-1]):  # shutil.rmtree, with which pytest tidies up, recurses
+        (folder / "tone.wav").unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def test_long_paths_and_deep_folders(encoder, tmp_path, deep_folder):
+    files = [deep_folder[at] / "tone.wav" for at in (3, 7, -1)]
     for number, file in enumerate(files):
         soundfile.write(open(file, "wb"), tone(200 + 100 * number), 16000, format="WAV")
     library = SoundLibrary.create(tmp_path / "a.library", encoder)
-    assert library.add(made[0], progress=False) == (3, 0, {})
+    assert library.add(deep_folder[0], progress=False) == (3, 0, {})
     assert library.search(files[-1], 3, with_query=True)[0].path == str(files[-1])
-    assert library.remove(made[7]) == 2
-    for file in files:
-        file.unlink()
-    for folder in reversed(made[:-1]):  # shutil.rmtree recurses
-        folder.rmdir()
+    assert library.remove(deep_folder[7]) == 2
 
 
 def test_the_same_sound_in_other_files_is_found_and_takes_are_not(library, folder, monkeypatch):

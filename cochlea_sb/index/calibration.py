@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from . import search_kernels
-from .arguments import checked_effort
+from .arguments import checked_effort, checked_k, checked_recall
+from .pool import used_slots
 
 if TYPE_CHECKING:
     from .random_projection import RandomProjectionIndex
@@ -105,3 +106,26 @@ def limits(needed: Needed, effort: float, row: int) -> tuple[np.float32, np.floa
 def row_for(k: int) -> int:
     """The row of `Needed` for the k nearest neighbours."""
     return bisect_left(NEIGHBOURS, k)
+
+
+def least_effort(index: RandomProjectionIndex, recall: float, queries: np.ndarray | None, k: int) -> float:
+    """The least effort that reaches a recall@k; see `RandomProjectionIndex.tune`."""
+    checked_recall(recall)
+    k, own = min(checked_k(k), len(index)), np.zeros(0, np.int64)
+    shape = None if queries is None else np.shape(queries)
+    if len(index) == 0 or (shape is not None and (len(shape) != 2 or shape[0] == 0)):
+        raise ValueError(
+            f"The index holds {len(index)} vectors, and the shape of the queries is {shape}: expected an index that "
+            "is not empty, and queries of shape [n, D] with n > 0, or None."
+        )
+    if queries is None:
+        slots = np.random.default_rng(index.seed).permutation(used_slots(index.layout))[:500]
+        queries, own, k = index.pool.vectors[slots], index.pool.ids[slots], min(k + 1, len(index))
+    truth = index.query(queries, k, effort=1)[1]
+    low, high = 0.0, 1.0  # bisection over x, where the effort is 1 - 0.5 * 10 ** (-4 x)
+    for _ in range(10):
+        middle = (low + high) / 2
+        found = index.query(queries, k, effort=1 - 0.5 * 10 ** (-4 * middle))[1]
+        shared = sum(len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True))
+        low, high = (low, middle) if shared - len(own) >= recall * (truth.size - len(own)) else (middle, high)
+    return 1 - 0.5 * 10 ** (-4 * high) if high < 1 else 1.0

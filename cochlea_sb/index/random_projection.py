@@ -24,7 +24,6 @@ from .arguments import (
     ascending,
     checked_ids,
     checked_k,
-    checked_recall,
     positions_of,
     prepared,
     query_rows,
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 KIND = "random-projection"
 SCANNED = 10  # up to this many times the root of the size of an index, allowed vectors are all compared
 GROWTH = 4  # an index that has grown by more than this factor is rebuilt
-NO_IDS = np.zeros(0, np.int64)
 
 
 class Cells(NamedTuple):
@@ -364,25 +362,7 @@ class RandomProjectionIndex:
         ValueError
             If the index is empty, if an argument is out of range, or if queries have another shape or are not finite.
         """
-        checked_recall(recall)
-        k, own = min(checked_k(k), len(self)), NO_IDS
-        shape = None if queries is None else np.shape(queries)
-        if len(self) == 0 or (shape is not None and (len(shape) != 2 or shape[0] == 0)):
-            raise ValueError(
-                f"The index holds {len(self)} vectors, and the shape of the queries is {shape}: expected an index that "
-                "is not empty, and queries of shape [n, D] with n > 0, or None."
-            )
-        if queries is None:
-            slots = np.random.default_rng(self.seed).permutation(used_slots(self.layout))[:500]
-            queries, own, k = self.pool.vectors[slots], self.pool.ids[slots], min(k + 1, len(self))
-        truth = self.query(queries, k, effort=1)[1]
-        low, high = 0.0, 1.0  # bisection over x, where the effort is 1 - 0.5 * 10 ** (-4 x)
-        for _ in range(10):
-            middle = (low + high) / 2
-            found = self.query(queries, k, effort=1 - 0.5 * 10 ** (-4 * middle))[1]
-            shared = sum(len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True))
-            low, high = (low, middle) if shared - len(own) >= recall * (truth.size - len(own)) else (middle, high)
-        self.effort = 1 - 0.5 * 10 ** (-4 * high) if high < 1 else 1.0
+        self.effort = calibration.least_effort(self, recall, queries, k)
         return self.effort
 
     def save(self, folder: str | os.PathLike[str]) -> None:
