@@ -113,10 +113,7 @@ class ExactIndex:
             vectors, own_ids = vectors[slots], own_ids[slots]
         k = min(checked_k(k), len(own_ids))
 
-        def search(rows: np.ndarray, scores: np.ndarray, ids: np.ndarray) -> int:
-            return compare(rows, vectors, own_ids, scores, ids)
-
-        scores, ids = share_out(search, unit, k, threads)
+        scores, ids = share_out(compare, unit, (vectors, own_ids), k, threads)
         return (scores[0], ids[0]) if queries.ndim == 1 else (scores, ids)
 
     def add(self, vectors: ArrayLike, ids: ArrayLike) -> None:

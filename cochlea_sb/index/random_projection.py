@@ -264,7 +264,7 @@ class RandomProjectionIndex:
             limits = self._limits(effort, k * self.n_vectors // len(slots))
         if limits[0] == search_kernels.ALL or not len(allowed.mask):
             arrays = self.pool.vectors, self.pool.ids, slots
-            return share_out(lambda rows, *out: search_kernels.compare(rows, *arrays, *out), rows, k, threads)
+            return share_out(search_kernels.compare, rows, arrays, k, threads)
         return self._search(rows, k, *limits, allowed.mask, threads)
 
     def _limits(self, effort: float | None, k: int) -> tuple[np.float32, np.float32]:
@@ -287,8 +287,7 @@ class RandomProjectionIndex:
         threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Scores and slots [Q, k] of the nearest vectors. If a mask is given, it marks the slots that may be found."""
-        arrays = *self.arrays, reach, margin, mask
-        return share_out(lambda rows, *out: search_kernels.search(rows, *arrays, *out), rows, k, threads)
+        return share_out(search_kernels.search, rows, (*self.arrays, reach, margin, mask), k, threads)
 
     def _slots(self, ids: np.ndarray) -> np.ndarray:
         """Slots of ids, which must ascend; ids that are not in the index are skipped."""

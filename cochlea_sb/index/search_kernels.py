@@ -32,7 +32,7 @@ from .compiled import compiled
 LEVELS = np.float32(3)  # a rotated coordinate is rounded to -3 .. 3 steps
 STEP = 0.65  # standard deviations of the coordinates; near the optimum for seven levels of a normal distribution
 RECENTRE_WITHIN = 0.5  # squared distance of query and centre below which the query's residual is rounded
-NEAREST = 128  # centres that are compared exactly at first; each further round compares three times as many as before
+NEAREST = 1 / 16, 32, 128  # share, least and most of the centres that are compared exactly in the first round
 TOGETHER = 32  # vectors that are compared exactly before the worst match so far is looked up again
 PATIENCE = 8  # number of skipped near cells in a row after which the search ends
 TAKEN = np.int64(np.iinfo(np.int64).max)
@@ -328,15 +328,16 @@ def search(
     starts, counts, capacities = layout[0], layout[1], layout[2]
     n_cells, n_words, k = starts.shape[0], rotation.shape[0] // 64, scores.shape[1]
     # Few arrays that hold several others, because an allocation takes about as long as a hundred multiplications.
-    both_planes, both_rotated = np.empty((2, n_words, 3), np.uint64), np.empty((2, 64 * n_words), np.float32)
-    planes, residual_planes, rotated, residual = both_planes[0], both_planes[1], both_rotated[0], both_rotated[1]
-    query, cosines = np.empty(queries.shape[1], np.float32), np.empty(TOGETHER, np.float32)
-    of_cells = np.empty((3, n_cells), np.float32)
-    nearness, similarity, distance = of_cells[0], of_cells[1], of_cells[2]  # distances are squared
-    order = np.empty((2, n_cells + 1), np.int64)
-    near, queue = order[0], order[1]
-    bounds, maxima = np.empty(largest, np.float32), np.empty(max(largest, n_cells) // 8, np.float32)
-    candidates = np.empty(largest + 1, np.int64)
+    both_planes = np.empty((2, n_words, 3), np.uint64)
+    planes, residual_planes = both_planes[0], both_planes[1]
+    rows_of_floats = np.empty((4, 64 * n_words), np.float32)
+    rotated, residual, query = rows_of_floats[0], rows_of_floats[1], rows_of_floats[2][: queries.shape[1]]
+    cosines = rows_of_floats[3]  # of at most `TOGETHER` vectors
+    longest = max(n_cells, largest)
+    floats, whole = np.empty((5, longest), np.float32), np.empty((3, longest + 1), np.int64)
+    nearness, similarity, distance, bounds, maxima = floats[0], floats[1], floats[2], floats[3], floats[4]
+    near, queue, candidates = whole[0], whole[1], whole[2]  # distances are squared
+    n_in_first_round = min(max(int(NEAREST[0] * n_cells), NEAREST[1]), NEAREST[2])
     enough = CERTAIN if margin < ALL else np.float32(np.inf)
     for row in range(queries.shape[0]):
         if not normalise(queries[row], query):
@@ -352,12 +353,12 @@ def search(
         for cell in range(n_cells):
             nearness[cell] = np.float32(2) * nearness[cell] - squared_norms[cell]
 
-        n_found, rank, n_skipped, n_nearest = 0, 0, 0, NEAREST
+        n_found, rank, n_skipped, n_nearest = 0, 0, 0, n_in_first_round
         threshold, cut = LOWEST, np.float32(np.inf)
         while n_skipped < PATIENCE and threshold < enough and cut > LOWEST:
             last_cut = cut
             cut = value_that_k_reach(nearness, n_cells, n_nearest)  # `LOWEST` in the last round
-            n_nearest *= 4
+            n_nearest *= 4  # each further round compares three times as many as all before
             n_near = select(nearness, n_cells, cut, last_cut, near, maxima)
             for i in range(n_near):
                 similarity[i] = dot(rotated, centres[near[i]])

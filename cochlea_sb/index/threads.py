@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +14,12 @@ FEWEST_QUERIES = 32  # for each thread
 
 
 def share_out(
-    search: Callable[[np.ndarray, np.ndarray, np.ndarray], int], queries: np.ndarray, k: int, threads: int | None = None
+    search: Callable[..., int], queries: np.ndarray, arguments: tuple[Any, ...], k: int, threads: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores [Q, k] and slots [Q, k] of the best ``k`` matches for queries [Q, D]; errors as in `check`.
 
-    ``search(queries, scores, slots)`` writes the scores and slots of some queries. It returns -1; or the row of the
-    first query that is not finite; or -2 if numbers of the index are not finite.
+    ``search(queries, *arguments, scores, slots)`` writes the scores and slots of some queries. It returns -1; or the
+    row of the first query that is not finite; or -2 if numbers of the index are not finite.
     """
     if threads is not None and (not isinstance(threads, (int, np.integer)) or threads < 1):
         raise ValueError(f"threads is {threads!r}: expected a whole number, at least 1, or None for all cores.")
@@ -26,15 +27,15 @@ def share_out(
     scores, slots = np.empty((n, k), FLOAT), np.empty((n, k), WHOLE)
     if n < 2 * FEWEST_QUERIES or threads == 1 or k == 0:
         if k > 0 and n > 0:
-            check(search(queries, scores, slots))
+            check(search(queries, *arguments, scores, slots))
         return scores, slots
     n_threads = min(threads or available_cores(), n // FEWEST_QUERIES)
     ends = np.linspace(0, n, 4 * n_threads + 1).astype(int).tolist()
     parts = [slice(*pair) for pair in zip(ends, ends[1:], strict=False)]
     with ThreadPoolExecutor(n_threads) as pool:
-        results = pool.map(lambda part: (part.start, search(queries[part], scores[part], slots[part])), parts)
-        for start, result in results:
-            check(result, start)
+        results = pool.map(lambda part: search(queries[part], *arguments, scores[part], slots[part]), parts)
+        for part, result in zip(parts, results, strict=True):
+            check(result, part.start)
     return scores, slots
 
 
