@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cochlea_sb import __version__
-from cochlea_sb.errors import UserError, one_line
+from cochlea_sb.errors import EncoderError, UserError, one_line
 from cochlea_sb.machine import is_open, silence_decoders
 
 if TYPE_CHECKING:
     from cochlea_sb.inference.encoder import Encoder
     from cochlea_sb.library.results import Match
 
-STATUS_DEFECT = 1
+STATUS_DEFECT = 1  # of this package, or of an encoder of the user
 STATUS_MISTAKE = 2  # as argparse does
 STATUS_INTERRUPTED = 130  # as shells do after Ctrl-C
 TRUST = "let loading --model run code of its author, as models of SpeechBrain can"
@@ -36,8 +36,9 @@ def run(main: Callable[[list[str]], None]) -> None:
     """Run ``main`` with the list of command-line arguments. After an error, exit with a status.
 
     The user can correct a `UserError` or an ``OSError``: its message is printed on stderr in one line, and the status
-    is 2. If the environment variable ``COCHLEA_TRACEBACK`` is set, the exception is raised instead. Any other exception
-    is a defect of this package: the traceback and a request for a report are printed, and the status is 1.
+    is 2. For an `EncoderError`, the traceback of the encoder's code comes first, and the status is 1. If the
+    environment variable ``COCHLEA_TRACEBACK`` is set, the exception is raised instead. Any other exception is a defect
+    of this package: the traceback and a request for a report are printed, and the status is 1.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -56,8 +57,9 @@ def run(main: Callable[[list[str]], None]) -> None:
     except (UserError, OSError) as error:
         if os.environ.get("COCHLEA_TRACEBACK"):
             raise
-        print(f"Error: {one_line(error)}", file=sys.stderr)
-        sys.exit(STATUS_MISTAKE)
+        told, status = (error.traceback, STATUS_DEFECT) if isinstance(error, EncoderError) else ("", STATUS_MISTAKE)
+        print(f"{told}Error: {one_line(error)}", file=sys.stderr)
+        sys.exit(status)
     except Exception:
         traceback.print_exc()
         print("This is a defect of cochlea_sb. Please report it, with the lines above.", file=sys.stderr)

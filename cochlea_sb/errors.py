@@ -38,6 +38,20 @@ class MissingExtra(UserError):
         super().__init__(f"{what} needs {package}, which is not installed: pip install 'cochlea_sb[{extra}]'.")
 
 
+class EncoderError(UserError):
+    """The code of an encoder has failed, or it gives what an encoder must not give.
+
+    Arguments
+    ---------
+    message : str
+    traceback : str, of the code of the encoder, without the calls in cochlea_sb that led to it; empty if nothing failed
+    """
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
 class NothingToMeasure(UserError):
     """A quality can't be measured on the given sounds, for example because no two sounds have the same label."""
 

@@ -35,6 +35,8 @@ class TransformersEncoder(Encoder):
     device : str
     """
 
+    _loadable = True
+
     def __init__(self, model: Any, extractor: Any, folder: Path, device: str) -> None:
         self.model, self.extractor = model.to(device).requires_grad_(False).eval(), extractor
         self.folder, self.device = folder, device
