@@ -99,7 +99,7 @@ def index(arguments: Namespace) -> None:
             threads=arguments.threads,
             progress=not arguments.quiet,
         )
-        if added.problems and not added.added and not added.unchanged:
+        if added.problems and not (added.added or added.unchanged or added.relabelled):
             first = next(iter(added.problems.values()))
             raise UserError(f"None of {len(added.problems):,} files could be added; the first: {first}")
     except BaseException:
@@ -108,9 +108,12 @@ def index(arguments: Namespace) -> None:
         raise
     if arguments.json:
         return show_json({**added._asdict(), "sounds": len(library), "windows": library.n_windows})
-    print(f"Added {added.added:,} sounds, {added.unchanged:,} files were unchanged: '{arguments.library}'", end=" ")
-    print(f"holds {len(library):,} sounds, {library.n_windows:,} windows.")
+    relabelled = f"{added.relabelled:,} sounds have a new label, " if added.relabelled else ""
+    print(f"Added {added.added:,} sounds, {relabelled}{added.unchanged:,} files were unchanged: ", end="")
+    print(f"'{arguments.library}' holds {len(library):,} sounds, {library.n_windows:,} windows.")
     show_problems(added.problems, arguments.library)
+    if earlier := len(library.problems) - len(added.problems):
+        print(f"{earlier:,} files could not be read earlier: they are read again only if they change, or with --retry.")
 
 
 def search(arguments: Namespace) -> None:
@@ -271,6 +274,7 @@ def remove(arguments: Namespace) -> None:
     from cochlea_sb.library.sound_library import SoundLibrary
 
     library, removed = SoundLibrary.open(arguments.library), 0
+    unreadable = len(library.problems)
     if not arguments.paths and not arguments.missing:
         raise UserError("There is nothing to remove: give paths, or --missing for files that no longer exist.")
     if arguments.paths:
@@ -279,7 +283,9 @@ def remove(arguments: Namespace) -> None:
         removed += len(library.prune(arguments.yes))
     if arguments.json:
         return show_json({"removed": removed, "sounds": len(library)})
-    print(f"Removed {removed:,} sounds: '{arguments.library}' holds {len(library):,}.")
+    unreadable -= len(library.problems)
+    others = f" and {unreadable:,} files that could not be read" if unreadable else ""
+    print(f"Removed {removed:,} sounds{others}: '{arguments.library}' holds {len(library):,} sounds.")
 
 
 def given_encoder(arguments: Namespace) -> Encoder | None:

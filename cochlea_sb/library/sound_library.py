@@ -400,7 +400,7 @@ class SoundLibrary:
             return writer.remove(given)
 
     def prune(self, whole_folders: bool = False) -> list[str]:
-        """Remove sounds whose files no longer exist.
+        """Remove sounds whose files no longer exist, and `problems` of files that no longer exist.
 
         Arguments
         ---------
