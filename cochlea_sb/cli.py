@@ -370,7 +370,7 @@ def main(argv: list[str] | None = None) -> None:
         add("--skip", type=int, default=0, help="number of best matches to leave out: 10 shows matches 11 to 20")
         add("--path", help="show only sounds whose path contains this text or matches this pattern")
         add("--label", help="show only sounds with this label")
-        add("--words", help="show only sounds whose path holds all of these words; without a word: --words='kick -808'")
+        add("--words", help="words that paths must hold, or after a minus must not: --words='kick -808', --words=-dog")
         add("--min_seconds", type=float, help="show only sounds of at least this duration")
         add("--max_seconds", type=float, help="show only sounds of at most this duration")
         add("--per_folder", type=int, metavar="N", help="show at most N sounds of a folder")

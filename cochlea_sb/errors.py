@@ -31,11 +31,12 @@ class MissingExtra(UserError):
     Example
     -------
     >>> print(MissingExtra("A picture", "matplotlib", "plots"))
-    A picture needs matplotlib, which is not installed: pip install 'cochlea_sb[plots]'.
+    A picture needs matplotlib, which is not installed: install the extra 'plots' with pip install 'cochlea_sb[plots]'.
     """
 
     def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(f"{what} needs {package}, which is not installed: pip install 'cochlea_sb[{extra}]'.")
+        install = f"install the extra '{extra}' with pip install 'cochlea_sb[{extra}]'"
+        super().__init__(f"{what} needs {package}, which is not installed: {install}.")
 
 
 class EncoderError(UserError):

@@ -312,6 +312,10 @@ def test_weights_are_safetensors_and_complete(models, tmp_path):
     (tmp_path / "pickled" / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(UserError, match="can't be loaded by transformers"):
         load_encoder(f"transformers:{tmp_path / 'pickled'}")
+    shutil.copytree(models / "wav2vec2", tmp_path / "deaf")
+    (tmp_path / "deaf" / "preprocessor_config.json").unlink()
+    with pytest.raises(UserError, match="deaf' holds no preprocessor_config.json or processor_config.json: expected"):
+        load_encoder(f"transformers:{tmp_path / 'deaf'}")
     fingerprint = load_encoder(f"transformers:{models / 'ast'}").fingerprint()
     shutil.copytree(models / "ast", tmp_path / "other")
     config = json.loads((tmp_path / "other" / "preprocessor_config.json").read_text()) | {"mean": -4.0}
@@ -330,7 +334,9 @@ def test_weights_are_safetensors_and_complete(models, tmp_path):
         ("python:json:nothing", "can't be imported .'json' has no 'nothing'.*expected python:MODULE:NAME"),
         ("python:json:dumps", "is a function: expected an object.*CallableEncoder"),
         ("python:json:JSONDecoder", "is a class: expected an object"),
-        ("pyhton:json:encoder", "or another kind of encoder as transformers:NAME"),
+        ("no_such_model", "or another kind of encoder as transformers:NAME"),
+        ("pyhton:json:encoder", "begins with 'pyhton:': expected one of speechbrain:, transformers:, python:"),
+        ("transfomers:user/name", "begins with 'transfomers:'"),
     ],
 )
 def test_a_source_that_is_none(source, words):

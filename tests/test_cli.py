@@ -146,6 +146,14 @@ def test_mixtures_stretches_pages_and_filters(cochlea, library, folder):
         np.testing.assert_allclose([x["score"] for x in found[name]], [x["score"] for x in expected], atol=1e-6)
 
 
+def test_a_silent_query_is_told(cochlea, library, tmp_path, caplog):
+    for name, peak in (("silent", 0.00005), ("quiet", 0.001)):
+        soundfile.write(tmp_path / f"{name}.wav", peak * np.sin(np.arange(16000)), 16000, subtype="FLOAT")
+        status, out, _ = cochlea("search", library, tmp_path / f"{name}.wav", "-k", 1)
+        assert status == 0 and len(out.splitlines()) == 1
+    assert caplog.messages == [f"The query holds only silence, so its matches mean little: '{tmp_path}/silent.wav'."]
+
+
 def test_duplicates_and_exports(cochlea, library, folder, tmp_path):
     shutil.copy(folder / "noise" / "0.wav", folder / "again.wav")
     assert cochlea("index", folder, "--library", library, "--quiet")[0] == 0

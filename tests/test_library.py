@@ -588,6 +588,9 @@ def test_the_same_sound_in_other_files_is_found_and_takes_are_not(library, folde
 
 def test_exports_hold_every_window_as_the_encoder_gives_it(library, encoder, folder, tmp_path):
     library.remove(folder / "tone" / "tone1.wav")
+    with pytest.raises(UserError, match="because the folder '.*out' does not exist: make it first"):
+        library.export(tmp_path / "out" / "windows.parquet", progress=False)
+    (tmp_path / "out").mkdir()
     n_windows = library.export(tmp_path / "out" / "windows.parquet", progress=False)
     assert n_windows == library.export(tmp_path / "out" / "windows.npy", progress=False) == library.n_windows
     table = pq.read_table(tmp_path / "out" / "windows.parquet").to_pydict()

@@ -62,6 +62,9 @@ def load_encoder(
     options = run_opts or {}
     check_device(options.get("device"))
     kind, name = split_kind(os.fspath(source))
+    prefix, colon, _ = name.partition(":")
+    if not kind and colon and prefix.isidentifier() and name != SHIPPED and not os.path.exists(name):
+        raise UserError(f"'{name}' begins with '{prefix}:': expected one of {', '.join(f'{kind}:' for kind in KINDS)}.")
     if kind and options.get("eval_precision", "fp32") != "fp32":
         raise UserError(f"The precision is '{options['eval_precision']}': expected fp32 for '{source}'.")
     if kind == "python":

@@ -327,7 +327,7 @@ class SoundLibrary:
 
         Raises
         ------
-        UserError : if no target or another suffix is given, if Milvus fails, or if the index is damaged
+        UserError : if no target, another suffix or a missing folder is given, if Milvus fails, if the index is damaged
         """
         from cochlea_sb.library.export import export_library
 
