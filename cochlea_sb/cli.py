@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cochlea_sb import __version__
-from cochlea_sb.errors import UserError, one_line
+from cochlea_sb.errors import EncoderError, UserError, one_line
 from cochlea_sb.machine import is_open, silence_decoders
 
 if TYPE_CHECKING:
     from cochlea_sb.inference.encoder import Encoder
     from cochlea_sb.library.results import Match
 
-STATUS_DEFECT = 1
+STATUS_DEFECT = 1  # of this package, or of an encoder of the user
 STATUS_MISTAKE = 2  # as argparse does
 STATUS_INTERRUPTED = 130  # as shells do after Ctrl-C
 TRUST = "let loading --model run code of its author, as models of SpeechBrain can"
@@ -36,8 +36,9 @@ def run(main: Callable[[list[str]], None]) -> None:
     """Run ``main`` with the list of command-line arguments. After an error, exit with a status.
 
     The user can correct a `UserError` or an ``OSError``: its message is printed on stderr in one line, and the status
-    is 2. If the environment variable ``COCHLEA_TRACEBACK`` is set, the exception is raised instead. Any other exception
-    is a defect of this package: the traceback and a request for a report are printed, and the status is 1.
+    is 2. For an `EncoderError`, the traceback of the encoder's code comes first, and the status is 1. If the
+    environment variable ``COCHLEA_TRACEBACK`` is set, the exception is raised instead. Any other exception is a defect
+    of this package: the traceback and a request for a report are printed, and the status is 1.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -56,8 +57,9 @@ def run(main: Callable[[list[str]], None]) -> None:
     except (UserError, OSError) as error:
         if os.environ.get("COCHLEA_TRACEBACK"):
             raise
-        print(f"Error: {one_line(error)}", file=sys.stderr)
-        sys.exit(STATUS_MISTAKE)
+        told, status = (error.traceback, STATUS_DEFECT) if isinstance(error, EncoderError) else ("", STATUS_MISTAKE)
+        print(f"{told}Error: {one_line(error)}", file=sys.stderr)
+        sys.exit(status)
     except Exception:
         traceback.print_exc()
         print("This is a defect of cochlea_sb. Please report it, with the lines above.", file=sys.stderr)
@@ -97,7 +99,7 @@ def index(arguments: Namespace) -> None:
             threads=arguments.threads,
             progress=not arguments.quiet,
         )
-        if added.problems and not added.added and not added.unchanged:
+        if added.problems and not (added.added or added.unchanged or added.relabelled):
             first = next(iter(added.problems.values()))
             raise UserError(f"None of {len(added.problems):,} files could be added; the first: {first}")
     except BaseException:
@@ -106,9 +108,12 @@ def index(arguments: Namespace) -> None:
         raise
     if arguments.json:
         return show_json({**added._asdict(), "sounds": len(library), "windows": library.n_windows})
-    print(f"Added {added.added:,} sounds, {added.unchanged:,} files were unchanged: '{arguments.library}'", end=" ")
-    print(f"holds {len(library):,} sounds, {library.n_windows:,} windows.")
+    relabelled = f"{added.relabelled:,} sounds have a new label, " if added.relabelled else ""
+    print(f"Added {added.added:,} sounds, {relabelled}{added.unchanged:,} files were unchanged: ", end="")
+    print(f"'{arguments.library}' holds {len(library):,} sounds, {library.n_windows:,} windows.")
     show_problems(added.problems, arguments.library)
+    if earlier := len(library.problems) - len(added.problems):
+        print(f"{earlier:,} files could not be read earlier: they are read again only if they change, or with --retry.")
 
 
 def search(arguments: Namespace) -> None:
@@ -269,6 +274,7 @@ def remove(arguments: Namespace) -> None:
     from cochlea_sb.library.sound_library import SoundLibrary
 
     library, removed = SoundLibrary.open(arguments.library), 0
+    unreadable = len(library.problems)
     if not arguments.paths and not arguments.missing:
         raise UserError("There is nothing to remove: give paths, or --missing for files that no longer exist.")
     if arguments.paths:
@@ -277,7 +283,9 @@ def remove(arguments: Namespace) -> None:
         removed += len(library.prune(arguments.yes))
     if arguments.json:
         return show_json({"removed": removed, "sounds": len(library)})
-    print(f"Removed {removed:,} sounds: '{arguments.library}' holds {len(library):,}.")
+    unreadable -= len(library.problems)
+    others = f" and {unreadable:,} files that could not be read" if unreadable else ""
+    print(f"Removed {removed:,} sounds{others}: '{arguments.library}' holds {len(library):,} sounds.")
 
 
 def given_encoder(arguments: Namespace) -> Encoder | None:
@@ -362,7 +370,7 @@ def main(argv: list[str] | None = None) -> None:
         add("--skip", type=int, default=0, help="number of best matches to leave out: 10 shows matches 11 to 20")
         add("--path", help="show only sounds whose path contains this text or matches this pattern")
         add("--label", help="show only sounds with this label")
-        add("--words", help="show only sounds whose path holds all of these words; without a word: --words='kick -808'")
+        add("--words", help="words that paths must hold, or after a minus must not: --words='kick -808', --words=-dog")
         add("--min_seconds", type=float, help="show only sounds of at least this duration")
         add("--max_seconds", type=float, help="show only sounds of at most this duration")
         add("--per_folder", type=int, metavar="N", help="show at most N sounds of a folder")

@@ -31,11 +31,26 @@ class MissingExtra(UserError):
     Example
     -------
     >>> print(MissingExtra("A picture", "matplotlib", "plots"))
-    A picture needs matplotlib, which is not installed: pip install 'cochlea_sb[plots]'.
+    A picture needs matplotlib, which is not installed: install the extra 'plots' with pip install 'cochlea_sb[plots]'.
     """
 
     def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(f"{what} needs {package}, which is not installed: pip install 'cochlea_sb[{extra}]'.")
+        install = f"install the extra '{extra}' with pip install 'cochlea_sb[{extra}]'"
+        super().__init__(f"{what} needs {package}, which is not installed: {install}.")
+
+
+class EncoderError(UserError):
+    """The code of an encoder has failed, or it gives what an encoder must not give.
+
+    Arguments
+    ---------
+    message : str
+    traceback : str, of the code of the encoder, without the calls in cochlea_sb that led to it; empty if nothing failed
+    """
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
 
 
 class NothingToMeasure(UserError):

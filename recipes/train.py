@@ -36,7 +36,14 @@ from cochlea_sb.training.distributed import a_lost_process_is_told, leave_group,
 from cochlea_sb.training.fit import fit_encoder
 from cochlea_sb.training.loader import make_loader
 from cochlea_sb.training.pairs import MixedBatches, PairBatches, group_rows, own_pairs
-from cochlea_sb.training.recipe import CORPUS_KEYS, STREAM_KEYS, check_same_run, load_experiment, parse_arguments
+from cochlea_sb.training.recipe import (
+    CORPUS_KEYS,
+    PAIR_KEYS,
+    STREAM_KEYS,
+    check_same_run,
+    load_experiment,
+    parse_arguments,
+)
 from cochlea_sb.training.shared_bank import load_bank
 from cochlea_sb.training.streamed_pairs import StreamedPairs
 
@@ -51,12 +58,9 @@ def make_pairs(frames, groups, batch_size, seed, hparams, device, band=1.0, step
         batch_size,
         steps or hparams["steps_per_epoch"],
         seed,
-        deformation=hparams["deformation"],
-        crop_frames=hparams["crop_frames"],
-        proximity_seconds=hparams["proximity_seconds"],
         groups=groups,
-        max_seconds=hparams["max_seconds"],
         band=band,
+        **{key: hparams[key] for key in PAIR_KEYS},
     )
 
 
@@ -92,10 +96,7 @@ def streamed_pairs(bank, batch_size, hparams):
         hparams["steps_per_epoch"],
         hparams["seed"],
         draws_per_sound=hparams["draws_per_sound"],
-        deformation=hparams["deformation"],
-        crop_frames=hparams["crop_frames"],
-        proximity_seconds=hparams["proximity_seconds"],
-        max_seconds=hparams["max_seconds"],
+        **{key: hparams[key] for key in PAIR_KEYS},
     )
 
 

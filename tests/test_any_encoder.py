@@ -312,6 +312,10 @@ def test_weights_are_safetensors_and_complete(models, tmp_path):
     (tmp_path / "pickled" / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(UserError, match="can't be loaded by transformers"):
         load_encoder(f"transformers:{tmp_path / 'pickled'}")
+    shutil.copytree(models / "wav2vec2", tmp_path / "deaf")
+    (tmp_path / "deaf" / "preprocessor_config.json").unlink()
+    with pytest.raises(UserError, match="deaf' holds no preprocessor_config.json or processor_config.json: expected"):
+        load_encoder(f"transformers:{tmp_path / 'deaf'}")
     fingerprint = load_encoder(f"transformers:{models / 'ast'}").fingerprint()
     shutil.copytree(models / "ast", tmp_path / "other")
     config = json.loads((tmp_path / "other" / "preprocessor_config.json").read_text()) | {"mean": -4.0}
@@ -325,10 +329,14 @@ def test_weights_are_safetensors_and_complete(models, tmp_path):
         ("transformers:no/such/folder", "holds no config.json"),
         ("speechbrain:no/such/folder", "trust_remote_code"),
         ("python:no_such_module:encoder", "can't be imported"),
-        ("python:json", "no attribute '.no NAME.'.*expected python:MODULE:NAME"),
+        ("python:json", "The encoder is 'python:json': expected python:MODULE:NAME"),
+        ("python:.json:dumps", "The encoder is 'python:.json:dumps': expected python:MODULE:NAME"),
+        ("python:json:nothing", "can't be imported .'json' has no 'nothing'.*expected python:MODULE:NAME"),
         ("python:json:dumps", "is a function: expected an object.*CallableEncoder"),
         ("python:json:JSONDecoder", "is a class: expected an object"),
-        ("pyhton:json:encoder", "or another kind of encoder as transformers:NAME"),
+        ("no_such_model", "or another kind of encoder as transformers:NAME"),
+        ("pyhton:json:encoder", "begins with 'pyhton:': expected one of speechbrain:, transformers:, python:"),
+        ("transfomers:user/name", "begins with 'transfomers:'"),
     ],
 )
 def test_a_source_that_is_none(source, words):
@@ -354,38 +362,83 @@ OWN = """
 import torch
 from cochlea_sb import CallableEncoder, Encoder
 
+class Good(Encoder):
+    sample_rate, window_seconds, embedding_size = 16000, 0.5, 2
+    source = "levels"
+    def embed(self, windows, lengths):
+        return windows[:, :2]
+    def fingerprint(self):
+        return "good"
+
+class Half(Encoder):
+    embed = Good.embed
+
 def fails(windows):
-    return torch.ones(len(windows), 2) @ torch.ones(3)
+    return torch.nn.functional.linear(torch.ones(2, 3), torch.ones(2, 2))
 
 def nothing(windows):
     return torch.full((len(windows), 2), torch.nan)
 
-class Half(Encoder):
-    sample_rate, window_seconds, embedding_size = 16000, 0.5, 2
-
 facts = {"sample_rate": 16000, "window_seconds": 0.5, "embedding_size": 2}
-failing, without = CallableEncoder(fails, name="fails", **facts), CallableEncoder(nothing, name="nothing", **facts)
-half = Half()
+OBJECT
 """
+FUNCTION = "own = CallableEncoder({}, name='a name', **facts)"
+METHOD = "class Own(Good):\n    {}\nown = Own()"
+EMBED = "@torch.inference_mode()\n    def embed(self, windows, lengths): return fails(windows)"
 
 
 @pytest.mark.parametrize(
-    "name, words",
+    "code, line, words",
     [
-        ("failing", r"The encoder 'python:own_\w+:failing' failed \(RuntimeError: .*; line 6 of .*own_failing.py\)"),
-        (
-            "without",
-            r"None of 4 files could be added; .*the embedding that 'python:own_without:without' gave is",
-        ),
-        ("half", "The encoder 'python:own_half:half' has no method `fingerprint`"),
+        (FUNCTION.format("fails"), "in fails", "'python:own_{}:own' failed .RuntimeError: mat1 .*; line 17 of .*own_"),
+        (METHOD.format(EMBED), "in embed", "failed .RuntimeError: mat1 .*; line 17 of"),
+        (METHOD.format("def fingerprint(self): open('/no/w')"), "in fingerprint", "FileNotFoundError: .*; line 24 of"),
+        ("own = Half()", "in <module>", "TypeError: Can't instantiate abstract class Half .*fingerprint.*; line 23 of"),
+        ("import not_there", "in <module>", "ModuleNotFoundError: No module named 'not_there'; line 23 of"),
+        ("own = (", ", line 23", "SyntaxError: '.' was never closed"),
+        (METHOD.format("sample_rate = 0"), "", "sample_rate is 0, expected an int above 0"),
+        (METHOD.format("window_seconds = float('inf')"), "", "window_seconds is inf, expected a float"),
+        (METHOD.format("hop_seconds = float('nan')"), "", "hop_seconds is nan: expected at least"),
+        (METHOD.format("def fingerprint(self): pass"), "", "fingerprint of .*own' is None: expected a str"),
+        (METHOD.format("def embed(self, *_): pass"), "", r"gave a NoneType: expected an array \[\d+, 2\]"),
     ],
 )
-def test_an_encoder_of_the_user_that_fails(sounds, tmp_path, monkeypatch, name, words):
-    """Its failure is no defect of cochlea_sb: the encoder and the line are named, and no library stays behind."""
+def test_an_encoder_of_the_user_that_fails(sounds, tmp_path, monkeypatch, capsys, request, code, line, words):
+    """It is no defect of cochlea_sb: the lines of the user's code are shown, then a sentence."""
+    number = request.node.callspec.indices["code"]  # a module is imported once
     monkeypatch.chdir(tmp_path)
-    (tmp_path / f"own_{name}.py").write_text(OWN)
+    (tmp_path / f"own_{number}.py").write_text(OWN.replace("OBJECT", code))
+    model = f"python:own_{number}:own"
+    monkeypatch.setattr("sys.argv", ["cochlea", "index", str(sounds), "--library", "own.library", "--model", model])
+    with pytest.raises(SystemExit) as end:
+        cli.cochlea()
+    said = capsys.readouterr().err
+    told, _, sentence = said.rpartition("Error: The ")
+    assert end.value.code == 1 and re.search(words.format(number), sentence), said
+    frames = re.findall(r'File "(.*)", line \d+.*', told)
+    assert (frames[0] == str(tmp_path / f"own_{number}.py") and line in told) if line else "Traceback" not in told, said
+    assert not (tmp_path / "own.library").exists()
+
+
+def test_the_page_logs_the_lines_of_an_encoder_that_fails(tmp_path, caplog):
+    def fails(texts):
+        raise RuntimeError("my own mistake")
+
+    encoder = tiny_models.LongWords()
+    library = SoundLibrary.create(tmp_path / "a.library", encoder)
+    encoder.embed_text = fails
+    with running(library, "127.0.0.1") as site:
+        status, _, body = get(f"{site}api/search?like=text:rain&k=3")
+    assert status == 500 and "'LongWords' failed (RuntimeError: my own mistake; line" in json.loads(body)["error"]
+    assert 'raise RuntimeError("my own mistake")' in caplog.text
+
+
+def test_embeddings_that_are_not_finite(sounds, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_nan.py").write_text(OWN.replace("OBJECT", FUNCTION.format("nothing")))
+    words = "None of 4 files could be added; .*the embedding that 'python:own_nan:own' gave is not finite"
     with pytest.raises(UserError, match=words):
-        cli.main(["index", str(sounds), "--library", "own.library", "--model", f"python:own_{name}:{name}", "--quiet"])
+        cli.main(["index", str(sounds), "--library", "own.library", "--model", "python:own_nan:own", "--quiet"])
     assert not (tmp_path / "own.library").exists()
 
 
@@ -410,7 +463,7 @@ def test_a_function_with_wrong_facts(change, words):
 
 def test_what_a_function_gives_is_checked(sounds, tmp_path):
     wrong = CallableEncoder(lambda windows: windows[:, :3], **GOOD)
-    with pytest.raises(UserError, match=r"'python:loudness 1' gave embeddings of shape \[1, 3\]: expected \[1, 2\]"):
+    with pytest.raises(UserError, match=r"'python:loudness 1' gave embeddings of shape \[1, 3\]: expected an array"):
         wrong.encode_waveform(np.ones(100))
     broken = CallableEncoder(lambda windows: windows[:, :2] * float("nan"), **GOOD)
     library = SoundLibrary.create(tmp_path / "broken", broken)
@@ -443,6 +496,7 @@ def test_a_python_encoder_is_named_at_the_command_line(sounds, tmp_path, monkeyp
 def test_an_own_class(sounds, tmp_path):
     class Loudness(Encoder):
         sample_rate, window_seconds, embedding_size = 16000, 1.0, 2
+        source = "user/name"  # is no model on the Hub
 
         def embed(self, windows, lengths):
             return tiny_models.loudness(windows)
@@ -452,11 +506,11 @@ def test_an_own_class(sounds, tmp_path):
 
     library = SoundLibrary.create(tmp_path / "library", Loudness(), hop_seconds=0.25)
     library.add(sounds, progress=False)
-    assert library.hop_seconds == 0.25 and library.identity["source"] is None and len(library) == 4
+    assert library.hop_seconds == 0.25 and library.identity["source"] == "python:user/name" and len(library) == 4
     assert library.search(sounds / "1.wav") and not Loudness().takes_text
-    with pytest.raises(UserError, match="'Loudness' takes no text"):
+    with pytest.raises(UserError, match="'user/name' takes no text"):
         library.search(Text("rain"))
-    with pytest.raises(UserError, match="does not say where"):
+    with pytest.raises(UserError, match="made with 'user/name', an encoder in Python: pass it"):
         SoundLibrary.open(tmp_path / "library").search(sounds / "1.wav")
 
 

@@ -62,6 +62,7 @@ def library(cochlea, folder, model_folder, tmp_path):
 def test_index_search_info_remove(cochlea, library, folder):
     status, out, _ = cochlea("index", folder, "--library", library, "--quiet")
     assert status == 0 and "Added 0 sounds, 9 files were unchanged" in out and "8 sounds" in out
+    assert "1 files could not be read earlier: they are read again only if they change, or with --retry." in out
     status, out, _ = cochlea("search", library, folder / "noise" / "0.wav", "-k", 3)
     lines = [line.split() for line in out.splitlines()]
     assert status == 0 and [line[0] for line in lines] == ["1", "2", "3"] and {line[-1] for line in lines} == {"noise"}
@@ -70,8 +71,20 @@ def test_index_search_info_remove(cochlea, library, folder):
     status, out, _ = cochlea("remove", library, folder / "noise")
     assert status == 0 and "Removed 4 sounds" in out
     os.remove(folder / "tone" / "0.wav")
-    assert "Removed 1 sounds" in cochlea("remove", library, "--missing")[1]
+    os.remove(folder / "notes.txt")
+    told = cochlea("remove", library, "--missing")[1]
+    assert told == f"Removed 1 sounds and 1 files that could not be read: '{library}' holds 3 sounds.\n"
     assert len(SoundLibrary.open(library)) == 3
+
+
+def test_labels_that_are_added_later(cochlea, folder, model_folder, tmp_path):
+    """They are stored, and told: no sound was added, and a file that can't be read is tried again."""
+    index = ["index", folder, "--library", tmp_path / "b.library", "--quiet"]
+    assert "Added 8 sounds, 0 files" in cochlea(*index, "--model", model_folder)[1]
+    out = cochlea(*index, "--folder_labels")[1]
+    assert "Added 0 sounds, 8 sounds have a new label, 0 files were unchanged: " in out and "notes.txt: " in out
+    assert "Added 0 sounds, 9 files" in cochlea(*index)[1]
+    assert set(SoundLibrary.open(tmp_path / "b.library").sounds["label"].to_pylist()) == {"tone", "noise"}
 
 
 def test_json_is_all_that_is_on_stdout(cochlea, library, folder, tmp_path, model_folder):
@@ -131,6 +144,14 @@ def test_mixtures_stretches_pages_and_filters(cochlea, library, folder):
         expected = [match._asdict() for match in library.search(query)]
         assert [one["path"] for one in found[name]] == [one["path"] for one in expected]
         np.testing.assert_allclose([x["score"] for x in found[name]], [x["score"] for x in expected], atol=1e-6)
+
+
+def test_a_silent_query_is_told(cochlea, library, tmp_path, caplog):
+    for name, peak in (("silent", 0.00005), ("quiet", 0.001)):
+        soundfile.write(tmp_path / f"{name}.wav", peak * np.sin(np.arange(16000)), 16000, subtype="FLOAT")
+        status, out, _ = cochlea("search", library, tmp_path / f"{name}.wav", "-k", 1)
+        assert status == 0 and len(out.splitlines()) == 1
+    assert caplog.messages == [f"The query holds only silence, so its matches mean little: '{tmp_path}/silent.wav'."]
 
 
 def test_duplicates_and_exports(cochlea, library, folder, tmp_path):
@@ -262,7 +283,7 @@ def test_embedding_into_shards_that_a_library_takes_in(cochlea, embed, library, 
     query = folder / "noise" / "3.wav"
     for one, two in zip(imported.search(query, 100), here.search(query, 100), strict=True):
         assert one[:3] == two[:3] and one.score == pytest.approx(two.score, abs=1e-5)
-    assert imported.add(folder, progress=False) == (0, 9, {})
+    assert imported.add(folder, progress=False) == (0, 9, {}, 0)
 
 
 def test_workers_share_the_shards(embed, folder, model_folder, tmp_path):

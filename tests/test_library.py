@@ -210,7 +210,7 @@ def test_matches_of_one_folder_are_capped_and_copies_are_folded(library, folder,
 def test_nothing_is_added_twice_and_what_changed_is_replaced(library, encoder, folder):
     windows = library.n_windows
     added = library.add([folder, folder / "tone", folder / "tone" / "tone0.wav"], progress=False)
-    assert added == (0, 13, {}) and library.n_windows == windows
+    assert added == (0, 13, {}, 0) and library.n_windows == windows
     changed = folder / "tone" / "tone0.wav"
     soundfile.write(changed, tone(3000, 3.0), 16000)
     soundfile.write(folder / "broken.wav", tone(440), 16000)
@@ -242,7 +242,7 @@ def test_what_was_moved_copied_or_touched_is_not_embedded_again(library, encoder
         assert not any("/noise/" in path for path in labels)
         assert {label for path, label in labels.items() if "/other/" in path} == {"noise"}
         os.rename(folder / "other", folder / "third")
-        with pytest.raises(UserError, match="6 sounds in all such folders.*--yes"):
+        with pytest.raises(UserError, match="6 files in all such folders.*--yes"):
             library.prune()
         assert len(library.prune(whole_folders=True)) == 6
         monkeypatch.undo()
@@ -303,7 +303,7 @@ def test_the_label_comes_from_metadata_or_the_folder(encoder, folder, tmp_path):
     library.add(folder, folder_labels=True, progress=False)
     assert sorted(set(library.sounds["label"].to_pylist())) == ["noise", "sine", "tone"]
     (folder / "metadata.csv").write_text("file_name,label\ntone/tone0.wav,sinus\n")
-    assert library.add(folder / "metadata.csv", progress=False).added == 1
+    assert library.add(folder / "metadata.csv", progress=False).relabelled == 1
     assert library.add(folder / "tone" / "tone0.wav", progress=False).added == 0
     assert sorted(set(library.sounds["label"].to_pylist())) == ["noise", "sinus", "tone"]
 
@@ -317,7 +317,7 @@ def test_rows_of_a_dataset(encoder, folder, tmp_path):
     library = SoundLibrary.create(tmp_path / "b.library", encoder)
     added = library.add(rows, progress=False)
     assert added.added == 4 and len(added.problems) == 1
-    assert library.add(rows, progress=False) == (0, 5, {})
+    assert library.add(rows, progress=False) == (0, 5, {}, 0)
     assert library.sounds["label"].to_pylist() == ["a", "b", "a", "b"]
     match = library.search(files[2], 1)[0]
     assert match.path.endswith("#2") and match.score > 0.9
@@ -367,7 +367,7 @@ def test_a_library_among_the_sounds_is_not_taken_for_sounds(encoder, folder):
     library = SoundLibrary.create(folder / "own.library", encoder)
     library.add(folder, progress=False)
     library.merge()
-    assert library.add(folder, progress=False) == (0, 13, {})
+    assert library.add(folder, progress=False) == (0, 13, {}, 0)
 
 
 def test_another_encoder_is_refused(library, model_folder, folder, tmp_path):
@@ -559,7 +559,7 @@ def test_long_paths_and_deep_folders(encoder, tmp_path, deep_folder):
     for number, file in enumerate(files):
         soundfile.write(open(file, "wb"), tone(200 + 100 * number), 16000, format="WAV")
     library = SoundLibrary.create(tmp_path / "a.library", encoder)
-    assert library.add(deep_folder[0], progress=False) == (3, 0, {})
+    assert library.add(deep_folder[0], progress=False) == (3, 0, {}, 0)
     assert library.search(files[-1], 3, with_query=True)[0].path == str(files[-1])
     assert library.remove(deep_folder[7]) == 2
 
@@ -588,6 +588,9 @@ def test_the_same_sound_in_other_files_is_found_and_takes_are_not(library, folde
 
 def test_exports_hold_every_window_as_the_encoder_gives_it(library, encoder, folder, tmp_path):
     library.remove(folder / "tone" / "tone1.wav")
+    with pytest.raises(UserError, match="because the folder '.*out' does not exist: make it first"):
+        library.export(tmp_path / "out" / "windows.parquet", progress=False)
+    (tmp_path / "out").mkdir()
     n_windows = library.export(tmp_path / "out" / "windows.parquet", progress=False)
     assert n_windows == library.export(tmp_path / "out" / "windows.npy", progress=False) == library.n_windows
     table = pq.read_table(tmp_path / "out" / "windows.parquet").to_pydict()

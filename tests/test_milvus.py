@@ -245,6 +245,7 @@ def test_what_can_not_be_a_copy_is_refused(library, tmp_path, uri):
         ("", "expected a file such as copy.db"),
         ("http://127.0.0.1:1", "can't be opened .* check the address and MILVUS_TOKEN"),
         ("nonsense://a", "can't be opened"),
+        (str(tmp_path / "no" / "copy.db"), "because the folder '.*no' does not exist: make it first"),
     ):
         with pytest.raises(UserError, match=reason):
             export(library, text)

@@ -130,7 +130,10 @@ def test_a_list_of_files_and_of_rows_comes_back(sounds, tmp_path):
 
 def test_without_ray_a_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"needs ray, which is not installed: pip install 'cochlea_sb\[ray\]'"):
+    with pytest.raises(
+        UserError,
+        match=r"needs ray, which is not installed: install the extra 'ray' with pip install 'cochlea_sb\[ray\]'",
+    ):
         on_ray.embed_on_ray("auto", [], Embedding({}, 0.48), {})
 
 

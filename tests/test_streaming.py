@@ -154,15 +154,24 @@ def test_a_sound_too_long_for_the_buffer_and_a_buffer_too_small_for_a_batch(shar
         StreamBank(stream, 40, LogMel())
 
 
-def test_a_shard_that_is_cut_off_is_one_sentence(shards, tmp_path):
+def test_a_shard_that_is_cut_off_or_damaged_is_named(shards, tmp_path):
+    words = "could not be read further in '{}' .* mend or remove the shard"
     write_tar(make_rows(), tmp_path / "0.tar")
     content = (tmp_path / "0.tar").read_bytes()
     (tmp_path / "0.tar").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="could not be read further .* mend or remove the shard"):
+    with pytest.raises(UserError, match=words.format(tmp_path / "0.tar")):
         StreamBank(SoundStream(tmp_path, **NO_FOLDS), 10_000, LogMel())
     (tmp_path / "0.tar").write_bytes(b"no archive")
     with pytest.raises(UserError, match="could not be loaded"):
         SoundStream(tmp_path)
+    (tmp_path / "0.tar").unlink()
+    for number in range(2):
+        write_parquet(make_rows(), tmp_path / f"{number}.parquet")
+    damaged = bytearray((tmp_path / "1.parquet").read_bytes())
+    damaged[4:300] = bytes(296)  # the start of a page; the footer, with the schema, is whole
+    (tmp_path / "1.parquet").write_bytes(damaged)
+    with pytest.raises(UserError, match=words.format(tmp_path / "1.parquet")):
+        StreamBank(SoundStream(tmp_path, **NO_FOLDS), 10_000, LogMel())
 
 
 def test_a_text_named_like_a_parquet_file_is_named(tmp_path, capfd):

@@ -4,6 +4,7 @@ A pass is one reading of all sounds. Each pass has another order of the shards. 
 """
 
 import os
+import traceback
 import zlib
 from collections.abc import Iterator, Sequence
 from inspect import signature
@@ -118,8 +119,8 @@ class SoundStream:
                 yield self.as_sound(row)
         except Exception as error:  # the network, parsers and file systems raise exceptions of many libraries
             raise UserError(
-                f"The stream could not be read further ({one_line(error)}): mend or remove the shard, or run the same "
-                "command again to continue from the last checkpoint."
+                f"The stream could not be read further{shard_of(error)} ({one_line(error)}): mend or remove the shard, "
+                "or run the same command again to continue from the last checkpoint."
             ) from error
 
     def as_sound(self, row: dict[str, Any]) -> StreamedSound:
@@ -154,6 +155,15 @@ class SoundStream:
         text = datasets.Value("string")
         features = datasets.Features({"audio": UNREAD, "label": text, "source": text})
         return datasets.Dataset.from_list(found, features) if len(found) > 1 else None
+
+
+def shard_of(error: Exception) -> str:
+    """Tell in which shard reading failed, as far as it can be told: only a variable in `datasets` names it."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        shard = frame.f_locals.get("file", frame.f_locals.get("tar_path"))
+        if frame.f_code.co_name.startswith("_generate_") and isinstance(shard, str):
+            return f" in '{shard}'"
+    return ""
 
 
 def shuffle_shards(rows: datasets.IterableDataset, seed: int) -> datasets.IterableDataset:

@@ -60,22 +60,14 @@ class CallableEncoder(Encoder):
             raise UserError(
                 f"The function is {function!r} and its name {name!r}: expected a function, and its name and version."
             )
-        for what, number, most in (
-            ("sample_rate", sample_rate, 384_000),
-            ("window_seconds", window_seconds, 600),
-            ("embedding_size", embedding_size, 1 << 16),
-        ):
-            whole = what == "window_seconds" or isinstance(number, int)
-            if isinstance(number, bool) or not isinstance(number, (int, float)) or not whole or not 0 < number <= most:
-                raise UserError(f"{what} is {number!r}: expected a number above 0 and at most {most:,}.")
         check_device(device)
         self.function, self.name, self.device = function, name, device
         self.source = f"python:{name}"
-        self.sample_rate, self.window_seconds, self.embedding_size = sample_rate, float(window_seconds), embedding_size
+        self.sample_rate, self.window_seconds, self.embedding_size = sample_rate, window_seconds, embedding_size
         self.hop_seconds = hop_seconds
-        self.hop_frames()  # raises a UserError if the hop is out of range
+        self._check()
 
-    def embed(self, windows: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def embed(self, windows: torch.Tensor, lengths: torch.Tensor) -> Any:
         """Call the function.
 
         Arguments
@@ -84,9 +76,9 @@ class CallableEncoder(Encoder):
 
         Returns
         -------
-        torch.Tensor [B, D]
+        torch.Tensor or np.ndarray [B, D]
         """
-        return torch.as_tensor(self.function(windows))
+        return self.function(windows)
 
     def fingerprint(self) -> str:
         """Tell encoders apart.
@@ -95,5 +87,5 @@ class CallableEncoder(Encoder):
         -------
         str, the SHA-256 of the name and the numbers that were given
         """
-        facts = [self.name, self.sample_rate, self.window_seconds, self.embedding_size]
+        facts = [self.name, self.sample_rate, float(self.window_seconds), self.embedding_size]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

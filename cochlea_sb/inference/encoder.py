@@ -6,8 +6,8 @@ Axes: B windows, D embedding dimensions.
 from __future__ import annotations
 
 import os
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from numbers import Real
 from typing import Any
 
@@ -17,8 +17,9 @@ from torch.nn import functional as F
 
 from cochlea_sb.audio import AudioSource, read_audio, stream_audio
 from cochlea_sb.encoders.windowed import window_weights
-from cochlea_sb.errors import AudioError, UserError, one_line
+from cochlea_sb.errors import AudioError, EncoderError, UserError
 from cochlea_sb.features import audibility
+from cochlea_sb.inference.encoder_code import code_of
 from cochlea_sb.inference.read_ahead import in_batches, read_ahead
 from cochlea_sb.inference.streaming import encode_stream
 from cochlea_sb.inference.waveform_windows import WaveformWindows
@@ -27,10 +28,11 @@ from cochlea_sb.machine import progress_bar
 BATCH_SECONDS = 600  # of sound in one batch, to bound memory
 AT_ONCE_SECONDS = {"cpu": 64, "accelerator": 1024}  # of windows in one call of `Encoder.embed`
 SHORTEST_HOP, LONGEST_HOP = 0.001, 1_000_000  # seconds
+MOST = {"sample_rate": 384_000, "window_seconds": 600, "embedding_size": 1 << 16}
 LOUDEST = 1e12  # full scale is 1; the energies of much larger samples overflow float32
 
 
-class Encoder:
+class Encoder(ABC):
     """Base class of encoders. A subclass gives the attributes, `embed` and `fingerprint`; all else is built on them.
 
     `CallableEncoder` makes an encoder of a function. `load_encoder` loads one from a folder or from the Hub.
@@ -42,7 +44,7 @@ class Encoder:
     embedding_size : int, number of dimensions of the embeddings
     hop_seconds : float or None, default time between the starts of two windows; None means half a window
     device : str, where windows are put before `embed` is called
-    source : str or None, from which `load_encoder` can load the encoder; an error message names the encoder by it
+    source : str or None, the name of the encoder in messages; from which `load_encoder` has loaded it, if it did
     revision : str or None, the commit of an encoder on the Hub
 
     Example
@@ -64,7 +66,9 @@ class Encoder:
     device: str = "cpu"
     source: str | None = None
     revision: str | None = None
+    _loadable = False  # whether `load_encoder` can load encoders of this class again from their `source`
 
+    @abstractmethod
     def embed(self, windows: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Embed windows. A subclass implements this.
 
@@ -78,7 +82,6 @@ class Encoder:
         -------
         torch.Tensor [B, D], of any norm; the embedding of a window must not depend on the other windows
         """
-        raise self._lacks("embed")
 
     def embed_text(self, texts: list[str]) -> torch.Tensor:
         """Embed texts into the space of the sounds. A subclass may implement this, if its model can (as CLAP can).
@@ -101,6 +104,7 @@ class Encoder:
             "such as --model transformers:laion/clap-htsat-unfused."
         )
 
+    @abstractmethod
     def fingerprint(self) -> str:
         """Tell encoders apart. A subclass implements this.
 
@@ -108,14 +112,10 @@ class Encoder:
         -------
         str, the same for two encoders only if they compute the same embeddings
         """
-        raise self._lacks("fingerprint")
 
     @property
     def _name(self) -> str:
         return self.source or type(self).__name__
-
-    def _lacks(self, method: str) -> UserError:
-        return UserError(f"The encoder '{self._name}' has no method `{method}`: its class must define it.")
 
     @property
     def takes_text(self) -> bool:
@@ -143,11 +143,41 @@ class Encoder:
         Returns
         -------
         dict
-            ``source``, from which the encoder was loaded, or None; ``revision``, the commit of a model on the Hub, or
-            None; ``fingerprint``, such as the SHA-256 of weights and settings; ``text``, True if it takes text.
+            ``source``, from which the encoder was loaded, or None, or ``python:NAME`` of an encoder in Python;
+            ``revision``, the commit of a model on the Hub, or None; ``fingerprint``, such as the SHA-256 of weights and
+            settings; ``text``, True if it takes text.
+
+        Raises
+        ------
+        EncoderError
+            If the sample rate, window, hop or embedding size is out of range, or `fingerprint` fails or gives no text.
         """
+        self._check()
+        with code_of(self._name):
+            fingerprint: object = self.fingerprint()
+        if not isinstance(fingerprint, str) or not fingerprint:
+            raise EncoderError(f"The fingerprint of the encoder '{self._name}' is {fingerprint!r}: expected a str.")
+        in_python = not self._loadable and not self._name.startswith("python:")
+        source = f"python:{self._name}" if in_python else self.source
         text = {"text": True} if self.takes_text else {}
-        return {"source": self.source, "revision": self.revision, "fingerprint": self.fingerprint(), **text}
+        return {"source": source, "revision": self.revision, "fingerprint": fingerprint, **text}
+
+    def _check(self) -> None:
+        """Raise an `EncoderError` if the sample rate, the window, the embedding size or the hop is out of range."""
+        for what, most in MOST.items():
+            with code_of(self._name):
+                number = getattr(self, what, None)
+            kind = "a float" if what == "window_seconds" else "an int"
+            right = isinstance(number, int) or (isinstance(number, float) and kind == "a float")
+            if number is None or not right or isinstance(number, bool) or not 0 < number <= most:
+                raise EncoderError(
+                    f"The encoder '{self._name}' is wrong: {what} is {number!r}, expected {kind} above 0 and at most "
+                    f"{most:,}."
+                )
+        try:
+            self.hop_frames()
+        except UserError as error:
+            raise EncoderError(f"The encoder '{self._name}' is wrong: {error}") from error
 
     def hop_frames(self, hop_seconds: float | None = None) -> int:
         """Convert a hop from seconds to multiples of `frame_seconds`.
@@ -195,7 +225,9 @@ class Encoder:
         """
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"The text is {text!r}: expected words that describe a sound.")
-        return self._normalised(self._called(self.embed_text, [text]), 1)[0]
+        with code_of(self._name):
+            found = self.embed_text([text])
+        return self._normalised(found, 1)[0]
 
     def encode_file(
         self, path: AudioSource, start_seconds: float = 0.0, stop_seconds: float | None = None
@@ -365,31 +397,20 @@ class Encoder:
         return max(1, int(seconds / self.window_seconds))
 
     def _embedded(self, windows: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        found = self._called(self.embed, windows.to(self.device), lengths.to(self.device))
+        with code_of(self._name):
+            found = self.embed(windows.to(self.device), lengths.to(self.device))
         return self._normalised(found, len(windows))
 
-    def _called(self, method: Callable[..., torch.Tensor], *arguments: Any) -> torch.Tensor:
-        """Call a method of the subclass. An error of its code becomes a UserError that names the encoder and the line.
-
-        Models of cochlea_sb are not spared: running out of memory is an error that users can mend.
-        """
-        try:
-            return method(*arguments)
-        except UserError:
-            raise
-        except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"{type(error).__name__}: {one_line(error)}; line {last.lineno} of {last.filename}"
-            raise UserError(f"The encoder '{self._name}' failed ({reason}).") from error
-
-    def _normalised(self, found: torch.Tensor | np.ndarray, count: int) -> torch.Tensor:
-        """Scale embeddings to unit norm; raises a UserError if their shape is not [count, D]."""
-        vectors = torch.as_tensor(found)
-        if vectors.shape != (count, self.embedding_size):
-            raise UserError(
-                f"The encoder '{self._name}' gave embeddings of shape {list(vectors.shape)}: expected "
-                f"{[count, self.embedding_size]}, one row for each window."
+    def _normalised(self, found: Any, count: int) -> torch.Tensor:
+        """Scale embeddings to unit norm; raises an EncoderError if they are no array of the shape [count, D]."""
+        is_array = isinstance(found, torch.Tensor) or (isinstance(found, np.ndarray) and found.dtype.kind in "fiub")
+        if not is_array or found.shape != (count, self.embedding_size):
+            given = f"embeddings of shape {list(found.shape)}" if is_array else f"a {type(found).__name__}"
+            raise EncoderError(
+                f"The encoder '{self._name}' gave {given}: expected an array {[count, self.embedding_size]}, one row "
+                "for each window."
             )
+        vectors = torch.as_tensor(found)
         return F.normalize(vectors.to(self.device).float(), dim=-1)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from cochlea_sb.errors import UserError, one_line
 from cochlea_sb.inference.encoder import Encoder
+from cochlea_sb.inference.encoder_code import code_of
 from cochlea_sb.inference.sound_encoder import SHIPPED, likely_device, load_sound_encoder, locate
 from cochlea_sb.machine import check_device
 
@@ -55,10 +56,15 @@ def load_encoder(
     ------
     UserError
         If the model can't be loaded, or needs ``trust_remote_code``, or the device can't be used.
+    EncoderError, a UserError
+        If importing a module of yours fails.
     """
     options = run_opts or {}
     check_device(options.get("device"))
     kind, name = split_kind(os.fspath(source))
+    prefix, colon, _ = name.partition(":")
+    if not kind and colon and prefix.isidentifier() and name != SHIPPED and not os.path.exists(name):
+        raise UserError(f"'{name}' begins with '{prefix}:': expected one of {', '.join(f'{kind}:' for kind in KINDS)}.")
     if kind and options.get("eval_precision", "fp32") != "fp32":
         raise UserError(f"The precision is '{options['eval_precision']}': expected fp32 for '{source}'.")
     if kind == "python":
@@ -99,15 +105,20 @@ def load_model_of_ours(
 def load_object(name: str, device: str | None = None) -> Encoder:
     """Import an `Encoder` by ``MODULE:NAME``. The current folder is searched, too, as ``python -m`` does."""
     module, _, attribute = name.partition(":")
+    expected = "expected python:MODULE:NAME, such as python:my_encoder:encoder for `encoder` in my_encoder.py."
+    if not module.strip(".") or module.startswith(".") or not attribute:
+        raise UserError(f"The encoder is 'python:{name}': {expected}")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module), attribute or "(no NAME)")
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"'python:{name}' can't be imported ({one_line(error)}): expected python:MODULE:NAME, such as "
-            "python:my_encoder:encoder for the object `encoder` in my_encoder.py."
-        ) from error
+    with code_of(f"python:{name}"):
+        try:
+            found = getattr(importlib.import_module(module), attribute, None)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise  # the module is there, and imports another one that is not
+            raise UserError(f"'python:{name}' can't be imported ({one_line(error)}): {expected}") from error
+    if found is None:
+        raise UserError(f"'python:{name}' can't be imported ('{module}' has no '{attribute}'): {expected}")
     if not isinstance(found, Encoder):
         kind = "class" if isinstance(found, type) else type(found).__name__
         raise UserError(
@@ -119,4 +130,5 @@ def load_object(name: str, device: str | None = None) -> Encoder:
             f"device is '{device}', and 'python:{name}' is on '{found.device}': its module chooses the device."
         )
     found.source = f"python:{name}"
+    found._check()
     return found

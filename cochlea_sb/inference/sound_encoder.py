@@ -41,6 +41,7 @@ class SoundEncoder(Encoder, nn.Module):
     """
 
     hop_seconds = 0.48
+    _loadable = True
     mods: Any  # nn.ModuleDict of the modules
     inference_ctx: Any  # a context in which the modules run: in an `AudioEncoder`, of the precision in the run options
 

@@ -26,6 +26,7 @@ class SpeechBrainEncoder(Encoder):
     """
 
     window_seconds = WINDOW_SECONDS
+    _loadable = True
 
     def __init__(self, classifier: Any) -> None:
         self.classifier, self.device = classifier, str(classifier.device)

@@ -35,6 +35,8 @@ class TransformersEncoder(Encoder):
     device : str
     """
 
+    _loadable = True
+
     def __init__(self, model: Any, extractor: Any, folder: Path, device: str) -> None:
         self.model, self.extractor = model.to(device).requires_grad_(False).eval(), extractor
         self.folder, self.device = folder, device
@@ -76,11 +78,11 @@ class TransformersEncoder(Encoder):
                 expected="a model of transformers with its weights as model.safetensors",
                 revision=revision,
             )
-        for name in (CONFIG, WEIGHTS):
-            if not (folder / name).is_file():
+        for names in ((CONFIG,), (WEIGHTS,), EXTRACTORS):
+            if not any((folder / name).is_file() for name in names):
                 raise UserError(
-                    f"'{folder}' holds no {name}: expected a folder that `save_pretrained` of transformers wrote, or "
-                    "user/name on the Hub."
+                    f"'{folder}' holds no {' or '.join(names)}: expected a folder into which `save_pretrained` of "
+                    "transformers wrote the model and its feature extractor, or user/name on the Hub."
                 )
         own: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
         with building(path), quiet(transformers):

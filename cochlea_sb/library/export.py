@@ -55,14 +55,20 @@ def export_windows(state: State, file: str | os.PathLike[str], progress: bool = 
     Raises
     ------
     UserError
-        If the file has another suffix.
+        If the file has another suffix, or its folder does not exist.
     """
     target = Path(file).expanduser()
     if target.suffix not in (".parquet", ".npy"):
         raise UserError(f"'{target}' has the suffix '{target.suffix}': expected .parquet or .npy.")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    check_folder_of(target)
     write = write_parquet if target.suffix == ".parquet" else write_npy
     return write(state, target, progress)
+
+
+def check_folder_of(file: Path) -> None:
+    """Raise a UserError if the folder of a file to be written does not exist."""
+    if not file.parent.is_dir():
+        raise UserError(f"'{file}' can't be written, because the folder '{file.parent}' does not exist: make it first.")
 
 
 def blocks(state: State, progress: bool) -> Iterator[tuple[dict[str, list[Any]], np.ndarray]]:

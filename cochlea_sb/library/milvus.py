@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cochlea_sb.errors import MissingExtra, UserError, one_line
+from cochlea_sb.library.export import check_folder_of
 from cochlea_sb.library.state import Passed, State, state_of
 from cochlea_sb.machine import progress_bar
 
@@ -96,7 +97,7 @@ class MilvusCopy:
             except ImportError as error:
                 raise MissingExtra("A copy in a file", "milvus-lite", "milvus") from error
             if new:
-                Path(self.uri).parent.mkdir(parents=True, exist_ok=True)
+                check_folder_of(Path(self.uri))
             elif not os.path.exists(self.uri):
                 raise UserError(f"'{self.uri}' does not exist: make it with {self.command}.")
         with quiet():

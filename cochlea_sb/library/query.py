@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from cochlea_sb.audio import read_audio
 from cochlea_sb.errors import UserError
 from cochlea_sb.files import as_utf8
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
     from cochlea_sb.inference.encoder import Encoder
 
+LOGGER = logging.getLogger(__name__)
+SILENT = 1e-4  # samples of a silent sound are smaller; it is 80 dB below full scale
 LARGEST = 1e30  # weight of a query, or second of a part
 FORMS = (
     "a file, (file, start_seconds, end_seconds), a Text, a waveform [samples], an embedding [{}], or a dict of such "
@@ -75,10 +79,10 @@ def encode_query(given: Any, dimensions: int, get_encoder: Callable[[], Encoder]
         if part[:1] == (None,) or not all(second is None or is_number(second) for second in part):
             raise UserError(f"The part of '{path}' is {part}: expected its start and end in seconds.")
         part = tuple(None if second is None else float(second) for second in part)
-        vector = finite(get_encoder().encode_file(path, *part), f"The embedding of '{path}'")
-        return Query(
-            vector, {as_utf8(os.path.realpath(path)), as_utf8(os.path.abspath(path))}
-        )  # a library may hold either path
+        names = {as_utf8(os.path.realpath(path)), as_utf8(os.path.abspath(path))}  # a library may hold either path
+        encoder = get_encoder()
+        wav = read_audio(path, encoder.sample_rate, **dict(zip(("start_seconds", "stop_seconds"), part, strict=False)))
+        return Query(encode_wav(encoder, wav, f"'{path}'"), names)
     try:
         array = given.detach().cpu().numpy() if hasattr(given, "detach") else np.asarray(given)
         array = array.astype(np.float32) if array.dtype.kind in "fiu" else array
@@ -91,7 +95,14 @@ def encode_query(given: Any, dimensions: int, get_encoder: Callable[[], Encoder]
         raise UserError("The query holds NaN or infinite values: expected finite numbers.")
     if len(array) == dimensions:
         return Query(unit(array, "The embedding is zero: expected another vector."), set())
-    return Query(finite(get_encoder().encode_waveform(array), "The embedding of the waveform"), set())
+    return Query(encode_wav(get_encoder(), array, "the waveform"), set())
+
+
+def encode_wav(encoder: Encoder, wav: np.ndarray, name: str) -> np.ndarray:
+    """Encode a waveform; warns if it is silent."""
+    if np.abs(wav).max() < SILENT:
+        LOGGER.warning("The query holds only silence, so its matches mean little: %s.", name)
+    return finite(encoder.encode_waveform(wav), f"The embedding of {name}")
 
 
 def mixture(parts: list[Any], dimensions: int, get_encoder: Callable[[], Encoder]) -> Query:

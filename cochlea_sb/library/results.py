@@ -34,11 +34,13 @@ class Added(NamedTuple):
     added : int, number of new, changed and moved sounds (see `SoundLibrary.add`)
     unchanged : int, number of sounds that were skipped because they are already in the library
     problems : dict of str, the reason for each sound that this call could not read; the keys are paths
+    relabelled : int, number of unchanged sounds that now have another label
     """
 
     added: int
     unchanged: int
     problems: dict[str, str]
+    relabelled: int = 0
 
 
 def match_of(state: State, row: int, window: int, score: float) -> Match:

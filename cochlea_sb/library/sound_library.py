@@ -327,7 +327,7 @@ class SoundLibrary:
 
         Raises
         ------
-        UserError : if no target or another suffix is given, if Milvus fails, or if the index is damaged
+        UserError : if no target, another suffix or a missing folder is given, if Milvus fails, if the index is damaged
         """
         from cochlea_sb.library.export import export_library
 
@@ -400,7 +400,7 @@ class SoundLibrary:
             return writer.remove(given)
 
     def prune(self, whole_folders: bool = False) -> list[str]:
-        """Remove sounds whose files no longer exist.
+        """Remove sounds whose files no longer exist, and `problems` of files that no longer exist.
 
         Arguments
         ---------

@@ -80,10 +80,13 @@ class Writer:
         others = [one for one in given if not (isinstance(one, (str, os.PathLike)) and shards[one])]
         sources = list_sources(others, **options)
         todo = [source for source in sources if not self.has(source, retry)]
+        same = {source.path for source in todo if self.has(source._replace(label=None), retry=True)}
         problems = self.add_sounds(todo, progress, threads, commit_seconds) if todo else {}
         self.merge_if_useful()
         unchanged = added.unchanged + len(sources) - len(todo)
-        return Added(added.added + len(todo) - len(problems), unchanged, added.problems | problems)
+        relabelled = len(same - problems.keys())
+        new = added.added + len(todo) - len(problems) - relabelled
+        return Added(new, unchanged, added.problems | problems, relabelled)
 
     def has(self, source: Source, retry: bool = False) -> bool:
         """Whether the library holds an unchanged source. A source whose label is None matches every label."""
@@ -213,12 +216,13 @@ class Writer:
         folders = [path for path in gone if is_gone(os.path.dirname(path))]
         if folders and not whole_folders:
             raise UserError(
-                f"The folder '{os.path.dirname(folders[0])}' is missing ({len(folders):,} sounds in all such folders): "
-                "connect the drive, or remove these sounds, too, with --yes (`whole_folders=True`)."
+                f"The folder '{os.path.dirname(folders[0])}' is missing ({len(folders):,} files in all such folders): "
+                "connect the drive, or remove these files, too, with --yes (`whole_folders=True`)."
             )
+        sounds = [path for path in gone if self.seen[path][3]]  # without files that could not be read
         self.commit([], gone)
         self.merge_if_useful()
-        return gone
+        return sounds
 
     def merge_if_useful(self) -> None:
         """Merge if the delta, or the removed windows in the index, are large enough to slow a search."""

@@ -1,13 +1,15 @@
 """Refuse requests from elsewhere, answer mistakes with one sentence, and bound the work that waits."""
 
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from cochlea_sb.errors import AudioError, UserError
+from cochlea_sb.errors import EncoderError, UserError
 
+LOGGER = logging.getLogger(__name__)
 MOST_WAITING = 64  # requests that are being answered; more are refused with the status 503
 COOKIE = "cochlea_token"
 HEADERS = {
@@ -56,7 +58,10 @@ class Guard:
                 if self.before is not None:
                     await self.before()
                 return await handler(request)
-            except (UserError, AudioError) as error:
+            except EncoderError as error:
+                LOGGER.error("%s%s", error.traceback, error)
+                return problem(str(error), 500)
+            except UserError as error:
                 return problem(str(error), 404 if "holds no sound" in str(error) else 400)
             except FileNotFoundError as error:
                 return problem(f"'{error.filename}' is not there any more.", 404)

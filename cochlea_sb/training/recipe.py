@@ -20,6 +20,8 @@ CORPUS_KEYS += ("sounds_per_class", "label_column", "source_column")
 # Arguments of `cochlea_sb.data.streams.SoundStream`
 STREAM_KEYS: tuple[str, ...] = ("data_folder", "dataset", "config", "split", "label_column", "source_column")
 STREAM_KEYS += ("valid_folds", "valid_share")
+# Arguments of `cochlea_sb.training.pairs.PairBatches`, of pairs in memory and of a stream
+PAIR_KEYS = ("deformation", "crop_frames", "proximity_seconds", "max_seconds")
 # Options that are text, whatever they look like: a folder may be called 2024 or null.
 TEXTS = {"data_folder", "dataset", "config", "split", "label_column", "source_column"}
 TEXTS |= {"output_folder", "save_folder", "train_log", "model"}
