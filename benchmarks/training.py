@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Compare the time of a training step with its lower bound: forward, backward and update of the encoder alone.
 
-    python benchmarks/training.py [--device cuda] [--precision bf16] [--batch_size 128]
+    python benchmarks/training.py [--device cuda] [--precision bf16] [--compile] [--batch_size 128]
 
-The lower bound takes crops that are ready. Each round times both, so that other work of the machine slows both alike.
+The lower bound takes crops that are ready, and is never compiled. Each round times both, so that other work of the machine slows both alike.
 The result is the ratio of the medians.
 """
 
@@ -37,6 +37,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the encoder, as the recipes do")
     parser.add_argument("--batch_size", type=int, default=128, help="pairs")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--repeats", type=int, default=None, help="steps in a round; default: 2 on a CPU, 50 on a GPU")
@@ -50,7 +51,10 @@ def main():
     batches = PairBatches(bank, batch_size, 10**9, crop_frames=hparams["crop_frames"])
     hparams["checkpointer"] = None
     run_opts = {"device": device, "precision": arguments.precision}
+    if arguments.compile:
+        run_opts |= {"compile": True, "compile_module_keys": ["embedding_model"]}
     brain = EmbeddingBrain(hparams["modules"], hparams["opt_class"], hparams, run_opts)
+    brain._compile()
     brain.init_optimizers()
     brain.modules.train()
 
@@ -77,7 +81,8 @@ def main():
     rounds = [(timed(whole, repeats, device), timed(bare, repeats, device)) for _ in range(arguments.rounds)]
     whole_seconds, bare_seconds = torch.tensor(rounds).median(0).values.tolist()
     ratios = sorted(a / b for a, b in rounds)
-    print(f"device {device}, {arguments.precision}, {batch_size} pairs of windows, {torch.get_num_threads()} threads")
+    compiled = ", compiled" if arguments.compile else ""
+    print(f"device {device}, {arguments.precision}{compiled}, {batch_size} pairs of windows, {torch.get_num_threads()} threads")
     for name, seconds in (("bare forward, backward, update", bare_seconds), ("whole training step", whole_seconds)):
         print(f"{name:32}{1000 * seconds:8.2f} ms {2 * batch_size / seconds:10,.0f} windows/s")
     print(f"ratio {whole_seconds / bare_seconds:.3f} (rounds: {ratios[0]:.3f} to {ratios[-1]:.3f})")

@@ -32,7 +32,7 @@ from .compiled import compiled
 LEVELS = np.float32(3)  # a rotated coordinate is rounded to -3 .. 3 steps
 STEP = 0.65  # standard deviations of the coordinates; near the optimum for seven levels of a normal distribution
 RECENTRE_WITHIN = 0.5  # squared distance of query and centre below which the query's residual is rounded
-NEAREST = 1 / 16, 32, 128  # share, least and most of the centres that are compared exactly in the first round
+NEAREST = 1 / 8, 64, 128  # share, least and most of the centres that are compared exactly in the first round
 TOGETHER = 32  # vectors that are compared exactly before the worst match so far is looked up again
 PATIENCE = 8  # number of skipped near cells in a row after which the search ends
 TAKEN = np.int64(np.iinfo(np.int64).max)
