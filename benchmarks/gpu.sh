@@ -11,9 +11,11 @@ mkdir -p $results
 few=$([ "$device" = cpu ] && echo "--rounds 1" || echo "--rounds 5")
 
 section() { printf '\n== %s\n' "$*"; }
-section "training step over the bare step, fp32 and bf16"
+section "training step over the bare step: fp32, compiled, bf16, bf16 compiled"
 python3 benchmarks/training.py --device "$device" $few
+python3 benchmarks/training.py --device "$device" $few --compile
 python3 benchmarks/training.py --device "$device" $few --precision bf16 --batch_size 512
+python3 benchmarks/training.py --device "$device" $few --precision bf16 --batch_size 512 --compile
 section "training step against recipes that deform waveforms"
 python3 benchmarks/training_peers.py --device "$device" --rounds 2 --steps 1 --workers "$(nproc)"
 section "training from the disk"

@@ -97,15 +97,15 @@ def audio(file, rng):
     return vectors[~held], queries[:TUNING], queries[TUNING : TUNING + MEASURED]
 
 
-def embed(folder, model, file):
-    """Embed a folder of sounds with a window every 0.04 s, and write the file that `audio` reads."""
+def embed(folder, model, file, hop_seconds):
+    """Embed the windows of a folder of sounds, and write the file that `audio` reads."""
     from cochlea_sb import AudioEncoder, AudioError
     from cochlea_sb.audio import AUDIO_EXTENSIONS
 
     encoder, vectors = AudioEncoder.from_hparams(model), []
     for path in tqdm(sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in AUDIO_EXTENSIONS)):
         try:
-            vectors.append(encoder.encode_windows(path, hop_seconds=0.04)[0].numpy())
+            vectors.append(encoder.encode_windows(path, hop_seconds=hop_seconds)[0].numpy())
         except AudioError as error:
             tqdm.write(str(error), file=sys.stderr)
     sounds = np.repeat(np.arange(len(vectors)), [len(windows) for windows in vectors])
@@ -494,7 +494,7 @@ def kth_cosines(queries, vectors):
 
 def recall(ids, queries, vectors, kth):
     """Share of the K nearest vectors that were found. A vector that ties with the K-th counts as found."""
-    rows = [np.array([i for i in row if i >= 0], np.int64) for row in ids]  # -1 marks a missing result
+    rows = [np.array([i for i in row if 0 <= i < len(vectors)], np.int64) for row in ids]  # others: nothing found
     found = sum((vectors[row] @ q >= least - 1e-6).sum() for row, q, least in zip(rows, queries, kth, strict=False))
     return float(found / (K * len(rows)))
 
@@ -649,6 +649,7 @@ def main():
     parser.add_argument("--audio", metavar="FILE", help="file of vectors and sounds, written by --embed")
     parser.add_argument("--embed", metavar="FOLDER", help="embed this folder, write the file --audio, and end")
     parser.add_argument("--model", help="model of --embed: a folder or a name on the Hub")
+    parser.add_argument("--hop_seconds", type=float, help="of the windows of --embed; default: the model's")
     parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="libraries, by name or its beginning")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--all_cores", action="store_true")
@@ -656,7 +657,7 @@ def main():
     parser.add_argument("--output", default="results/benchmarks", help="folder of index.png and index.json (extended)")
     arguments = parser.parse_args()
     if arguments.embed:
-        return embed(arguments.embed, arguments.model, arguments.audio)
+        return embed(arguments.embed, arguments.model, arguments.audio, arguments.hop_seconds)
     if arguments.audio is None and "audio" in (arguments.data or []):
         parser.error("the data set audio needs --audio FILE")
     DATA["audio"] = partial(audio, arguments.audio)

@@ -3,8 +3,8 @@
 
     python benchmarks/training.py [--device cuda] [--precision bf16] [--compile] [--batch_size 128]
 
-The lower bound takes crops that are ready, and is never compiled. Each round times both, so that other work of the machine slows both alike.
-The result is the ratio of the medians.
+The lower bound takes crops that are ready, and is never compiled. Each round times both, so that other work of the
+machine slows both alike. The result is the ratio of the medians.
 """
 
 import argparse
@@ -81,8 +81,8 @@ def main():
     rounds = [(timed(whole, repeats, device), timed(bare, repeats, device)) for _ in range(arguments.rounds)]
     whole_seconds, bare_seconds = torch.tensor(rounds).median(0).values.tolist()
     ratios = sorted(a / b for a, b in rounds)
-    compiled = ", compiled" if arguments.compile else ""
-    print(f"device {device}, {arguments.precision}{compiled}, {batch_size} pairs of windows, {torch.get_num_threads()} threads")
+    print(f"device {device}, {arguments.precision}{', compiled' if arguments.compile else ''}", end=", ")
+    print(f"{batch_size} pairs of windows, {torch.get_num_threads()} threads")
     for name, seconds in (("bare forward, backward, update", bare_seconds), ("whole training step", whole_seconds)):
         print(f"{name:32}{1000 * seconds:8.2f} ms {2 * batch_size / seconds:10,.0f} windows/s")
     print(f"ratio {whole_seconds / bare_seconds:.3f} (rounds: {ratios[0]:.3f} to {ratios[-1]:.3f})")
