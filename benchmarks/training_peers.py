@@ -11,7 +11,8 @@
   torchaudio, so nothing is mixed in.
 
 All have the same files (wav, 16 kHz), crops of 1.44 s, batches, front end, encoder, loss and optimizer. A round times
-some steps of each. ``--workers`` is the number of loader processes of the peers.
+some steps of each. ``--workers`` is the number of loader processes of the peers. "Encoder alone" is a step with crops
+that are ready, the lower bound of all: the column "beyond it" compares what each adds to it.
 """
 
 import argparse
@@ -127,9 +128,10 @@ def main():
     groups = torch.arange(n_pairs, device=brain.device).repeat(2)[:, None].expand(-1, 2)
 
     def peer_step(batches, augment):
-        wavs = augment(next(batches).to(brain.device, non_blocking=True))
+        return step_on(front_end(augment(next(batches).to(brain.device, non_blocking=True)))[:, :WINDOW_FRAMES])
+
+    def step_on(windows):
         with brain.training_ctx:
-            windows = front_end(wavs)[:, :WINDOW_FRAMES]
             outputs = brain.project(brain.modules.embedding_model(windows)[:, 0])
         loss = brain.objective(outputs, DeformedBatch(windows, groups, positive_of))
         loss.backward()
@@ -144,7 +146,9 @@ def main():
         loaded = speechbrain_batches(files, n_pairs, arguments.workers)
         plain = plain_batches(files, n_pairs, arguments.workers)
         theirs, third = speechbrain_augmentation(), audiomentations_augmentation()
+        ready = ours[0].crops[:, :WINDOW_FRAMES].float()
         steps = {
+            "encoder alone": lambda: step_on(ready),
             "cochlea_sb": lambda: brain.fit_batch(ours[random.randrange(10**9)]),
             "SpeechBrain, waveforms": lambda: peer_step(loaded, theirs),
             "torch-audiomentations": lambda: peer_step(plain, third),
@@ -158,10 +162,12 @@ def main():
                     seconds[name].append((time.perf_counter() - start) / arguments.steps)
     print(f"{arguments.device}, {arguments.precision}, {n_pairs} pairs, channels {arguments.channels}", end="")
     print(f", {torch.get_num_threads()} threads, {arguments.workers} loader processes")
-    ours_seconds = np.median(seconds["cochlea_sb"])
-    for name, values in seconds.items():
-        middle = np.median(values)
-        print(f"{name:24}{1000 * middle:9.1f} ms {2 * n_pairs / middle:9,.0f} windows/s {middle / ours_seconds:7.2f} x")
+    middles = {name: np.median(values) for name, values in seconds.items()}
+    least, own = middles["encoder alone"], middles["cochlea_sb"]
+    print(f"{'':24}{'ms a step':>10}{'windows/s':>11}{'relative':>10}{'beyond it, ms':>15}{'relative':>10}")
+    for name, middle in middles.items():
+        beyond = f"{1000 * (middle - least):15.1f}{(middle - least) / max(own - least, 1e-9):10.2f}"
+        print(f"{name:24}{1000 * middle:10.1f}{2 * n_pairs / middle:11,.0f}{middle / own:10.2f}{beyond}")
 
 
 if __name__ == "__main__":
