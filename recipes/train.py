@@ -32,7 +32,7 @@ from cochlea_sb.hub import names_on_hub
 from cochlea_sb.inference.audio_encoder import copy_weights
 from cochlea_sb.inference.model_folder import save_model
 from cochlea_sb.machine import check_device
-from cochlea_sb.training.distributed import a_lost_process_is_told, leave_group, own_share
+from cochlea_sb.training.distributed import a_lost_process_is_told, collected, leave_group, own_share
 from cochlea_sb.training.fit import fit_encoder
 from cochlea_sb.training.loader import make_loader
 from cochlea_sb.training.pairs import MixedBatches, PairBatches, group_rows, own_pairs
@@ -66,8 +66,6 @@ def make_pairs(frames, groups, batch_size, seed, hparams, device, band=1.0, step
 
 def open_stream(hparams):
     """The sounds of ``--streaming True``. Whatever a stream can't do is refused here."""
-    if own_share().total > 1:
-        raise UserError("streaming trains in one process: start it without torchrun, or leave streaming out.")
     wanted = {"pair_by": "sound", "length_band": 1, "labels_per_class": None}
     for key, value in wanted.items():
         if hparams[key] != value:
@@ -210,16 +208,23 @@ def train_on_stream(hparams_file, hparams, text, run_opts, device):
     """Train on a stream of sounds. Returns the unreadable sounds and the number of the others."""
     stream = open_stream(hparams)
     capacity = round(hparams["buffer_hours"] * 3600 * hparams["sample_rate"] / hparams["compute_features"].hop)
-    bank = StreamBank(stream, capacity, hparams["compute_features"], device)
+    bank = StreamBank(stream.part(*own_share()), capacity, hparams["compute_features"], device)
     pairs = train_pairs(bank, None, hparams, device)
-    held_out, unreadable = load_held_out(stream, hparams)
+    held_out, unreadable = sb.utils.distributed.run_on_main(partial(load_held_out, stream, hparams))
     begin_results(hparams["output_folder"], text)
+    main_process = sb.utils.distributed.if_main_process()  # unknown after training
+    read = [bank.first_pass]
     try:
-        train_with_brain(hparams, run_opts, device, pairs, held_out)
+        with a_lost_process_is_told():
+            train_with_brain(hparams, run_opts, device, pairs, held_out)
+            read = collected(bank.first_pass)
+            leave_group()
     finally:
-        problems = [*unreadable, *bank.problems.items()]
-        write_training(hparams_file, hparams, bank.first_pass_sounds, bank.first_pass_frames, problems)
-    return problems, bank.first_pass_sounds
+        problems = [*unreadable, *(pair for part in read for pair in part.problems.items())]
+        n_sounds, n_frames = sum(part.n_sounds for part in read), sum(part.n_frames for part in read)
+        if main_process:
+            write_training(hparams_file, hparams, n_sounds, n_frames, problems)
+    return problems, n_sounds
 
 
 def train_on_corpus(hparams_file, hparams, text, run_opts, device):

@@ -2,8 +2,12 @@
 
 import io
 import json
+import os
 import runpy
+import subprocess
+import sys
 import tarfile
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -18,9 +22,12 @@ from cochlea_sb.data.stream_bank import StreamBank
 from cochlea_sb.data.streams import SoundStream
 from cochlea_sb.errors import UserError
 from cochlea_sb.features import LogMel
+from cochlea_sb.training import streamed_pairs
+from cochlea_sb.training.distributed import Share
 from cochlea_sb.training.recipe import load_experiment
 from cochlea_sb.training.streamed_pairs import StreamedPairs
 
+ROOT = Path(__file__).resolve().parent.parent
 RATE = 16000
 UNREAD = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
 NO_FOLDS = {"valid_folds": [], "valid_share": 0.0}
@@ -110,7 +117,7 @@ def test_a_stream_that_fits_is_read_once_and_equals_the_bank_in_memory(shards, f
     stream = SoundStream(shards / "tar", **NO_FOLDS)
     bank = StreamBank(stream, 10_000, LogMel())
     assert bank.complete and len(bank) == len(frames) == 23
-    assert list(bank.problems) == ["07.wav"] and bank.first_pass_sounds == 23
+    assert list(bank.first_pass.problems) == ["07.wav"] and bank.first_pass.n_sounds == 23
     whole = FrameBank.from_dataset(frames, LogMel())
     keys = {sound.key: sound.name for sound in stream.sounds()}
     order = torch.tensor([list(frames["path"]).index(keys[place.key]) for place in bank.places])
@@ -147,7 +154,7 @@ def test_a_ring_holds_the_newest_sounds_whole_and_each_once(shards, frames, monk
 def test_a_sound_too_long_for_the_buffer_and_a_buffer_too_small_for_a_batch(shards):
     stream = SoundStream(shards / "parquet", **NO_FOLDS)
     bank = StreamBank(stream, 300, LogMel())
-    assert any("at most a quarter of --buffer_hours" in problem for problem in bank.problems.values())
+    assert any("at most a quarter of --buffer_hours" in problem for problem in bank.first_pass.problems.values())
     with pytest.raises(UserError, match=r"use a larger --buffer_hours"):
         StreamedPairs(bank, 20, 4, draws_per_sound=1)
     with pytest.raises(UserError, match="No sound of the stream can be used"):
@@ -184,12 +191,57 @@ def test_a_text_named_like_a_parquet_file_is_named(tmp_path, capfd):
     assert "schema" not in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("total", [2, 3])
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_the_parts_of_several_processes_are_all_sounds_each_once(shards, kind, total):
+    stream = SoundStream(shards / kind, seed=3)
+    for number in range(2):
+        parts = [described(stream.part(part, total).sounds(number)) for part in range(total)]
+        assert sorted(sound for part in parts for sound in part) == described(stream.sounds(number))
+        assert all(len(part) >= 24 // total - 4 for part in parts)
+
+
+def test_a_batch_of_several_processes_has_rows_of_each(shards, monkeypatch):
+    monkeypatch.setattr(streamed_pairs, "summed", lambda values: values)
+    stream, batches = SoundStream(shards / "parquet", **NO_FOLDS), []
+    for number in range(2):
+        monkeypatch.setattr(streamed_pairs, "own_share", lambda number=number: Share(number, 2))
+        pairs = StreamedPairs(StreamBank(stream.part(number, 2), 10_000, LogMel()), 8, 5, draws_per_sound=10)
+        batches.append((pairs[0], pairs.windows(6)))
+    (batch, windows), (other, other_windows) = batches
+    assert batch.seed == other.seed
+    for own, others in ((batch[:3], other[:3]), ([windows], [other_windows])):
+        for rows, other_rows in zip(own, others, strict=True):
+            assert not rows[1::2].any() and not other_rows[::2].any()
+            assert rows[::2].any() and other_rows[1::2].any()
+    assert not set(batch.groups[::2].tolist()) & set(other.groups[1::2].tolist())
+
+
+def train_on_shards(folder, shards):
+    """The command of a short training on a stream."""
+    command = ["recipes/train.py", "hparams/cnn.yaml", "--streaming", "True", "--data_folder", shards / "tar"]
+    command += ["--buffer_hours", "0.01", "--batch_size", "8", "--channels", "[16, 32, 64]"]
+    command += ["--number_of_epochs", "2", "--steps_per_epoch", "3", "--num_proc", "1", "--output_folder", folder]
+    return list(map(str, command))
+
+
+def test_two_processes_train_on_a_stream(shards, tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [*train_on_shards(folder, shards), "--n_sources", "16", "--synthetic_share", "0.25"]
+    command += ["--device", "cpu", "--distributed_backend", "gloo"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Skipped 1 of 20 files" in done.stdout and done.stdout.count("The model, after 2 epochs") == 1
+    assert "07.wav" in (folder / "skipped.csv").read_text()
+    facts = json.loads((folder / "training.json").read_text())
+    assert (facts["sounds"], facts["skipped"]) == (19, 1)
+    assert all(0 < row["train loss"] < 1 for row in json.loads((folder / "history.json").read_text()))
+
+
 def test_the_recipe_trains_on_a_stream(script, shards, tmp_path):
     folder = tmp_path / "run"
-    command = ["recipes/train.py", "hparams/cnn.yaml", "--streaming", "True", "--data_folder", shards / "tar"]
-    command += ["--buffer_hours", "0.01", "--batch_size", "8", "--channels", "[16, 32, 64]", "--n_sources", "0"]
-    command += ["--number_of_epochs", "2", "--steps_per_epoch", "3", "--num_proc", "1", "--output_folder", folder]
-    out = script(*command).stdout
+    out = script(*train_on_shards(folder, shards), "--n_sources", "0").stdout
     assert f"The model, after 2 epochs, is in {folder}" in out and "Skipped 1 of 20 files" in out
     assert len((folder / "train_log.txt").read_text().splitlines()) == 2
     assert "07.wav" in (folder / "skipped.csv").read_text()

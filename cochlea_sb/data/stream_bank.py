@@ -23,6 +23,14 @@ class Place(NamedTuple):
     key: int
 
 
+class FirstPass(NamedTuple):
+    """What was read of a stream up to now: numbers of sounds and frames of the first pass, and problems of any pass."""
+
+    n_sounds: int
+    n_frames: int
+    problems: dict[str, str]  # the reason for each sound that can't be used
+
+
 class StreamBank(FrameBank):
     """The newest sounds of a stream, in a ring: a new sound is written over the oldest ones.
 
@@ -49,8 +57,7 @@ class StreamBank(FrameBank):
         self.here = 0  # the row for the next frame
         self.ended = 0  # number of readers that have read all of their sounds
         self.evicted = False  # whether a sound has left the bank
-        self.first_pass_sounds = self.first_pass_frames = 0
-        self.problems: dict[str, str] = {}
+        self.first_pass = FirstPass(0, 0, {})
         device = device if torch.device(device).type == "cuda" else "cpu"  # pairs need float64, which other GPUs lack
         self.frames = torch.empty(capacity, front_end.frame_size, dtype=torch.float16, device=device)
         self.levels = torch.empty(capacity, device=device)
@@ -82,8 +89,9 @@ class StreamBank(FrameBank):
         for name, problem in block.problems:
             self.report(name, problem)
         if block.first_pass:
-            self.first_pass_sounds += len(block.keys)
-            self.first_pass_frames += len(block.frames)
+            read = self.first_pass
+            n_sounds, n_frames = read.n_sounds + len(block.keys), read.n_frames + len(block.frames)
+            self.first_pass = read._replace(n_sounds=n_sounds, n_frames=n_frames)
             self.ended += block.ends_pass
         for frames, key, name in zip(block.frames.split(block.lengths), block.keys, block.names, strict=True):
             if 4 * len(frames) > len(self.frames):
@@ -93,15 +101,15 @@ class StreamBank(FrameBank):
         self.lengths = torch.tensor([place.end - place.first for place in self.places], device=self.device)
         self.ends = torch.tensor([place.end for place in self.places], device=self.device)
         if self.ended == self.readers and not self.places:
-            reason = next(iter(self.problems.values()), "all sounds are held out, or there are none.")
+            reason = next(iter(self.first_pass.problems.values()), "all sounds are held out, or there are none.")
             raise UserError(f"No sound of the stream can be used for training; the first reason: {reason}")
         if self.complete:
             self.blocks = iter(())  # ends the processes
         return len(block.keys) + len(block.problems)
 
     def report(self, name: str, problem: str) -> None:
-        if len(self.problems) < MOST_PROBLEMS:
-            self.problems[name] = problem
+        if len(self.first_pass.problems) < MOST_PROBLEMS:
+            self.first_pass.problems[name] = problem
 
     def add(self, frames: torch.Tensor, key: int) -> None:
         """Write a sound over the oldest ones."""

@@ -3,6 +3,7 @@
 A pass is one reading of all sounds. Each pass has another order of the shards. Inside a shard, the order stays.
 """
 
+import copy
 import os
 import traceback
 import zlib
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
+from datasets.distributed import split_dataset_by_node
 
 from cochlea_sb.data.corpus import check_share, is_in_share, separate
 from cochlea_sb.data.frames import NO_AUDIO
@@ -102,6 +104,18 @@ class SoundStream:
         self.label_names = label.names if isinstance(label, datasets.ClassLabel) else None
         self.folds = {str(fold) for fold in valid_folds} if "fold" in columns else None
         self.share = valid_share
+
+    def part(self, number: int, total: int) -> "SoundStream":
+        """The part ``number`` of ``total`` parts, for a process of distributed training.
+
+        A part has whole shards if their number is a multiple of ``total``. Otherwise each part reads all shards, and
+        leaves out the sounds of the other parts.
+        """
+        if total == 1:
+            return self
+        part = copy.copy(self)
+        part.rows = split_dataset_by_node(self.rows, number, total)
+        return part
 
     @property
     def n_shards(self) -> int:

@@ -52,6 +52,14 @@ def summed(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def collected(value: Any) -> list[Any]:
+    """Return the values of all processes, which can be any objects."""
+    values = [value] * own_share().total
+    if is_distributed():
+        torch.distributed.all_gather_object(values, value)
+    return values
+
+
 def gather_rows(rows: torch.Tensor, total: int) -> torch.Tensor:
     """Collect the rows of all shares, in their order: [A / n, ...] to [A, ...], with gradients.
 

@@ -225,8 +225,7 @@ class MixedBatches(torch.utils.data.Dataset[PairBatch]):
 
     def __getitem__(self, step: int) -> PairBatch:
         ours, theirs = self.corpus[step], self.others[step]
-        first_group = self.corpus.groups[-1] + 1  # of ``others``; groups ascend, and those of a stream change
-        theirs = theirs._replace(groups=theirs.groups + first_group.to(theirs.groups.device))
+        theirs = theirs._replace(groups=-1 - theirs.groups)  # so that no group is one of the corpus
         both = zip(ours[:3], theirs[:3], strict=True)
         anchors, positives, groups = (torch.cat([part, other.to(part.device)]) for part, other in both)
         return PairBatch(anchors, positives, groups, ours.seed)

@@ -7,6 +7,7 @@ import torch
 from cochlea_sb.data.stream_bank import StreamBank
 from cochlea_sb.errors import UserError
 from cochlea_sb.training.batch import PairBatch
+from cochlea_sb.training.distributed import own_share, summed
 from cochlea_sb.training.pairs import PairBatches
 
 
@@ -15,6 +16,9 @@ class StreamedPairs(PairBatches):
 
     A batch depends on the steps before it, unlike a batch of `PairBatches`. An interrupted run reads the stream again
     from its start.
+
+    In distributed training, each process has a bank of its own sounds. The rows of a batch that belong to other
+    processes are 0; the batches of all processes add up to the whole batch (`PairBatch.on`).
 
     Arguments
     ---------
@@ -36,15 +40,30 @@ class StreamedPairs(PairBatches):
                 "smaller --batch_size."
             )
         super().__init__(bank, batch_size, steps, seed, **options)
-        self.stream_bank, self.draws_per_sound = bank, draws_per_sound
+        self.stream_bank, self.draws_per_sound, self.share = bank, draws_per_sound, own_share()
         self.due = 0.0  # sounds to take into the bank
 
     def __getitem__(self, step: int) -> PairBatch:
-        self.due += self.batch_size / self.draws_per_sound
+        self.due += self.batch_size / self.share.total / self.draws_per_sound
         changed = False
         while self.due > 0 and not self.stream_bank.complete:
             self.due -= max(1, self.stream_bank.take())  # the last block of a pass may be empty
             changed = True
         if changed:
             self.make_tables(torch.arange(len(self.bank)))
-        return super().__getitem__(step)
+        batch = super().__getitem__(step)
+        if self.share.total == 1:
+            return batch
+        numbers = batch.groups * self.share.total + self.share.number  # no other process has one of them
+        anchors, positives, groups = map(self.own_rows, (batch.anchors, batch.positives, numbers))
+        return PairBatch(anchors, positives, summed(groups), batch.seed)
+
+    def windows(self, count: int) -> torch.Tensor:
+        """Draw windows as `PairBatches.windows` does; those of other processes are 0."""
+        return self.own_rows(super().windows(count))
+
+    def own_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """Set the rows of other processes to 0."""
+        own = torch.zeros_like(rows)
+        own[self.share.rows] = rows[self.share.rows]
+        return own
