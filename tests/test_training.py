@@ -12,6 +12,7 @@ from cochlea_sb.augment.combined import Composition, OneKindPerExample
 from cochlea_sb.augment.deformation import Deformation
 from cochlea_sb.augment.gain import Gain
 from cochlea_sb.augment.temporal_proximity import NoDraw, TemporalProximity
+from cochlea_sb.encoders.cnn import ConvEncoder
 from cochlea_sb.errors import UserError
 from cochlea_sb.inference.audio_encoder import AudioEncoder
 from cochlea_sb.inference.model_folder import CONFIG, YAML, save_model
@@ -19,7 +20,7 @@ from cochlea_sb.training import mining
 from cochlea_sb.training.batch import PairBatch, deform, mixing_shift
 from cochlea_sb.training.brain import EmbeddingBrain
 from cochlea_sb.training.checkpoints import AtomicCheckpointer, History
-from cochlea_sb.training.distributed import ALL, Share, gather_rows, own_share, summed
+from cochlea_sb.training.distributed import ALL, Share, gather_rows, own_share, summed, unwrapped
 from cochlea_sb.training.losses import TripletLoss
 from cochlea_sb.training.recipe import load_experiment, parse_arguments
 from cochlea_sb.training.schedule import warm_up_and_cosine
@@ -304,3 +305,9 @@ def test_proximity_of_some_pairs_wants_clean_anchors():
         brain_for(deformation=some, deform_anchors=True)
     brain_for(deformation=some, deform_anchors=False)
     brain_for(deformation=Composition([Gain(), TemporalProximity()]), deform_anchors=True)
+
+
+def test_a_compiled_encoder_is_saved_as_itself():
+    encoder = ConvEncoder(silence=0.0, channels=[4, 8], embedding_size=16)
+    compiled = torch.compile(encoder, backend="eager")
+    assert unwrapped(compiled) is encoder and unwrapped(encoder) is encoder

@@ -99,8 +99,9 @@ def wrapped(module: nn.Module) -> nn.Module:
 
 
 def unwrapped(module: nn.Module) -> Any:
-    """Remove the wrapper that distributed training puts around a module."""
-    return getattr(module, "module", module)
+    """Remove the wrappers that distributed training and ``torch.compile`` put around a module."""
+    module = getattr(module, "module", module)
+    return getattr(module, "_orig_mod", module)
 
 
 def batch_norm(layer: _BatchNorm, inputs: torch.Tensor) -> torch.Tensor:
