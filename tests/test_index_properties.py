@@ -354,13 +354,13 @@ def test_seeds(seed, tmp_path):
 def test_allowed_ids_can_be_prepared_and_stay_right_after_changes(kind):
     vectors, queries = clustered(20_000), clustered(50, seed=1)
     index = kind.build(vectors)
-    for n_allowed in (300, 6000):
+    for n_allowed in (200, 6000):
         ids = np.random.default_rng(0).choice(20_000, n_allowed, replace=False)
         allowed = index.allow(ids)
-        for found, wanted in zip(
-            index.query(queries, 5, allowed=allowed), index.query(queries, 5, allowed=ids), strict=True
-        ):
-            np.testing.assert_array_equal(found, wanted)
+        exact = index.query(queries, 5, effort=1, allowed=ids)
+        for found, wanted in zip(index.query(queries, 5, effort=1, allowed=allowed), exact, strict=True):
+            np.testing.assert_allclose(found, wanted, atol=1e-6)
+        assert (index.query(queries, 5, allowed=allowed)[0] >= exact[0][:, -1:] - 1e-6).mean() > 0.95
         other = kind.build(vectors[:15_000])  # another index looks the ids up again
         assert np.isin(other.query(queries, 5, allowed=allowed)[1], ids[ids < 15_000]).all()
     gone = ids[:3000]

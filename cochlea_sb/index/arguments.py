@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-    from .interface import Index
 
 BLOCK = 1024  # rows that are scaled at a time
 FLOAT, WHOLE = np.dtype(np.float32), np.dtype(np.int64)  # numpy takes longer to look up a type than a dtype
@@ -21,8 +20,9 @@ class Allowed(NamedTuple):
 
     ids: np.ndarray  # [n] int64, ascending
     slots: np.ndarray  # [at most n] int64, ascending: where the index holds them
-    mask: np.ndarray  # bool, of all slots; [0] if all allowed vectors are compared
     version: object  # of the index
+    mask: np.ndarray = NO_MASK  # bool, of all slots, if they are searched
+    part: Any = None  # an index of the allowed vectors alone, if it is searched
 
 
 def as_array(vectors: ArrayLike) -> np.ndarray:
@@ -86,11 +86,11 @@ def whole_numbers(ids: ArrayLike) -> np.ndarray:
     return ids.astype(np.int64)
 
 
-def prepared(index: Index, allowed: ArrayLike | Allowed) -> Allowed:
-    """The allowed ids, looked up in an index unless they were before."""
-    if isinstance(allowed, Allowed):
-        return allowed if allowed.version is index.version else index.allow(allowed.ids)
-    return index.allow(allowed)
+def looked_up(allowed: ArrayLike | Allowed, version: object, look_up: Callable[[ArrayLike], Allowed]) -> Allowed:
+    """The allowed ids, looked up unless they were in this version of the index."""
+    if not isinstance(allowed, Allowed):
+        return look_up(allowed)
+    return allowed if allowed.version is version else look_up(allowed.ids)
 
 
 def ascending(ids: np.ndarray) -> np.ndarray:

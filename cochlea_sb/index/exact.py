@@ -12,15 +12,14 @@ import numpy as np
 
 from . import storage
 from .arguments import (
-    NO_MASK,
     Allowed,
     as_array,
     checked_effort,
     checked_ids,
     checked_k,
     checked_recall,
+    looked_up,
     positions_of,
-    prepared,
     query_rows,
     unit_rows,
     whole_numbers,
@@ -92,7 +91,7 @@ class ExactIndex:
     def allow(self, ids: ArrayLike) -> Allowed:
         """Prepare ids for many searches among them; see `RandomProjectionIndex.allow`."""
         ids = np.unique(whole_numbers(ids))
-        return Allowed(ids, np.flatnonzero(np.isin(self._ids, ids)), NO_MASK, self.version)
+        return Allowed(ids, np.flatnonzero(np.isin(self._ids, ids)), self.version)
 
     def query(
         self,
@@ -109,7 +108,7 @@ class ExactIndex:
         unit = unit_rows(query_rows(queries, self.dimensions))
         vectors, own_ids = self.vectors, self._ids
         if allowed is not None:
-            slots = prepared(self, allowed).slots
+            slots = looked_up(allowed, self.version, self.allow).slots
             vectors, own_ids = vectors[slots], own_ids[slots]
         k = min(checked_k(k), len(own_ids))
 

@@ -1,7 +1,9 @@
-"""The vectors of a `RandomProjectionIndex`, stored cell by cell. Cells that have grown have free slots.
+"""The cells and the vectors of a `RandomProjectionIndex`. Cells that have grown have free slots.
 
 Axes: N vectors, n some of them, S slots, C cells, D dimensions, R rotated dimensions, W = R / 64 words.
 """
+
+from __future__ import annotations
 
 from typing import NamedTuple
 
@@ -11,6 +13,32 @@ from . import build_kernels
 
 BLOCK = 65536  # vectors that are rotated at a time
 LEAST_SPARE = 32  # free slots in each cell of an index that grows
+
+
+class Cells(NamedTuple):
+    """The centres, the codes of the centres, and the spread of the vectors around each centre."""
+
+    rotation: np.ndarray  # [R, D] float32: P, with orthonormal columns
+    mean_centre: np.ndarray  # [R] float32: mean of the centres
+    centres: np.ndarray  # [C, R] float32, rotated
+    codes: np.ndarray  # [2 W C] uint64: codes of the centres, as if all were in one cell with the centre `mean_centre`
+    scales: np.ndarray  # [C] float32: scales of these codes
+    squared_norms: np.ndarray  # [C] float32: |centre|^2
+    spreads: np.ndarray  # [C] float32: root mean square of the distances between vectors and centre
+    rank_weights: np.ndarray  # [C] float32: 1 / log2(rank + 2)
+
+    @classmethod
+    def around(cls, centres: np.ndarray, rotation: np.ndarray, spreads: np.ndarray) -> Cells:
+        """Cells with these centres, which are rotated."""
+        mean, one_cell = centres.mean(0), np.zeros(len(centres), np.int64)
+        words, floats = (
+            np.empty((len(centres), len(rotation) // 32), np.uint64),
+            np.empty((2, len(centres)), np.float32),
+        )
+        build_kernels.encode(centres, mean[None], one_cell, words, *floats)
+        rank_weights = (1 / np.log2(np.arange(len(centres)) + 2)).astype(np.float32)
+        codes = np.ascontiguousarray(words.T).ravel()
+        return cls(rotation, mean, centres, codes, floats[0], (centres**2).sum(1), spreads, rank_weights)
 
 
 class Pool(NamedTuple):

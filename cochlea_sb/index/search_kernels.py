@@ -307,7 +307,7 @@ def search(
     Arguments
     ---------
     queries : [Q, D] float32, of any norm
-    rotation ... centre_codes : the first fields of `random_projection.Cells`
+    rotation ... centre_codes : the first fields of `pool.Cells`
     cell_floats : [4, C] float32, its other fields: scales, squared_norms, spreads, rank_weights
     vectors ... centre_dots : the fields of `pool.Pool`
     layout : [3, C] int64, the fields of `pool.Layout`
