@@ -14,7 +14,7 @@ from cochlea_sb.files import as_utf8
 from cochlea_sb.library.state import Passed, State
 
 REMEMBERED = 8  # filters; a collection is often searched several times with the same filter
-REMEMBERED_WINDOWS = 4_000_000  # that pass them; each takes 16 bytes
+REMEMBERED_WINDOWS = 200_000  # that pass them, unless one alone passes more; each takes up to 600 bytes
 COPY_SIMILARITY = 0.985  # cosine of two windows from which on their sounds count as copies
 
 
