@@ -21,8 +21,7 @@ class Allowed(NamedTuple):
     ids: np.ndarray  # [n] int64, ascending
     slots: np.ndarray  # [at most n] int64, ascending: where the index holds them
     version: object  # of the index
-    mask: np.ndarray = NO_MASK  # bool, of all slots, if they are searched
-    part: Any = None  # an index of the allowed vectors alone, if it is searched
+    view: Any = None  # an index that finds only them; None: they are all compared
 
 
 def as_array(vectors: ArrayLike) -> np.ndarray:

@@ -24,7 +24,8 @@ DEFAULT_EFFORT = 0.98  # recall@10 is 0.95 or more on all data of benchmarks/ind
 FEWEST = 1000  # vectors; in a smaller index, a query is compared with all vectors
 HELD_BACK = 256  # vectors
 NEIGHBOURS = (10, 100, 1000)
-MEASURED = (256, 64, 48)  # held-back vectors, for each number of neighbours
+MEASURED = (256, 64, 48)  # of them, for each number of neighbours
+QUICK = 64  # about the number of vectors from which a search among allowed vectors learns
 EACH = 10  # neighbours of each held-back vector that are measured, at evenly spread ranks
 SHARES = np.linspace(0, 1, 1025)
 AMPLE = np.float32(4)  # a large margin; errors of estimates have a standard deviation of about 0.7
@@ -46,12 +47,12 @@ def choose(n_vectors: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def measure(index: RandomProjectionIndex, ids: np.ndarray) -> Needed:
-    """Measure the reaches and margins for the neighbours of the held-back vectors, given by their ids."""
+    """Measure the reaches and margins for the neighbours of some vectors, given by their ids."""
     slots = index._slots(np.sort(ids))
     if len(slots) == 0:
         return NOTHING
     rows = [
-        measure_nearest(index, slots[:: len(slots) // n_measured], n)
+        measure_nearest(index, slots[:: HELD_BACK // n_measured], n)
         for n, n_measured in zip(NEIGHBOURS, MEASURED, strict=True)
         if 20 * n <= len(index)
     ]
@@ -75,7 +76,7 @@ def measure_nearest(index: RandomProjectionIndex, slots: np.ndarray, k: int) -> 
     rotated = unit @ about.rotation.T
     similarity = rotated @ about.centres.T
     squared = np.maximum(1 + about.squared_norms - 2 * similarity, search_kernels.SMALLEST)
-    ranks = np.argsort(np.argsort(squared, axis=1), axis=1)
+    ranks = np.argsort(np.argsort(np.where(index.n_allowed > 0, squared, np.inf), axis=1), axis=1)
     for row, query in enumerate(rotated):
         step, total = search_kernels.round_to_planes(query, planes)
         cells = np.searchsorted(starts, found[row], side="right") - 1
@@ -90,6 +91,11 @@ def measure_nearest(index: RandomProjectionIndex, slots: np.ndarray, k: int) -> 
             error = scores[row, column] - estimated[slot - starts[cell]]
             margins[row, column] = error / (pool.scales[slot] * length)
     return np.quantile(reaches, SHARES), np.quantile(margins, SHARES)
+
+
+def everywhere(needed: Needed) -> Needed:
+    """The same margins, with reaches that leave out no cell."""
+    return needed._replace(reaches=np.full_like(needed.reaches, search_kernels.ALL))
 
 
 def limits(needed: Needed, effort: float, row: int) -> tuple[np.float32, np.float32]:

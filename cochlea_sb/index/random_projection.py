@@ -12,6 +12,7 @@ Axes: N vectors, Q queries, D dimensions, C cells, R rotated dimensions, W = R /
 from __future__ import annotations
 
 import os
+from copy import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 KIND = "random-projection"
-FEW = 256  # of more allowed ids than these, `allow` makes an index of their own
-COPIED = 40_000, 1 / 50  # up to so many, or this share of all: then searching all of them takes as long
-SCANNED = 10  # up to this many times the root of the size of an index, allowed vectors are all compared
+FEW = 256  # up to so many allowed vectors are all compared
+COMPARED = 1 / 20  # the same as a share of all vectors, for ids that are not prepared
+COPIED = 20_000, 1 / 50  # up to so many prepared ids, or this share of all, become an index of their own
 GROWTH = 4  # an index that has grown by more than this factor is rebuilt
 
 
@@ -74,15 +75,19 @@ class RandomProjectionIndex:
     ) -> None:
         self.cells, self.pool, self.layout, self.needed = cells, pool, layout, needed
         self.seed, self.built_with, self.effort = seed, built_with, effort
+        self.mask = NO_MASK  # [S] bool, slots that may be found, or [0] for all; only `allow` sets it
         self.limits: dict[tuple[float, int], tuple[np.float32, np.float32]] = {}  # by effort and row of `needed`
         self._changed()
 
     def _changed(self) -> None:
         """Prepare the kernel's arguments. Arrays are stacked because numba takes time to unpack each argument."""
-        counts = self.layout.counts
-        self.n_vectors, self.n_dimensions = int(counts.sum()), int(self.pool.vectors.shape[1])
-        cell_floats, layout = np.stack(self.cells[4:]), np.stack(self.layout)
-        self.arrays = *self.cells[:4], cell_floats, *self.pool, layout, int(counts.max())
+        counts = self.n_allowed = self.layout.counts
+        if len(self.mask):
+            labels = np.searchsorted(self.layout.starts, np.flatnonzero(self.mask), side="right") - 1
+            self.n_allowed = np.bincount(labels, minlength=len(counts))
+        self.n_vectors, self.n_dimensions = int(self.n_allowed.sum()), int(self.pool.vectors.shape[1])
+        cell_floats, layout = np.stack(self.cells[4:]), np.stack([*self.layout, self.n_allowed])
+        self.arrays = *self.cells[:4], cell_floats, *self.pool, layout, int(counts.max()), self.mask
         self.version: object = object()
 
     @classmethod
@@ -195,12 +200,9 @@ class RandomProjectionIndex:
         """
         queries = as_array(queries)
         rows = query_rows(queries, self.n_dimensions)
-        k, few = min(checked_k(k), self.n_vectors), calibration.NEIGHBOURS[0]
+        k = min(checked_k(k), self.n_vectors)
         if allowed is None:
-            # Search for at least ten neighbours, because reach and margin were not learnt for fewer.
-            reach, margin = self._limits(effort, k if k > few else few)
-            scores, slots = self._search(rows, max(k, min(few, self.n_vectors)), reach, margin, NO_MASK, threads)
-            ids = self.pool.ids[slots]
+            scores, ids = self._query(rows, k, effort, threads)
         else:
             scores, ids = self._query_among(rows, k, effort, looked_up(allowed, self.version, self._look_up), threads)
         if scores.shape[1] > k:
@@ -208,7 +210,7 @@ class RandomProjectionIndex:
         return (scores[0], ids[0]) if queries.ndim == 1 else (scores, ids)
 
     def allow(self, ids: ArrayLike) -> Allowed:
-        """Prepare ids for many searches among them, which are then as fast as searches among all, or faster.
+        """Prepare ids for many searches among them. `query` looks up ids that are not prepared in each call.
 
         Arguments
         ---------
@@ -217,47 +219,56 @@ class RandomProjectionIndex:
         Returns
         -------
         Allowed
-            For ``allowed`` of `query`. It holds a copy of up to 40,000 vectors, or 2 % of all (560 bytes each with 128
-            dimensions). After a change of the index, the results are still right, but as slow as with ids.
+            For ``allowed`` of `query`. It holds a copy of up to 20,000 vectors, or 2 % of all (560 bytes each with 128
+            dimensions); for more, it learns how far a search among them must go. After a change of the index, the
+            results are still right, but as slow as with ids.
         """
-        allowed = self._look_up(ids)
-        if not FEW < len(allowed.slots) <= max(COPIED[0], COPIED[1] * len(self)):
-            return allowed
-        vectors, labels = self.pool.vectors[allowed.slots], np.zeros(len(allowed.slots), np.int64)
-        centre, rotation = self.cells.mean_centre[None], self.cells.rotation
-        rows, _ = encode(vectors, self.pool.ids[allowed.slots], rotation, centre, labels)
-        cells = Cells.around(centre, rotation, np.ones(1, np.float32))
-        one_cell = *lay_out(rows, labels, 1), self.needed, self.seed, self.built_with, self.effort
-        return allowed._replace(mask=NO_MASK, part=RandomProjectionIndex(cells, *one_cell))
+        return self._look_up(ids, prepare=True)
 
-    def _look_up(self, ids: ArrayLike) -> Allowed:
+    def _look_up(self, ids: ArrayLike, prepare: bool = False) -> Allowed:
         ids = ascending(whole_numbers(ids))
         slots = np.sort(self._slots(ids))
-        mask = NO_MASK
-        if len(slots) > compared_up_to(len(self)):
-            mask = np.zeros(len(self.pool.ids), bool)
-            mask[slots] = True
-        return Allowed(ids, slots, self.version, mask)
+        view = None
+        if prepare and FEW < len(slots) <= max(COPIED[0], COPIED[1] * len(self)):
+            view = self._copy_of(slots)
+        elif len(slots) > (FEW if prepare else COMPARED * len(self)):
+            view = copy(self)
+            view.mask = np.zeros(len(self.pool.ids), bool)
+            view.mask[slots] = True
+            view._changed()
+            view.needed, view.limits = calibration.everywhere(self.needed), {}
+            if prepare:
+                view.needed = calibration.measure(view, self.ids[:: max(1, len(self) // calibration.QUICK)])
+        return Allowed(ids, slots, self.version, view)
+
+    def _copy_of(self, slots: np.ndarray) -> RandomProjectionIndex:
+        """An index of some vectors, in one cell."""
+        labels, centre, rotation = np.zeros(len(slots), np.int64), self.cells.mean_centre[None], self.cells.rotation
+        rows, _ = encode(self.pool.vectors[slots], self.pool.ids[slots], rotation, centre, labels)
+        cells = Cells.around(centre, rotation, np.ones(1, np.float32))
+        return RandomProjectionIndex(cells, *lay_out(rows, labels, 1), self.needed, 0, len(slots), self.effort)
 
     def _query_among(
         self, rows: np.ndarray, k: int, effort: float | None, allowed: Allowed, threads: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Scores and ids of the nearest allowed vectors: at most k, or the ten that are learnt for."""
-        n, few = len(allowed.slots), calibration.NEIGHBOURS[0]
-        k = min(k, n)
-        # The k-th neighbour in a random subset is about as far as neighbour k * len(index) / len(subset) of all.
-        far = max(k, few) * self.n_vectors // max(n, 1)
-        reach, margin = self._limits(effort, far)
-        pool = self.pool
-        if allowed.part is not None:
-            margin, pool = self._limits(effort, min(far, calibration.NEIGHBOURS[-1]))[1], allowed.part.pool
-            scores, slots = allowed.part._search(rows, max(k, few), search_kernels.ALL, margin, NO_MASK, threads)
-        elif len(allowed.mask) and reach < search_kernels.ALL:
-            scores, slots = self._search(rows, max(k, few), reach, margin, allowed.mask, threads)
-        else:
-            arrays = pool.vectors, pool.ids, allowed.slots
-            scores, slots = share_out(search_kernels.compare, rows, arrays, k, threads)
-        return scores, pool.ids[slots]
+        effort = self.effort if effort is None else effort
+        self._limits(effort, k)  # checks the effort
+        view: RandomProjectionIndex | None = allowed.view
+        if view is not None:
+            return view._query(rows, k, effort, threads)
+        arrays = self.pool.vectors, self.pool.ids, allowed.slots
+        scores, slots = share_out(search_kernels.compare, rows, arrays, min(k, len(allowed.slots)), threads)
+        return scores, self.pool.ids[slots]
+
+    def _query(
+        self, rows: np.ndarray, k: int, effort: float | None, threads: int | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and ids of the nearest vectors: k, or the ten that reach and margin were learnt for, or all."""
+        few = calibration.NEIGHBOURS[0]
+        k = min(k if k > few else few, self.n_vectors)
+        scores, slots = self._search(rows, k, *self._limits(effort, k if k > few else few), threads)
+        return scores, self.pool.ids[slots]
 
     def _limits(self, effort: float | None, k: int) -> tuple[np.float32, np.float32]:
         """Reach and margin for an effort and k neighbours, from a cache."""
@@ -270,16 +281,10 @@ class RandomProjectionIndex:
         return found
 
     def _search(
-        self,
-        rows: np.ndarray,
-        k: int,
-        reach: np.float32,
-        margin: np.float32,
-        mask: np.ndarray = NO_MASK,
-        threads: int | None = None,
+        self, rows: np.ndarray, k: int, reach: np.float32, margin: np.float32, threads: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and slots [Q, k] of the nearest vectors. If a mask is given, it marks the slots that may be found."""
-        return share_out(search_kernels.search, rows, (*self.arrays, reach, margin, mask), k, threads)
+        """Scores and slots [Q, k] of the nearest vectors."""
+        return share_out(search_kernels.search, rows, (*self.arrays, reach, margin), k, threads)
 
     def _slots(self, ids: np.ndarray) -> np.ndarray:
         """Slots of ids, which must ascend; ids that are not in the index are skipped."""
@@ -427,11 +432,6 @@ class RandomProjectionIndex:
         if seed < 0 or not 0 < effort <= 1 or not all(np.isfinite(a).all() for a in floats):
             raise storage.damaged(folder, "some of its numbers are out of range")
         return cls(Cells.around(centres, rotation, spreads), pool, layout, needed, seed, built_with, effort)
-
-
-def compared_up_to(n_vectors: int) -> int:
-    """Number of allowed vectors up to which comparing all of them is faster than a search; measured on real sounds."""
-    return int(SCANNED * n_vectors**0.5)
 
 
 def random_rotation(n_dimensions: int, rng: np.random.Generator) -> np.ndarray:

@@ -38,7 +38,7 @@ PATIENCE = 8  # number of skipped near cells in a row after which the search end
 TAKEN = np.int64(np.iinfo(np.int64).max)
 NONE, NO_BITS = np.float32(0), np.uint64(0)
 ALL = np.float32(1e30)  # a reach or margin that leaves nothing out
-LOWEST = np.float32(-1e35)  # below every estimate
+LOWEST = np.float32(-1e35)  # below every estimate, and above those of vectors that are not allowed
 CERTAIN = np.float32(1 - 1e-6)  # a score that no other vector exceeds
 SMALLEST = np.float32(1e-6)  # lower bound of scales and spreads, larger than rounding errors of float32
 
@@ -295,7 +295,7 @@ def value_that_k_reach(values, n, k):
 @compiled(fastmath=FAST)
 def search(
     queries, rotation, mean_centre, centres, centre_codes, cell_floats, vectors, ids, codes, scales, centre_dots,
-    layout, largest, reach, margin, allowed, scores, slots,
+    layout, largest, allowed, reach, margin, scores, slots,
 ):  # fmt: skip
     """Find the best vectors for each query, best first.
 
@@ -310,14 +310,14 @@ def search(
     rotation ... centre_codes : the first fields of `pool.Cells`
     cell_floats : [4, C] float32, its other fields: scales, squared_norms, spreads, rank_weights
     vectors ... centre_dots : the fields of `pool.Pool`
-    layout : [3, C] int64, the fields of `pool.Layout`
+    layout : [4, C] int64, the fields of `pool.Layout`, and the number of allowed vectors
     largest : int, at least the number of vectors in the largest cell
+    allowed : [S] bool, slots that may be found; or [0] for all
     reach : float32
         A cell is visited if ``gap / deviation * log2(rank + 2) <= reach``. The gap is the score of the worst match so
         far minus the cosine of the centre. The deviation is the distance of the centre times the spread of the cell.
-        The rank is the number of nearer cells.
+        The rank is the number of nearer cells that hold allowed vectors.
     margin : float32, in units of the scale of a vector; `ALL` if the result must be exact
-    allowed : [S] bool, slots that may be found; or [0] for all
     scores, slots : [Q, k] float32, int64, written; at least k vectors must be allowed
 
     Returns
@@ -325,7 +325,7 @@ def search(
     int : -1; or the row of the first query that is not finite; or -2 if numbers of the index are not finite
     """
     centre_scales, squared_norms, spreads, rank_weights = cell_floats[0], cell_floats[1], cell_floats[2], cell_floats[3]
-    starts, counts, capacities = layout[0], layout[1], layout[2]
+    starts, counts, capacities, n_allowed = layout[0], layout[1], layout[2], layout[3]
     n_cells, n_words, k = starts.shape[0], rotation.shape[0] // 64, scores.shape[1]
     # Few arrays that hold several others, because an allocation takes about as long as a hundred multiplications.
     both_planes = np.empty((2, n_words, 3), np.uint64)
@@ -371,11 +371,13 @@ def search(
                 place = first_in_queue & 0xFFFFFFFF
                 queue[place] = TAKEN
                 cell, offset = near[place], similarity[place]
+                if n_allowed[cell] == 0:
+                    continue
                 deviation = np.sqrt(distance[place]) * spreads[cell]
                 is_out_of_reach = threshold - offset > reach * rank_weights[rank] * deviation + SMALLEST
                 rank += 1
-                if counts[cell] == 0 or is_out_of_reach:
-                    n_skipped += counts[cell] > 0
+                if is_out_of_reach:
+                    n_skipped += 1
                     if n_skipped == PATIENCE:
                         break
                     continue
