@@ -112,7 +112,7 @@ def index(arguments: Namespace) -> None:
     print(f"Added {added.added:,} sounds, {relabelled}{added.unchanged:,} files were unchanged: ", end="")
     print(f"'{arguments.library}' holds {len(library):,} sounds, {library.n_windows:,} windows.")
     show_problems(added.problems, arguments.library)
-    if earlier := len(library.problems) - len(added.problems):
+    if (earlier := len(library.problems) - len(added.problems)) > 0:
         print(f"{earlier:,} files could not be read earlier: they are read again only if they change, or with --retry.")
 
 
@@ -281,9 +281,9 @@ def remove(arguments: Namespace) -> None:
         removed += library.remove(arguments.paths)
     if arguments.missing:
         removed += len(library.prune(arguments.yes))
-    if arguments.json:
-        return show_json({"removed": removed, "sounds": len(library)})
     unreadable -= len(library.problems)
+    if arguments.json:
+        return show_json({"removed": removed, "unreadable": unreadable, "sounds": len(library)})
     others = f" and {unreadable:,} files that could not be read" if unreadable else ""
     print(f"Removed {removed:,} sounds{others}: '{arguments.library}' holds {len(library):,} sounds.")
 

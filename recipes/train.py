@@ -111,7 +111,10 @@ def train_pairs(frames, groups, hparams, device):
             "processes, because each of them encodes an equal part of a batch."
         )
     n_sources = hparams["n_sources"] if hparams["pair_by"] != "label" else 0
-    own = own_pairs(batch_size, hparams["synthetic_share"] if n_sources else 0.0, None if groups else len(frames))
+    n_sounds = len(frames)
+    if isinstance(frames, StreamBank):  # each process holds some of the sounds
+        n_sounds = processes * min(collected(len(frames)))
+    own = own_pairs(batch_size, hparams["synthetic_share"] if n_sources else 0.0, None if groups else n_sounds)
     if isinstance(frames, StreamBank):
         corpus = streamed_pairs(frames, own, hparams)
     else:
@@ -213,11 +216,11 @@ def train_on_stream(hparams_file, hparams, text, run_opts, device):
     held_out, unreadable = sb.utils.distributed.run_on_main(partial(load_held_out, stream, hparams))
     begin_results(hparams["output_folder"], text)
     main_process = sb.utils.distributed.if_main_process()  # unknown after training
-    read = [bank.first_pass]
+    read = [bank.report]
     try:
         with a_lost_process_is_told():
             train_with_brain(hparams, run_opts, device, pairs, held_out)
-            read = collected(bank.first_pass)
+            read = collected(bank.report)
             leave_group()
     finally:
         problems = [*unreadable, *(pair for part in read for pair in part.problems.items())]

@@ -117,7 +117,7 @@ def test_a_stream_that_fits_is_read_once_and_equals_the_bank_in_memory(shards, f
     stream = SoundStream(shards / "tar", **NO_FOLDS)
     bank = StreamBank(stream, 10_000, LogMel())
     assert bank.complete and len(bank) == len(frames) == 23
-    assert list(bank.first_pass.problems) == ["07.wav"] and bank.first_pass.n_sounds == 23
+    assert list(bank.report.problems) == ["07.wav"] and bank.report.n_sounds == 23
     whole = FrameBank.from_dataset(frames, LogMel())
     keys = {sound.key: sound.name for sound in stream.sounds()}
     order = torch.tensor([list(frames["path"]).index(keys[place.key]) for place in bank.places])
@@ -154,7 +154,7 @@ def test_a_ring_holds_the_newest_sounds_whole_and_each_once(shards, frames, monk
 def test_a_sound_too_long_for_the_buffer_and_a_buffer_too_small_for_a_batch(shards):
     stream = SoundStream(shards / "parquet", **NO_FOLDS)
     bank = StreamBank(stream, 300, LogMel())
-    assert any("at most a quarter of --buffer_hours" in problem for problem in bank.first_pass.problems.values())
+    assert any("at most a quarter of --buffer_hours" in problem for problem in bank.report.problems.values())
     with pytest.raises(UserError, match=r"use a larger --buffer_hours"):
         StreamedPairs(bank, 20, 4, draws_per_sound=1)
     with pytest.raises(UserError, match="No sound of the stream can be used"):
@@ -270,3 +270,12 @@ def test_what_is_no_stream_is_one_sentence(shards, tmp_path):
     datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "0.parquet")
     with pytest.raises(UserError, match="has no audio column: its columns are text"):
         SoundStream(tmp_path)
+
+
+def test_processes_with_few_sounds_end_with_one_sentence(shards, monkeypatch):
+    bank = StreamBank(SoundStream(shards / "parquet", **NO_FOLDS), 10_000, LogMel())
+    monkeypatch.setattr(streamed_pairs, "own_share", lambda: Share(0, 2))
+    monkeypatch.setattr(streamed_pairs, "collected", lambda value: [value, (9, False)])
+    assert StreamedPairs(bank, 18, 5, draws_per_sound=10)[0].anchors.shape[0] == 18
+    with pytest.raises(UserError, match="One of 2 processes holds 9 sounds of the stream, and a batch has 20 pairs"):
+        StreamedPairs(bank, 20, 5, draws_per_sound=10)

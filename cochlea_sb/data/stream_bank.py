@@ -23,7 +23,7 @@ class Place(NamedTuple):
     key: int
 
 
-class FirstPass(NamedTuple):
+class StreamReport(NamedTuple):
     """What was read of a stream up to now: numbers of sounds and frames of the first pass, and problems of any pass."""
 
     n_sounds: int
@@ -35,7 +35,8 @@ class StreamBank(FrameBank):
     """The newest sounds of a stream, in a ring: a new sound is written over the oldest ones.
 
     The frames of a sound stay together, so its windows keep their neighbours. A sound that is already in the bank is
-    not added again, because it would be its own negative. A stream that fits in the bank is read once.
+    not added again, because it would be its own negative. `sound_keys`, int64 [N], tells which sounds are the same in
+    the banks of several processes. A stream that fits in the bank is read once.
 
     Arguments
     ---------
@@ -57,12 +58,12 @@ class StreamBank(FrameBank):
         self.here = 0  # the row for the next frame
         self.ended = 0  # number of readers that have read all of their sounds
         self.evicted = False  # whether a sound has left the bank
-        self.first_pass = FirstPass(0, 0, {})
+        self.report = StreamReport(0, 0, {})
         device = device if torch.device(device).type == "cuda" else "cpu"  # pairs need float64, which other GPUs lack
         self.frames = torch.empty(capacity, front_end.frame_size, dtype=torch.float16, device=device)
         self.levels = torch.empty(capacity, device=device)
         self.silence, self.level, self.on_disk = front_end.silence, front_end.level, False
-        self.lengths = self.ends = torch.empty(0, dtype=torch.int64, device=device)
+        self.lengths = self.ends = self.sound_keys = torch.empty(0, dtype=torch.int64, device=device)
         while len(self) < FIRST_SOUNDS and not (self.complete or self.evicted):
             self.take()
 
@@ -87,29 +88,30 @@ class StreamBank(FrameBank):
         if block.failure:
             raise UserError(block.failure)
         for name, problem in block.problems:
-            self.report(name, problem)
+            self.add_problem(name, problem)
         if block.first_pass:
-            read = self.first_pass
+            read = self.report
             n_sounds, n_frames = read.n_sounds + len(block.keys), read.n_frames + len(block.frames)
-            self.first_pass = read._replace(n_sounds=n_sounds, n_frames=n_frames)
+            self.report = read._replace(n_sounds=n_sounds, n_frames=n_frames)
             self.ended += block.ends_pass
         for frames, key, name in zip(block.frames.split(block.lengths), block.keys, block.names, strict=True):
             if 4 * len(frames) > len(self.frames):
-                self.report(name, f"It has {len(frames)} frames: expected at most a quarter of --buffer_hours.")
+                self.add_problem(name, f"It has {len(frames)} frames: expected at most a quarter of --buffer_hours.")
             elif key not in self.keys:
                 self.add(frames, key)
         self.lengths = torch.tensor([place.end - place.first for place in self.places], device=self.device)
         self.ends = torch.tensor([place.end for place in self.places], device=self.device)
+        self.sound_keys = torch.tensor([place.key for place in self.places], device=self.device)
         if self.ended == self.readers and not self.places:
-            reason = next(iter(self.first_pass.problems.values()), "all sounds are held out, or there are none.")
+            reason = next(iter(self.report.problems.values()), "all sounds are held out, or there are none.")
             raise UserError(f"No sound of the stream can be used for training; the first reason: {reason}")
         if self.complete:
             self.blocks = iter(())  # ends the processes
         return len(block.keys) + len(block.problems)
 
-    def report(self, name: str, problem: str) -> None:
-        if len(self.first_pass.problems) < MOST_PROBLEMS:
-            self.first_pass.problems[name] = problem
+    def add_problem(self, name: str, problem: str) -> None:
+        if len(self.report.problems) < MOST_PROBLEMS:
+            self.report.problems[name] = problem
 
     def add(self, frames: torch.Tensor, key: int) -> None:
         """Write a sound over the oldest ones."""

@@ -88,9 +88,9 @@ class ExactIndex:
         """object: another one after each change of the index."""
         return self._ids
 
-    def allow(self, ids: ArrayLike) -> Allowed:
+    def allow(self, ids: ArrayLike | Allowed) -> Allowed:
         """Prepare ids for many searches among them; see `RandomProjectionIndex.allow`."""
-        ids = np.unique(whole_numbers(ids))
+        ids = np.unique(whole_numbers(ids.ids if isinstance(ids, Allowed) else ids))
         return Allowed(ids, np.flatnonzero(np.isin(self._ids, ids)), self.version)
 
     def query(

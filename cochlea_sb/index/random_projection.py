@@ -209,12 +209,12 @@ class RandomProjectionIndex:
             scores, ids = scores[:, :k], ids[:, :k]
         return (scores[0], ids[0]) if queries.ndim == 1 else (scores, ids)
 
-    def allow(self, ids: ArrayLike) -> Allowed:
+    def allow(self, ids: ArrayLike | Allowed) -> Allowed:
         """Prepare ids for many searches among them. `query` looks up ids that are not prepared in each call.
 
         Arguments
         ---------
-        ids : array_like, int; ids that are not in the index are ignored
+        ids : array_like, int, or Allowed; ids that are not in the index are ignored
 
         Returns
         -------
@@ -223,7 +223,7 @@ class RandomProjectionIndex:
             dimensions); for more, it learns how far a search among them must go. After a change of the index, the
             results are still right, but as slow as with ids.
         """
-        return self._look_up(ids, prepare=True)
+        return self._look_up(ids.ids if isinstance(ids, Allowed) else ids, prepare=True)
 
     def _look_up(self, ids: ArrayLike, prepare: bool = False) -> Allowed:
         ids = ascending(whole_numbers(ids))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ class Encoder(ABC):
     embedding_size : int, number of dimensions of the embeddings
     hop_seconds : float or None, default time between the starts of two windows; None means half a window
     device : str, where windows are put before `embed` is called
-    source : str or None, the name of the encoder in messages; from which `load_encoder` has loaded it, if it did
+    source : str or None, where `load_encoder` found the encoder, or a name of your own; messages show it
     revision : str or None, the commit of an encoder on the Hub
 
     Example
@@ -168,7 +168,7 @@ class Encoder(ABC):
             with code_of(self._name):
                 number = getattr(self, what, None)
             kind = "a float" if what == "window_seconds" else "an int"
-            right = isinstance(number, int) or (isinstance(number, float) and kind == "a float")
+            right = isinstance(number, Real if kind == "a float" else Integral)
             if number is None or not right or isinstance(number, bool) or not 0 < number <= most:
                 raise EncoderError(
                     f"The encoder '{self._name}' is wrong: {what} is {number!r}, expected {kind} above 0 and at most "
@@ -397,13 +397,13 @@ class Encoder(ABC):
         return max(1, int(seconds / self.window_seconds))
 
     def _embedded(self, windows: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        with code_of(self._name):
-            found = self.embed(windows.to(self.device), lengths.to(self.device))
-        return self._normalised(found, len(windows))
+        with code_of(self._name):  # embeddings of an odd type or device fail in `_normalised`
+            return self._normalised(self.embed(windows.to(self.device), lengths.to(self.device)), len(windows))
 
     def _normalised(self, found: Any, count: int) -> torch.Tensor:
         """Scale embeddings to unit norm; raises an EncoderError if they are no array of the shape [count, D]."""
-        is_array = isinstance(found, torch.Tensor) or (isinstance(found, np.ndarray) and found.dtype.kind in "fiub")
+        is_array = isinstance(found, np.ndarray) and found.dtype.kind in "fiub"
+        is_array = is_array or (isinstance(found, torch.Tensor) and not found.is_complex())
         if not is_array or found.shape != (count, self.embedding_size):
             given = f"embeddings of shape {list(found.shape)}" if is_array else f"a {type(found).__name__}"
             raise EncoderError(

@@ -18,7 +18,7 @@ INFERENCE_MODE = os.path.join("torch", "utils", "_contextlib.py")  # calls a met
 def code_of(encoder: str) -> Iterator[None]:
     """Turn an error in the block, which runs the code of an encoder, into an `EncoderError` that names its line.
 
-    Models of cochlea_sb are not spared: running out of memory is an error that users can correct.
+    Running out of memory is a plain `UserError`.
 
     Arguments
     ---------
@@ -29,6 +29,11 @@ def code_of(encoder: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+            raise UserError(
+                f"The encoder '{encoder}' ran out of memory ({one_line(error)}): end other programs, or use another "
+                "device."
+            ) from error
         told = traceback.TracebackException.from_exception(error)
         while told.stack and (told.stack[0].filename.startswith(CALLERS) or INFERENCE_MODE in told.stack[0].filename):
             del told.stack[0]

@@ -34,19 +34,22 @@ class Filter(NamedTuple):
     max_seconds: float | None = None
 
     def passed(self, state: State) -> Passed | None:
-        """The sounds that pass, or None if all do; errors as in `rows`. The last filters are remembered."""
+        """The sounds that pass, or None if all do; errors as in `check` and `stored`.
+
+        The last filters are remembered.
+        """
         self.check()
-        if self == Filter():
+        key = self._replace(path=None if self.path is None else os.fspath(self.path), words=self.words or None)
+        if key == Filter():
             return None
-        found = state.passed.get(self)
+        found = state.passed.get(key)
         if found is None:
             rows = self.rows(state)
-            windows = state.windows_of(rows)
-            found = Passed(rows, [index.allow(windows) for index in state.indexes])
-            held = sum(len(other.allowed[0].ids) for other in state.passed.values() if other.allowed)
-            if len(state.passed) >= REMEMBERED or held + len(windows) > REMEMBERED_WINDOWS:
+            found = Passed(rows, state.windows_of(rows))
+            held = sum(len(other.windows) for other in list(state.passed.values()))  # threads may add others
+            if len(state.passed) >= REMEMBERED or held + len(found.windows) > REMEMBERED_WINDOWS:
                 state.passed.clear()
-            state.passed[self] = found
+            state.passed[key] = found
         return found
 
     def check(self) -> None:
@@ -65,7 +68,7 @@ class Filter(NamedTuple):
                 raise UserError(f"{name} is {number!r}: expected a number of seconds, or None.")
 
     def rows(self, state: State) -> np.ndarray:
-        """Rows of the readable sounds that pass."""
+        """Rows of the readable sounds that pass; errors as in `stored`."""
         passed = state.readable.copy()
         paths = state.sounds["path"]
         if self.label is not None:

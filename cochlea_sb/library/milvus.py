@@ -295,7 +295,7 @@ class MilvusCopy:
         if passed is None:
             filters, limit = [""], n + 1  # one of the rows may be the mark
         else:
-            allowed = state.windows_of(passed.rows)
+            allowed = passed.windows
             parts = [allowed[i : i + NUMBERS_IN_A_FILTER] for i in range(0, len(allowed), NUMBERS_IN_A_FILTER)]
             filters, limit = [f"id in {part.tolist()}" for part in parts], n
         hits: list[Any] = []

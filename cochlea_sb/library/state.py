@@ -6,7 +6,8 @@ the delta are larger than the numbers in the index. Axes: S records of sounds, n
 
 import hashlib
 import json
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,11 +22,22 @@ from cochlea_sb.library.columns import as_numpy, whole_numbers
 from cochlea_sb.library.shards import Shard
 
 
-class Passed(NamedTuple):
-    """The sounds that pass a filter, prepared for searches."""
+class Passed:
+    """The sounds that pass a filter: their rows in `State.sounds`, and their windows."""
 
-    rows: np.ndarray  # of `State.sounds`
-    allowed: list[Allowed]  # their windows, for each of `State.indexes`
+    def __init__(self, rows: np.ndarray, windows: np.ndarray) -> None:
+        self.rows, self.windows = rows, windows
+        self.searched = False
+        self.prepared: list[Allowed] | None = None
+
+    def allowed(self, indexes: list[Index]) -> Sequence[np.ndarray | Allowed]:
+        """The windows, for each index; from the second search on prepared, which takes as long as many searches."""
+        if not self.searched:
+            self.searched = True
+            return [self.windows] * len(indexes)
+        if self.prepared is None:
+            self.prepared = [index.allow(self.windows) for index in indexes]
+        return self.prepared
 
 
 class State:
@@ -103,7 +115,7 @@ class State:
         """
         if not self.indexes:
             return np.zeros(0, np.float32), np.zeros(0, np.int64)
-        allowed = [None] * len(self.indexes) if passed is None else passed.allowed
+        allowed = [None] * len(self.indexes) if passed is None else passed.allowed(self.indexes)
         try:
             found = [
                 index.query(query, n, effort, allowed=those) for index, those in zip(self.indexes, allowed, strict=True)

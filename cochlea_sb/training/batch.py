@@ -18,7 +18,7 @@ from cochlea_sb.training.distributed import ALL, Share, summed
 class PairBatch(NamedTuple):
     """Pairs of crops before their deformation: log-mel frames, float16 [B, T, M].
 
-    ``groups``, int64 [B], is the number of the sound, label or source that both crops of a pair share. Crops of the
+    ``groups``, int64 [B], is a number for the sound, label or source that both crops of a pair share. Crops of the
     same group are never negatives of each other. ``seed`` is the seed of all random draws of the training step.
     """
 

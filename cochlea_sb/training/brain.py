@@ -91,7 +91,7 @@ class EmbeddingBrain(sb.Brain):  # type: ignore[misc]
 
     @property
     def encoder(self) -> Any:
-        """WindowEncoder, without the wrapper of distributed training."""
+        """WindowEncoder, without the wrappers of distributed training and of ``torch.compile``."""
         return unwrapped(self.modules.embedding_model)
 
     def keep_in_checkpoints(self, **objects: Any) -> None:

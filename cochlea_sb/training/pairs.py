@@ -60,6 +60,8 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         All anchors of a batch come from one random run of consecutive windows of the bank. The probabilities of these
         windows add up to ``band``.
         In a bank that is sorted by length, the sounds of a batch then have similar lengths.
+    n_banks : int
+        Number of processes that draw a part of each batch, each from another bank.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
         quiet_weight: float = 0.02,
         hop_seconds: float = 0.01,
         band: float = 1.0,
+        n_banks: int = 1,
     ) -> None:
         ids = torch.arange(len(bank)) if groups is None else torch.tensor(groups)
         if len(ids) != len(bank) or (ids.diff() < 0).any():
@@ -92,7 +95,7 @@ class PairBatches(torch.utils.data.Dataset[PairBatch]):
                 f"All {len(bank)} sounds share one label or source: training needs two or more, because negatives come "
                 "from sounds with another label or source; add such sounds, or use --pair_by sound."
             )
-        if batch_size < 2 or (groups is None and batch_size > len(bank)):
+        if batch_size < 2 or (groups is None and batch_size > n_banks * len(bank)):
             raise UserError(
                 f"batch_size is {batch_size} and the corpus has {len(bank)} sounds to train on: expected at least 2, "
                 f"and at most {len(bank)} if pair_by is sound; use a --batch_size from 2 to {len(bank)}, or add sounds."

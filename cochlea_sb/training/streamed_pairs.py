@@ -7,7 +7,7 @@ import torch
 from cochlea_sb.data.stream_bank import StreamBank
 from cochlea_sb.errors import UserError
 from cochlea_sb.training.batch import PairBatch
-from cochlea_sb.training.distributed import own_share, summed
+from cochlea_sb.training.distributed import collected, own_share, summed
 from cochlea_sb.training.pairs import PairBatches
 
 
@@ -34,13 +34,21 @@ class StreamedPairs(PairBatches):
     ) -> None:
         if draws_per_sound <= 0:
             raise UserError(f"draws_per_sound is {draws_per_sound}: expected more than 0, such as 10.")
-        if batch_size > len(bank) and bank.evicted:
+        self.stream_bank, self.draws_per_sound, self.share = bank, draws_per_sound, own_share()
+        total = self.share.total
+        fewest, evicted = min(collected((len(bank), bank.evicted)))
+        if total > 1 and (fewest < 2 or batch_size > fewest * total):
+            raise UserError(
+                f"One of {total} processes holds {fewest} sounds of the stream, and a batch has {batch_size} pairs of "
+                f"all processes together: expected at least 2 sounds, and one for each pair of a process; use fewer "
+                "processes, a smaller --batch_size or a larger --buffer_hours."
+            )
+        if batch_size > fewest * total and evicted:
             raise UserError(
                 f"The buffer holds {len(bank)} sounds, and a batch has {batch_size}: use a larger --buffer_hours, or a "
                 "smaller --batch_size."
             )
-        super().__init__(bank, batch_size, steps, seed, **options)
-        self.stream_bank, self.draws_per_sound, self.share = bank, draws_per_sound, own_share()
+        super().__init__(bank, batch_size, steps, seed, n_banks=total, **options)
         self.due = 0.0  # sounds to take into the bank
 
     def __getitem__(self, step: int) -> PairBatch:
@@ -54,8 +62,8 @@ class StreamedPairs(PairBatches):
         batch = super().__getitem__(step)
         if self.share.total == 1:
             return batch
-        numbers = batch.groups * self.share.total + self.share.number  # no other process has one of them
-        anchors, positives, groups = map(self.own_rows, (batch.anchors, batch.positives, numbers))
+        keys = self.stream_bank.sound_keys[batch.groups]  # a sound may be in two shards, and in two processes
+        anchors, positives, groups = map(self.own_rows, (batch.anchors, batch.positives, keys))
         return PairBatch(anchors, positives, summed(groups), batch.seed)
 
     def windows(self, count: int) -> torch.Tensor:
