@@ -1,7 +1,4 @@
-"""The command line `cochlea`, and `run`, which handles the errors of `cochlea` and of all recipes.
-
-The function `main` defines the commands and their options.
-"""
+"""The command line `cochlea`. The function `main` defines the commands and their options."""
 
 from __future__ import annotations
 
@@ -10,65 +7,22 @@ import logging
 import os
 import shutil
 import sys
-import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cochlea_sb import __version__
-from cochlea_sb.errors import EncoderError, UserError, one_line
-from cochlea_sb.machine import is_open, silence_decoders
+from cochlea_sb.errors import UserError
+from cochlea_sb.machine import silence_decoders
+from cochlea_sb.program import first_line, run
 
 if TYPE_CHECKING:
     from cochlea_sb.inference.encoder import Encoder
     from cochlea_sb.library.results import Match
 
-STATUS_DEFECT = 1  # of this package, or of an encoder of the user
-STATUS_MISTAKE = 2  # as argparse does
-STATUS_INTERRUPTED = 130  # as shells do after Ctrl-C
 TRUST = "let loading --model run code of its author, as models of SpeechBrain can"
 SHOWN = 20  # maximum number of unreadable files that are listed without --problems
-
-
-def run(main: Callable[[list[str]], None]) -> None:
-    """Run ``main`` with the list of command-line arguments. After an error, exit with a status.
-
-    The user can correct a `UserError` or an ``OSError``: its message is printed on stderr in one line, and the status
-    is 2. For an `EncoderError`, the traceback of the encoder's code comes first, and the status is 1. If the
-    environment variable ``COCHLEA_TRACEBACK`` is set, the exception is raised instead. Any other exception is a defect
-    of this package: the traceback and a request for a report are printed, and the status is 1.
-    """
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if not is_open(stream):  # libraries write there too, such as the progress bars of SpeechBrain
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
-        elif isinstance(stream, TextIOWrapper):  # the terminal's encoding may lack characters of a file name
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        main(sys.argv[1:])
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("\nInterrupted. Run the same command again to continue.", file=sys.stderr)
-        sys.exit(STATUS_INTERRUPTED)
-    except BrokenPipeError:  # the program that reads the output has ended, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (UserError, OSError) as error:
-        if os.environ.get("COCHLEA_TRACEBACK"):
-            raise
-        told, status = (error.traceback, STATUS_DEFECT) if isinstance(error, EncoderError) else ("", STATUS_MISTAKE)
-        print(f"{told}Error: {one_line(error)}", file=sys.stderr)
-        sys.exit(status)
-    except Exception:
-        traceback.print_exc()
-        print("This is a defect of cochlea_sb. Please report it, with the lines above.", file=sys.stderr)
-        sys.exit(STATUS_DEFECT)
-
-
-def first_line(docstring: str | None) -> str:
-    """Return the first line of a docstring; an empty text under ``python -OO``, which removes docstrings."""
-    return (docstring or "").partition("\n")[0]
 
 
 def index(arguments: Namespace) -> None:
@@ -139,6 +93,8 @@ def search(arguments: Namespace) -> None:
             if getattr(arguments, name)
         ]
         left_out = f"no sound is left after {', '.join(filters)}" if filters else "the library holds no other sound"
+        if arguments.label is not None and library.sounds["label"].null_count == len(library):
+            left_out = "the sounds of this library have no labels: index them again with --folder_labels"
         reason = left_out if len(library) else "the library is empty"
         print(f"Nothing found: {reason}.", file=sys.stderr)
 
@@ -194,6 +150,8 @@ def show_matches(matches: list[Match], arguments: Namespace) -> None:
 
 def read_lines(file: str) -> list[str]:
     """The lines of a text file that are not empty."""
+    if not os.path.isfile(os.path.expanduser(file)):
+        raise UserError(f"'{file}' is no file: expected a text file with a path in each line.")
     with open(os.path.expanduser(file), encoding="utf-8", errors="surrogateescape") as lines:
         return [line.rstrip("\r\n") for line in lines if line.strip()]
 

@@ -1,4 +1,4 @@
-"""Errors that the user can correct. Each is a `UserError`, whose message is one sentence; `cli.run` prints it."""
+"""Errors that the user can correct. Each is a `UserError`, whose message is one sentence; `program.run` prints it."""
 
 
 class UserError(ValueError):

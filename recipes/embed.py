@@ -13,7 +13,6 @@ the shards, and `cochlea index embeddings --library NAME` adds them to a library
 import argparse
 from pathlib import Path
 
-from cochlea_sb.cli import first_line, run
 from cochlea_sb.data.corpus import write_problems
 from cochlea_sb.data.sounds import list_sources
 from cochlea_sb.errors import UserError
@@ -22,6 +21,7 @@ from cochlea_sb.inference.sound_encoder import SHIPPED
 from cochlea_sb.integrations.ray import embed_on_ray
 from cochlea_sb.library.shard_plan import Embedding, make_shards, missing_from, plan_shards, unread_sounds
 from cochlea_sb.machine import progress_bar, silence_decoders
+from cochlea_sb.program import first_line, run
 
 
 def main(argv):

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from speechbrain.utils.distributed import infer_device
 
-from cochlea_sb.cli import run
 from cochlea_sb.data.corpus import column, hold_out, load_corpus
 from cochlea_sb.errors import UserError
 from cochlea_sb.evaluation.report import evaluate
 from cochlea_sb.evaluation.tables import markdown, write_report
 from cochlea_sb.hub import names_on_hub
 from cochlea_sb.inference.audio_encoder import AudioEncoder
+from cochlea_sb.program import run
 from cochlea_sb.training.recipe import CORPUS_KEYS, load_experiment, parse_arguments
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pandas
 
-from cochlea_sb.cli import first_line, run
 from cochlea_sb.errors import UserError
 from cochlea_sb.files import whole_file
+from cochlea_sb.program import first_line, run
 
 TRACK = re.compile(r"[0-9]{3}/([0-9]{6})\.mp3$")
 # For each column of metadata.csv, the two headings of its column in tracks.csv.

@@ -20,10 +20,10 @@ from rendering import UNCHANGED, band_axis, extremes, render
 
 from cochlea_sb.audio import read_audio
 from cochlea_sb.augment.combined import Composition
-from cochlea_sb.cli import first_line, run
 from cochlea_sb.errors import AudioError, UserError
 from cochlea_sb.evaluation.plots import new_figure, save_figure
 from cochlea_sb.features import hz_to_mel
+from cochlea_sb.program import first_line, run
 from cochlea_sb.synthetic.library import CLASSES, synthesise, wav_bytes
 from cochlea_sb.training.recipe import load_experiment
 

@@ -16,8 +16,8 @@ import argparse
 import shlex
 from pathlib import Path
 
-from cochlea_sb.cli import first_line, run
 from cochlea_sb.library.sound_library import SoundLibrary
+from cochlea_sb.program import first_line, run
 from cochlea_sb.publishing.cards import PORT
 from cochlea_sb.publishing.export import export
 from cochlea_sb.publishing.push import push

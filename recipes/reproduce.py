@@ -25,13 +25,13 @@ from ruamel.yaml import YAML
 from speechbrain.utils.run_opts import RunOptions
 from tqdm import tqdm
 
-from cochlea_sb.cli import first_line, run
 from cochlea_sb.data.corpus import column
 from cochlea_sb.data.sounds import load_sounds
 from cochlea_sb.errors import UserError
 from cochlea_sb.evaluation.report import KINDS
 from cochlea_sb.files import write_text
 from cochlea_sb.machine import n_cores
+from cochlea_sb.program import first_line, run
 from cochlea_sb.training.recipe import load_experiment, parse_value, read_recipe
 
 ROOT = Path(__file__).resolve().parent.parent

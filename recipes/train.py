@@ -13,12 +13,12 @@ After an interruption, run the same command again: training goes on from the las
 """
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import speechbrain as sb
 
-from cochlea_sb.cli import run
 from cochlea_sb.data.corpus import column, few_of_each, hold_out, load_corpus, write_problems
 from cochlea_sb.data.frame_bank import FrameBank
 from cochlea_sb.data.frames import compute_frames, split_readable
@@ -32,6 +32,7 @@ from cochlea_sb.hub import names_on_hub
 from cochlea_sb.inference.audio_encoder import copy_weights
 from cochlea_sb.inference.model_folder import save_model
 from cochlea_sb.machine import check_device
+from cochlea_sb.program import run
 from cochlea_sb.training.distributed import a_lost_process_is_told, collected, leave_group, own_share
 from cochlea_sb.training.fit import fit_encoder
 from cochlea_sb.training.loader import make_loader
@@ -256,6 +257,8 @@ def train_on_corpus(hparams_file, hparams, text, run_opts, device):
 def main(argv):
     hparams_file, run_opts, overrides = parse_arguments(argv)
     check_device(run_opts.device)
+    if run_opts.device == "cpu" and run_opts.distributed_backend == "nccl":  # SpeechBrain's default, for GPUs
+        run_opts = replace(run_opts, distributed_backend="gloo")
     sb.utils.distributed.ddp_init_group(run_opts)
     hparams, text = load_experiment(hparams_file, overrides)
     if run_opts.ckpt_interval_steps > 0:

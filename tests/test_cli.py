@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from cochlea_sb import SoundLibrary, cli
+from cochlea_sb import SoundLibrary, cli, program
 
 ROOT = Path(__file__).parent.parent
 
@@ -98,7 +98,7 @@ def test_json_is_all_that_is_on_stdout(cochlea, library, folder, tmp_path, model
     other = tmp_path / "b.library"
     added = json.loads(cochlea("index", folder, "--library", other, "--model", model_folder, "--json")[1])
     assert added["added"] == 8 and len(added["problems"]) == 1
-    assert json.loads(cochlea("remove", library, query, "--json")[1]) == {"removed": 1, "sounds": 7}
+    assert json.loads(cochlea("remove", library, query, "--json")[1]) == {"removed": 1, "unreadable": 0, "sounds": 7}
     command = [
         sys.executable,
         "-c",
@@ -238,7 +238,7 @@ def embed(capsys, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["embed.py", *map(str, arguments)])
         ended = 0
         try:
-            cli.run(recipe.main)
+            program.run(recipe.main)
         except SystemExit as end:
             ended = end.code
         said = capsys.readouterr()
@@ -352,3 +352,17 @@ main(["index", {str(folder)!r}, "--library", {str(tmp_path / "library")!r}, "--q
 main(["info", {str(tmp_path / "library")!r}])
 """
     assert "Added " in script("-c", code).stdout
+
+
+def test_an_error_that_an_interruption_caused_is_an_interruption(capsys):
+    """As of the process pools of `datasets`, which end by a timeout when Ctrl-C stops their processes."""
+
+    def main(argv):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("the pool did not answer")
+
+    with pytest.raises(SystemExit) as end:
+        program.run(main)
+    assert end.value.code == 130 and "Run the same command again to continue" in capsys.readouterr().err

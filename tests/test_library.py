@@ -608,7 +608,7 @@ def test_exports_hold_every_window_as_the_encoder_gives_it(library, encoder, fol
         assert [table["start_seconds"][place] for place in own] == [round(0.48 * k, 6) for k in range(len(own))]
         assert table["end_seconds"][own[-1]] == pytest.approx(min(0.48 * (len(own) - 1) + 0.96, seconds))
     assert sorted(os.listdir(tmp_path / "out")) == ["windows.csv", "windows.npy", "windows.parquet"]
-    with pytest.raises(UserError, match="has the suffix '.txt': expected .parquet or .npy"):
+    with pytest.raises(UserError, match="has the suffix '.txt': expected .parquet, or .npy"):
         library.export(tmp_path / "a.txt")
 
 
@@ -684,3 +684,9 @@ def test_alike_sounds_lie_close_on_the_map(library):
     distances = np.linalg.norm(places[:, None] - places, axis=-1)
     same = labels[:, None] == labels
     assert distances[same].mean() < distances[~same].mean()
+
+
+def test_a_query_as_short_as_an_embedding_of_another_encoder_is_refused(library):
+    for length in (17, 512):
+        with pytest.raises(UserError, match=f"The query has {length} numbers: expected an embedding of "):
+            library.search(np.full(length, 0.1, np.float32))

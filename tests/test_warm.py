@@ -18,7 +18,7 @@ def test_no_thread_lives_where_forks_are_taken_from(script):
 def test_folder_environment_arguments_output_and_status(script, tmp_path):
     (tmp_path / "says.py").write_text(
         "import atexit, os, sys\n"
-        "from cochlea_sb.cli import run\n"
+        "from cochlea_sb.program import run\n"
         "from cochlea_sb.errors import UserError\n"
         "atexit.register(print, 'the end')\n"
         "def main(argv):\n"

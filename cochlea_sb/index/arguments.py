@@ -79,7 +79,7 @@ def checked_ids(ids: ArrayLike, n: int) -> np.ndarray:
 
 def whole_numbers(ids: ArrayLike) -> np.ndarray:
     """Convert ids of any shape to int64; a single id becomes an array of shape [1]."""
-    ids = np.atleast_1d(ids)
+    ids = np.atleast_1d(list(ids) if isinstance(ids, (set, frozenset)) else ids)
     if ids.size and (ids.dtype.kind not in "iu" or (ids.dtype == np.uint64 and ids.max() > np.iinfo(np.int64).max)):
         raise ValueError(f"ids are of type {ids.dtype}: expected whole numbers, signed, of at most 64 bits.")
     return ids.astype(np.int64)

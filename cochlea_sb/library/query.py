@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 SILENT = 1e-4  # samples of a silent sound are smaller; it is 80 dB below full scale
+SHORTEST_SECONDS = 0.05  # of a waveform; a shorter one is probably an embedding of another encoder
 LARGEST = 1e30  # weight of a query, or second of a part
 FORMS = (
     "a file, (file, start_seconds, end_seconds), a Text, a waveform [samples], an embedding [{}], or a dict of such "
@@ -95,6 +96,11 @@ def encode_query(given: Any, dimensions: int, get_encoder: Callable[[], Encoder]
         raise UserError("The query holds NaN or infinite values: expected finite numbers.")
     if len(array) == dimensions:
         return Query(unit(array, "The embedding is zero: expected another vector."), set())
+    if len(array) < SHORTEST_SECONDS * get_encoder().sample_rate:
+        raise UserError(
+            f"The query has {len(array)} numbers: expected an embedding of {dimensions} numbers, or a waveform of at "
+            f"least {SHORTEST_SECONDS} s."
+        )
     return Query(encode_wav(get_encoder(), array, "the waveform"), set())
 
 
