@@ -50,9 +50,7 @@ def main():
     bank = FrameBank.from_dataset(frames, hparams["compute_features"], device)
     batches = PairBatches(bank, batch_size, 10**9, crop_frames=hparams["crop_frames"])
     hparams["checkpointer"] = None
-    run_opts = {"device": device, "precision": arguments.precision}
-    if arguments.compile:
-        run_opts |= {"compile": True, "compile_module_keys": ["embedding_model"]}
+    run_opts = {"device": device, "precision": arguments.precision, "compile": arguments.compile}
     brain = EmbeddingBrain(hparams["modules"], hparams["opt_class"], hparams, run_opts)
     brain._compile()
     brain.init_optimizers()

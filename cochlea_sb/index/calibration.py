@@ -62,7 +62,7 @@ def measure(index: RandomProjectionIndex, ids: np.ndarray) -> Needed:
 def measure_nearest(index: RandomProjectionIndex, slots: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Quantiles [1025] of the reaches and of the margins for the k nearest neighbours of the vectors in ``slots``."""
     unit = index.pool.vectors[slots]
-    scores, found = index._search(unit, k + 1, search_kernels.ALL, AMPLE)
+    scores, found = index._search(unit, k + 1, (search_kernels.ALL, AMPLE))
     others = found != slots[:, None]
     others[others.all(1), -1] = False  # only duplicates of the vector were found, and not the vector itself
     scores, found = (table[others].reshape(len(slots), k) for table in (scores, found))

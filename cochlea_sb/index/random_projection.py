@@ -265,9 +265,8 @@ class RandomProjectionIndex:
         self, rows: np.ndarray, k: int, effort: float | None, threads: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Scores and ids of the nearest vectors: k, or the ten that reach and margin were learnt for, or all."""
-        few = calibration.NEIGHBOURS[0]
-        k = min(k if k > few else few, self.n_vectors)
-        scores, slots = self._search(rows, k, *self._limits(effort, k if k > few else few), threads)
+        k = max(k, calibration.NEIGHBOURS[0])
+        scores, slots = self._search(rows, min(k, self.n_vectors), self._limits(effort, k), threads)
         return scores, self.pool.ids[slots]
 
     def _limits(self, effort: float | None, k: int) -> tuple[np.float32, np.float32]:
@@ -281,10 +280,10 @@ class RandomProjectionIndex:
         return found
 
     def _search(
-        self, rows: np.ndarray, k: int, reach: np.float32, margin: np.float32, threads: int | None = None
+        self, rows: np.ndarray, k: int, limits: tuple[np.float32, np.float32], threads: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and slots [Q, k] of the nearest vectors."""
-        return share_out(search_kernels.search, rows, (*self.arrays, reach, margin), k, threads)
+        """Scores and slots [Q, k] of the nearest vectors. ``limits`` are the reach and the margin."""
+        return share_out(search_kernels.search, rows, self.arrays + limits, k, threads)
 
     def _slots(self, ids: np.ndarray) -> np.ndarray:
         """Slots of ids, which must ascend; ids that are not in the index are skipped."""

@@ -59,9 +59,7 @@ def export_windows(state: State, file: str | os.PathLike[str], progress: bool = 
     """
     target = Path(file).expanduser()
     if target.suffix not in (".parquet", ".npy"):
-        raise UserError(
-            f"'{target}' has the suffix '{target.suffix}': expected .parquet, or .npy (with a .csv)."
-        )
+        raise UserError(f"'{target}' has the suffix '{target.suffix}': expected .parquet, or .npy (with a .csv).")
     check_folder_of(target)
     write = write_parquet if target.suffix == ".parquet" else write_npy
     return write(state, target, progress)
