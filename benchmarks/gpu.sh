@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every measurement that needs a GPU, in one run of a few minutes, and the same training on GPU and CPU.
 #
-#     bash benchmarks/gpu.sh [DEVICE]     DEVICE: cuda; cpu only to see that it runs
+#     pip install -e ".[bench]"; bash benchmarks/gpu.sh [DEVICE]     DEVICE: cuda; cpu only to see that it runs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 device=${1:-cuda}

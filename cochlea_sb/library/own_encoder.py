@@ -35,7 +35,7 @@ def load_own(folder: Path, identity: dict[str, Any], run_opts: dict[str, Any] | 
     if kind == "python":
         raise UserError(
             f"'{folder}' was made with '{name}', an encoder in Python: pass it to `SoundLibrary.open`, or name it with "
-            f"--model {source if ':' in name else 'python:MODULE:NAME, for the object NAME in MODULE.py'}."
+            "--model python:MODULE:NAME, for the object NAME in MODULE.py."
         )
     try:
         found = load_encoder(source, run_opts=run_opts, revision=identity["revision"])
