@@ -423,7 +423,7 @@ def test_mixed_batches_hold_pairs_of_both_corpora():
     batch, ours, theirs = mixed[1], corpus[1], others[1]
     assert torch.equal(batch.anchors, torch.cat([ours.anchors, theirs.anchors])) and batch.seed == ours.seed
     assert torch.equal(batch.positives, torch.cat([ours.positives, theirs.positives]))
-    assert batch.groups.tolist() == [*ours.groups.tolist(), *(6 + theirs.groups).tolist()]
+    assert batch.groups.tolist() == [*ours.groups.tolist(), *(-1 - theirs.groups).tolist()]
     assert len(mixed) == len(corpus) and mixed.bank is corpus.bank
     windows = mixed.windows(52)
     assert torch.equal(windows, torch.cat([corpus.windows(39), others.windows(13)]))

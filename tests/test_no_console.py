@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from cochlea_sb import AudioEncoder, SoundLibrary, cli
+from cochlea_sb import AudioEncoder, SoundLibrary, cli, program
 from cochlea_sb.data.frames import compute_frames
 from cochlea_sb.data.sounds import load_sounds
 from cochlea_sb.machine import is_open
@@ -61,7 +61,7 @@ def test_commands_end_with_their_status(kind, model_folder, sound_folder, tmp_pa
     monkeypatch.setattr(sys, "argv", ["cochlea", "info", str(tmp_path / "nothing")])
     with pytest.raises(SystemExit) as end:
         cli.cochlea()
-    assert end.value.code == cli.STATUS_MISTAKE
+    assert end.value.code == program.STATUS_MISTAKE
 
 
 def test_streams_that_are_no_files_can_be_written(capsys):

@@ -5,6 +5,8 @@ import io
 import os
 from typing import Any
 
+TAG_SIZE = 128  # bytes, of an ID3v1 tag at the end of a file
+
 
 class Content:
     """Bytes [begin, end) of a file or of bytes in memory.
@@ -62,7 +64,8 @@ class ContentFile:
     """A content with the methods of a file, for libsndfile. A seek before the start is ignored.
 
     `claimed_size` is a false, larger size. A decoder that guesses the length of a sound from the size of its file then
-    reads all bytes.
+    reads all bytes. The last `TAG_SIZE` of the claimed bytes are zeros: some builds of libsndfile refuse an MP3 if they
+    can't read there, where they look for a tag (ID3v1).
     """
 
     def __init__(self, content: Content, claimed_size: int | None = None) -> None:
@@ -83,6 +86,8 @@ class ContentFile:
         data = b""
         with contextlib.suppress(OSError):  # an exception in a callback is printed and lost
             data = self._content.at(self._at, len(buffer))
+        if not data and self._at >= max(self._content.size, self._size - TAG_SIZE):
+            data = bytes(max(0, min(len(buffer), self._size - self._at)))
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
