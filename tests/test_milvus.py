@@ -96,7 +96,7 @@ def check_equal(library, uri, collection=None):
         numbers = state.windows_of(np.array([row]))
         for place, (number, vector) in enumerate(zip(numbers.tolist(), state.vectors_of(numbers), strict=True)):
             one = found[number]
-            np.testing.assert_array_equal(np.array(one["vector"], np.float32), vector)
+            np.testing.assert_allclose(np.array(one["vector"], np.float32), vector, rtol=0, atol=1e-7)  # it rounds
             assert [one[name] for name in ("path", "label", "seconds")] == [
                 sound[name] for name in ("path", "label", "seconds")
             ]
