@@ -23,6 +23,7 @@ from .arguments import (
     Allowed,
     as_array,
     ascending,
+    checked_effort,
     checked_ids,
     checked_k,
     looked_up,
@@ -181,7 +182,7 @@ class RandomProjectionIndex:
             With 1, the query is compared with every vector, and the result is exact.
         allowed : array_like, int, or Allowed, optional
             The only ids that may be found. To look them up takes longer than a search: for several searches, prepare
-            them with `allow`. If they are many, the search assumes that they are a random subset of the index.
+            them with `allow`.
         threads : int, at least 1; by default all cores if there are enough queries
 
         Returns
@@ -236,9 +237,9 @@ class RandomProjectionIndex:
             view.mask = np.zeros(len(self.pool.ids), bool)
             view.mask[slots] = True
             view._changed()
-            view.needed, view.limits = calibration.everywhere(self.needed), {}
-            if prepare:
-                view.needed = calibration.measure(view, self.ids[:: max(1, len(self) // calibration.QUICK)])
+            some = self.ids[:: max(1, len(self) // calibration.QUICK)]
+            view.limits = {}
+            view.needed = calibration.measure(view, some) if prepare else calibration.everywhere(self.needed)
         return Allowed(ids, slots, self.version, view)
 
     def _copy_of(self, slots: np.ndarray) -> RandomProjectionIndex:
@@ -252,8 +253,7 @@ class RandomProjectionIndex:
         self, rows: np.ndarray, k: int, effort: float | None, allowed: Allowed, threads: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Scores and ids of the nearest allowed vectors: at most k, or the ten that are learnt for."""
-        effort = self.effort if effort is None else effort
-        self._limits(effort, k)  # checks the effort
+        effort = checked_effort(self.effort if effort is None else effort)  # of this index, not of the view
         view: RandomProjectionIndex | None = allowed.view
         if view is not None:
             return view._query(rows, k, effort, threads)

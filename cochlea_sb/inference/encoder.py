@@ -226,8 +226,7 @@ class Encoder(ABC):
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"The text is {text!r}: expected words that describe a sound.")
         with code_of(self._name):
-            found = self.embed_text([text])
-        return self._normalised(found, 1)[0]
+            return self._normalised(self.embed_text([text]), 1)[0]
 
     def encode_file(
         self, path: AudioSource, start_seconds: float = 0.0, stop_seconds: float | None = None
